@@ -1,0 +1,204 @@
+"""Every command. Thin: the modules that do the work are imported when their command runs."""
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from mitoscope.errors import InputError
+
+if TYPE_CHECKING:
+    from mitoscope.histology.importers import Summary
+
+app = typer.Typer(
+    help="Train mitosis detectors on H&E fields, reproducibly. `dvc repro` runs the stages in order.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+importing = typer.Typer(help="Bring a published dataset into data/.", no_args_is_help=True)
+_STAGES, _DATA, _LOOK = "Stages (run by dvc repro)", "Data", "Look"
+app.add_typer(importing, name="import", rich_help_panel=_DATA)
+
+Arch = Annotated[
+    str, typer.Argument(help="A network that has a block under `train` in params.yaml.", metavar="NETWORK")
+]
+Out = Annotated[Path, typer.Option(help="Folder to write; it appears whole or not at all.")]
+Replace = Annotated[bool, typer.Option("--replace", help="Put the new folder in the place of a filled one.")]
+
+
+@app.command(rich_help_panel=_STAGES)
+def split() -> None:
+    """Assign patients to train, validation and test."""
+    from mitoscope.stages.split import split as run
+
+    run()
+
+
+@app.command(rich_help_panel=_STAGES)
+def extract() -> None:
+    """Cut mitoses and blue-ratio candidates out of the fields."""
+    from mitoscope.stages.extract import extract as run
+
+    run()
+
+
+@app.command(rich_help_panel=_STAGES)
+def weights(arch: Arch) -> None:
+    """Prepare the weights that a network starts from."""
+    from mitoscope.stages.weights import weights as run
+
+    run(arch)
+
+
+@app.command(rich_help_panel=_STAGES)
+def train(arch: Arch) -> None:
+    """Train a network and log the run; a killed training goes on where it was.
+
+    On several GPUs: torchrun --standalone --nproc-per-node=4 --no-python mitoscope train NETWORK
+    """
+    from mitoscope.stages.train import train as run
+
+    run(arch)
+
+
+@app.command(rich_help_panel=_STAGES)
+def evaluate(arch: Arch) -> None:
+    """Score a trained network on the test patients."""
+    from mitoscope.stages.evaluate import evaluate as run
+
+    run(arch)
+
+
+@app.command(rich_help_panel=_DATA)
+def validate(
+    data: Annotated[Path, typer.Argument(help="Folder of fields and their CSV files.")] = Path("data"),
+) -> None:
+    """Check a dataset: fields, patients, mitoses, and every problem with its file and row."""
+    from mitoscope.commands.validate import print_report
+    from mitoscope.commands.validate import validate as run
+    from mitoscope.progress import console, progress
+
+    with progress() as show:
+        report = run(data, on_progress=show)
+    print_report(report, console)
+    if report.problems:
+        raise typer.Exit(2)
+
+
+@importing.command()
+def janowczyk(
+    source: Annotated[Path, typer.Argument(help="The published archive, or a folder in its layout.")],
+    out: Out = Path("data"),
+    replace: Replace = False,
+) -> None:
+    """Import fields in Janowczyk's layout: 01_01.tif, 01_01.csv, 01_01_cmask.png ..."""
+    from mitoscope.histology.importers import import_janowczyk
+    from mitoscope.progress import progress
+
+    with progress() as show:
+        summary = import_janowczyk(source, out, replace=replace, on_progress=show)
+    _say_imported(summary, out)
+
+
+@importing.command()
+def midog(
+    images: Annotated[Path, typer.Argument(help="Folder of the images that the JSON names.")],
+    annotations: Annotated[Path, typer.Argument(help="MIDOG.json, in COCO's form.")],
+    out: Out = Path("data"),
+    replace: Replace = False,
+) -> None:
+    """Import MIDOG: boxes of mitotic figures become centres, each image a patient."""
+    from mitoscope.histology.importers import import_midog
+    from mitoscope.progress import progress
+
+    with progress() as show:
+        summary = import_midog(images, annotations, out, replace=replace, on_progress=show)
+    _say_imported(summary, out)
+
+
+@app.command(rich_help_panel=_DATA)
+def synthesize(
+    out: Out = Path("data"),
+    patients: Annotated[int, typer.Option(min=3, max=99)] = 12,
+    fields: Annotated[int, typer.Option(min=1, max=99, help="Fields per patient.")] = 2,
+    size: Annotated[int, typer.Option(min=200, max=4000, help="Side of a field, px at 0.25 um.")] = 1000,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+    replace: Replace = False,
+) -> None:
+    """Draw a synthetic dataset with known mitoses, as the sample is."""
+    from mitoscope.files import atomic_folder
+    from mitoscope.histology.synthetic import synthesize as run
+    from mitoscope.progress import console, progress
+
+    with atomic_folder(out, replace=replace) as folder, progress() as show:
+        done = iter(range(1, patients * fields + 1))
+        run(
+            folder,
+            seed=seed,
+            patients=patients,
+            fields_per_patient=fields,
+            size=size,
+            on_field=lambda name: show("synthesize", next(done), patients * fields),
+        )
+    console.print(f"{patients * fields} synthetic fields of {patients} patients in {out}")
+
+
+@app.command("export-patches", rich_help_panel=_DATA)
+def export_patches(
+    out: Annotated[Path, typer.Argument(help="Folder to write; it appears whole or not at all.")],
+    network: Annotated[str, typer.Option(help="Whose rotations under `train` in params.yaml to write.")] = "alexnet",
+    replace: Replace = False,
+) -> None:
+    """Write every training patch as PNG, named 01_02_class0_center0_rot45.png."""
+    from mitoscope.commands.export_patches import export_patches as run
+
+    run(out, arch=network, replace=replace)
+
+
+@app.command(rich_help_panel=_LOOK)
+def compare() -> None:
+    """Print the networks' test scores beside each other."""
+    from mitoscope.commands.compare import compare as run
+
+    run()
+
+
+@app.command(rich_help_panel=_LOOK)
+def ui(
+    port: Annotated[int, typer.Option(min=1, max=65535)] = 5000,
+    host: Annotated[str, typer.Option(help="127.0.0.1 = this machine only.")] = "127.0.0.1",
+) -> None:
+    """Open the MLflow UI on this project's runs."""
+    from mitoscope.tracking.runs import connect, store
+
+    connect()
+    place = store(Path())
+    os.environ.setdefault("MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "false")  # a dozen processes that nothing here uses
+    typer.echo(f"MLflow UI on http://{host}:{port} (Ctrl-C ends it)")
+    arguments = ["ui", "--backend-store-uri", place.uri, "--host", host, "--port", str(port), "--workers", "1"]
+    if place.artifacts:
+        arguments += ["--artifacts-destination", str(place.artifacts)]
+    os.execv(sys.executable, [sys.executable, "-m", "mlflow", *arguments])
+
+
+def _say_imported(summary: "Summary", out: Path) -> None:
+    from mitoscope.progress import console
+
+    console.print(
+        f"{summary.fields} fields of {summary.patients} patients with {summary.mitoses} mitoses in {out}; "
+        f"{len(summary.skipped)} other files left out"
+    )
+    console.print("next: mitoscope validate, dvc add data, dvc repro", highlight=False)
+
+
+def main() -> None:
+    """Run the command line; bad input ends with one line and exit code 2."""
+    try:
+        app()
+    except InputError as error:
+        typer.secho(f"error: {error}", fg="red", err=True)
+        sys.exit(2)

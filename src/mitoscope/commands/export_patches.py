@@ -1,0 +1,43 @@
+"""Command `export-patches`: the patch store as PNG files for people and other tools."""
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from mitoscope.errors import InputError
+from mitoscope.files import atomic_folder
+from mitoscope.histology.patches import read_index, sample_name, store_path
+from mitoscope.params import read_params
+from mitoscope.progress import console, progress
+from mitoscope.stages.subsets import PATCHES
+
+
+def export_patches(out: Path, *, arch: str, replace: bool) -> None:
+    """Write one PNG per (patch, angle) that the training of `arch` may draw, under the capstone's names.
+
+    Only whole patches are written: a window with reflected border is none.
+    """
+    from torch import from_numpy
+
+    from mitoscope.learning.augment import crop
+
+    params = read_params()
+    block, _ = params.for_network(arch)
+    index = read_index(PATCHES)
+    index = index[~index.edge]
+    angles = {1: block.rotations.positive, 0: block.rotations.negative}
+    written, groups = 0, list(index.groupby(["patient", "field"]))
+    with atomic_folder(out, replace=replace) as folder, progress() as show:
+        for done, ((patient, field), rows) in enumerate(groups, start=1):
+            windows = np.load(store_path(PATCHES, str(patient), str(field)), mmap_mode="r")
+            for row in rows.itertuples():
+                window = from_numpy(windows[row.record].copy()).permute(2, 0, 1)[None]
+                for angle in angles[int(str(row.label))]:
+                    patch = crop(window, angle, params.extract.patch_size)[0].permute(1, 2, 0).numpy()
+                    path = folder / sample_name(row, angle)
+                    if not cv2.imwrite(str(path), cv2.cvtColor(patch, cv2.COLOR_RGB2BGR)):
+                        raise InputError(f"{path}: cannot be written; is the disk full?")
+                    written += 1
+            show("export", done, len(groups))
+    console.print(f"{written} patches in {out}")

@@ -1,0 +1,58 @@
+"""`mitoscope validate`: say what a dataset holds and everything that is wrong with it."""
+
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from mitoscope.histology.validation import Progress, Report, check_dataset
+
+
+def validate(data: Path, *, patch_px: int = 128, on_progress: Progress = lambda step, done, total: None) -> Report:
+    """Read the whole dataset in the folder `data` and report on it.
+
+    Args:
+        data: The raw dataset.
+        patch_px: Side of a patch in full-resolution pixels, `extract.patch_size / extract.scale`; a field smaller
+            than this is warned of.
+        on_progress: Called with a step's name, how much of it is done and how much there is.
+
+    Raises:
+        InputError: there is no such folder. All else that is wrong is in the report.
+    """
+    return check_dataset(data, patch_px=patch_px, on_progress=on_progress)
+
+
+def print_report(report: Report, console: Console) -> None:
+    """Print the tables of fields and patients, every problem and warning on its own line, and the verdict."""
+    fields = _table("patient", "field", "size (px)", "mitoses", "masks")
+    for field in report.fields:
+        size = f"{field.width} x {field.height}" if field.width else "unreadable"
+        fields.add_row(field.patient, field.name, size, str(field.mitoses), " ".join(field.masks))
+    patients = _table("patient", "fields", "mitoses")
+    for patient in report.patients:
+        patients.add_row(patient.patient, str(patient.fields), str(patient.mitoses))
+    for table in (fields, patients):
+        if table.row_count:
+            console.print(table)
+
+    def print_line(kind: str, line: str, style: str) -> None:
+        # One line each, however narrow the terminal: people grep these. Paths must not be taken for markup.
+        console.print(f"{kind}: {line}", style=style, soft_wrap=True, markup=False, highlight=False)
+
+    for warning in report.warnings:
+        print_line("warning", warning, "yellow")
+    for problem in report.problems:
+        print_line("error", problem, "red")
+    verdict = f"{len(report.fields)} fields of {len(report.patients)} patients with {report.mitoses} mitoses"
+    if report.problems:
+        print_line("invalid", f"{verdict}; {len(report.problems)} errors to mend", "bold red")
+    else:
+        print_line("valid", verdict, "bold green")
+
+
+def _table(*columns: str) -> Table:
+    table = Table()
+    for column in columns:
+        table.add_column(column, justify="left" if column in ("patient", "field", "masks") else "right")
+    return table

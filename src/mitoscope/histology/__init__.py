@@ -1,0 +1,1 @@
+"""Pixels: fields, candidates and patches. NumPy and OpenCV, no torch."""

@@ -1,0 +1,61 @@
+"""What is done to windows on their way to the network: rotate and crop, flip, vary the stain."""
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from torchvision.transforms.v2 import InterpolationMode
+from torchvision.transforms.v2 import functional as F
+
+# Optical densities of haematoxylin, eosin and DAB. Source: Ruifrok and Johnston, "Quantification of histochemical
+# staining by color deconvolution", Anal Quant Cytol Histol 23 (2001).
+_STAINS = torch.tensor([[0.65, 0.70, 0.29], [0.07, 0.99, 0.11], [0.27, 0.57, 0.78]])
+_RGB_FROM_HED = _STAINS / _STAINS.norm(dim=1, keepdim=True)
+_HED_FROM_RGB = torch.linalg.inv(_RGB_FROM_HED)
+
+
+def crop(windows: Tensor, angles: npt.NDArray[np.float64] | float, patch_size: int) -> Tensor:
+    """Rotate windows about their middle and crop the patches, which hold real pixels only.
+
+    Args:
+        windows: (N, 3, S, S) uint8, S as histology.patches.window_size says.
+        angles: (N,) degrees counter-clockwise, or one for all.
+        patch_size: side of the patches.
+
+    Returns:
+        (N, 3, patch_size, patch_size) uint8.
+    """
+    turned = windows
+    if np.any(angles):
+        turned, angles = windows.clone(), np.broadcast_to(angles, len(windows))
+        for angle in np.unique(angles[angles != 0]):
+            chosen = torch.from_numpy(np.flatnonzero(angles == angle)).to(windows.device)
+            turned[chosen] = F.rotate(windows[chosen], float(angle), interpolation=InterpolationMode.BILINEAR)
+    patches: Tensor = F.center_crop(turned, [patch_size, patch_size])
+    return patches
+
+
+def flip(patches: Tensor, rng: np.random.Generator) -> Tensor:
+    """Mirror each of (N, 3, P, P) patches left to right, or top to bottom, or both, or not: each by chance."""
+    for mirror in (F.horizontal_flip, F.vertical_flip):
+        chosen = torch.from_numpy(rng.random(len(patches)) < 0.5).to(patches.device)
+        patches = torch.where(chosen[:, None, None, None], mirror(patches), patches)
+    return patches
+
+
+def jitter_stain(patches: Tensor, strength: float, rng: np.random.Generator) -> Tensor:
+    """Vary the amounts of haematoxylin, eosin and the rest in each of (N, 3, P, P) uint8 patches.
+
+    Each stain's amount is multiplied by 1 +- strength and raised by +- strength x 0.05 of optical density, drawn
+    evenly. Source of the method: Tellez et al., "Whole-slide mitosis detection in H&E breast histology using PHH3 as a
+    reference to train distilled stain-invariant convolutional networks", IEEE TMI 37 (2018).
+    """
+    to_hed, to_rgb = _HED_FROM_RGB.to(patches.device), _RGB_FROM_HED.to(patches.device)
+    factor, shift = (
+        torch.from_numpy(rng.uniform(-strength, strength, (len(patches), 1, 1, 3))).float().to(patches.device)
+        for _ in range(2)
+    )
+    density = -torch.log10((patches.permute(0, 2, 3, 1).float() + 1) / 256)
+    stains = density @ to_hed * (1 + factor) + 0.05 * shift
+    light = 256 * torch.pow(10.0, -(stains @ to_rgb)) - 1
+    return light.round().clamp(0, 255).to(torch.uint8).permute(0, 3, 1, 2)

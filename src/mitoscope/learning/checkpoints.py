@@ -1,0 +1,54 @@
+"""Checkpoints that are whole or absent, and are read without running code from them."""
+
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from mitoscope.errors import InputError
+from mitoscope.files import atomic_path
+from mitoscope.learning.networks import PatchNetwork, build
+
+
+def save(path: Path, content: Mapping[str, Any]) -> None:
+    """Write `content` (tensors, numbers, text, lists and dicts of them) to `path` atomically."""
+    with atomic_path(path) as temporary:
+        torch.save(dict(content), temporary)
+
+
+def load(path: Path) -> dict[str, Any]:
+    """Read what `save` wrote, or a state dict, to the CPU.
+
+    Raises:
+        InputError: the file is missing, no checkpoint, truncated, or holds more than tensors and plain values.
+    """
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: no such file") from error
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
+        raise InputError(f"{path}: is no checkpoint that can be read safely, or is truncated") from error
+    if not isinstance(content, dict):
+        raise InputError(f"{path}: holds {type(content).__name__}, expected a dictionary of tensors")
+    return content
+
+
+def save_network(path: Path, network: PatchNetwork, **evidence: Any) -> None:
+    """Write a network as one file that needs nothing else; `evidence` (threshold, run id, ...) travels with it."""
+    save(path, {**network.describe(), **evidence, "state": network.network.state_dict()})
+
+
+def load_network(path: Path) -> tuple[PatchNetwork, dict[str, Any]]:
+    """Read what `save_network` wrote: the network in evaluation mode, and the rest of the file.
+
+    Raises:
+        InputError: as `load`, or the file holds no network.
+    """
+    content = load(path)
+    try:
+        network = build(content, content.pop("state"))
+    except (KeyError, ValueError) as error:
+        raise InputError(f"{path}: holds no network of mitoscope ({error})") from error
+    return network.eval(), content

@@ -1,0 +1,241 @@
+"""The training loop, to be read from top to bottom.
+
+One epoch draws its samples, crops and varies them, takes a step per batch, scores the validation patches and writes
+the `last` checkpoint (and `best` when it is). Chance is seeded anew in every epoch from the seed and the epoch's
+number, so that a run that was killed and resumed equals one that never was, with no generator's state to keep.
+"""
+
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.parallel import DistributedDataParallel
+
+from mitoscope.learning import checkpoints
+from mitoscope.learning.augment import crop, flip, jitter_stain
+from mitoscope.learning.batches import PatchSet, Rotations, draw_epoch
+from mitoscope.learning.devices import Place
+from mitoscope.learning.networks import PatchNetwork
+from mitoscope.learning.scores import Labels, Probabilities, best_threshold, classification, ranking
+
+_SCORING_BATCH = 256
+
+Epoch = dict[str, float]
+OnBatch = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """The settings of a training run; the same names and meanings as a `train` block of params.yaml."""
+
+    rotations: Rotations
+    flips: bool
+    stain_jitter: float
+    epochs: int
+    samples_per_epoch: int
+    positive_fraction: float
+    batch_size: int
+    lr: float
+    weight_decay: float
+    patience: int
+    seed: int
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """What training gave: one entry per epoch, and the number of the best (from 1)."""
+
+    history: list[Epoch]
+    best_epoch: int
+
+
+def autocast(place: Place) -> AbstractContextManager[None]:
+    """Bfloat16 where the hardware has it, float32 elsewhere."""
+    return torch.autocast(place.device.type, torch.bfloat16, enabled=place.bf16)
+
+
+def score_patches(
+    network: PatchNetwork, patches: PatchSet, place: Place, on_batch: OnBatch | None = None, label: str = "score"
+) -> Probabilities:
+    """Probability of a mitosis for every patch, unrotated; (M,) float64, the same in every process.
+
+    Args:
+        network: is left in evaluation mode.
+        patches: what to score; under torchrun each process scores its share.
+        place: where to compute.
+        on_batch: called with `label`, the patches done and their number.
+        label: what a progress bar calls this.
+    """
+    network.eval()
+    probabilities = np.zeros(len(patches))
+    with torch.inference_mode(), autocast(place):
+        for start in range(0, len(patches), _SCORING_BATCH):
+            chosen = np.arange(start, min(start + _SCORING_BATCH, len(patches)))[place.rank :: place.world]
+            if len(chosen):
+                batch = crop(patches.windows(chosen).to(place.device), 0, network.patch_size)
+                probabilities[chosen] = network(batch).float().softmax(dim=1)[:, 1].cpu().numpy()
+            if on_batch:
+                on_batch(label, min(start + _SCORING_BATCH, len(patches)), len(patches))
+    if place.world > 1:
+        shared = torch.from_numpy(probabilities).to(place.device)
+        dist.all_reduce(shared)
+        probabilities = shared.cpu().numpy()
+    return probabilities
+
+
+def fit(
+    network: PatchNetwork,
+    training: PatchSet,
+    validation: PatchSet,
+    recipe: Recipe,
+    *,
+    place: Place,
+    work: Path,
+    fingerprint: str,
+    on_epoch: Callable[[list[Epoch]], None] | None = None,
+    on_batch: OnBatch | None = None,
+) -> Fitted:
+    """Train a network in place; resumes from `work/last.pt` when that has the same fingerprint.
+
+    Args:
+        network: holds the start weights; afterwards it holds the last epoch's. The best are in `work/best.pt`.
+        training: patches to learn from; both classes must be there.
+        validation: patches that choose the best epoch; a mitosis must be there.
+        recipe: how to train.
+        place: this process among those that train.
+        work: folder of the checkpoints.
+        fingerprint: names everything that the result depends on.
+        on_epoch: called in the first process with all epochs so far, after their checkpoint is on the disk; also
+            once at a resume.
+        on_batch: called in the first process with a label, the samples done and their number.
+
+    Raises:
+        ValueError: a class is missing from `training`, or mitoses from `validation`.
+    """
+    if len(np.unique(training.labels)) < 2 or not validation.labels.any():
+        raise ValueError("training needs patches of both classes, and validation needs mitoses")
+    if place.device.type == "cuda":
+        torch.use_deterministic_algorithms(True, warn_only=True)
+        torch.backends.cudnn.benchmark = False
+    network.to(place.device)
+    # Every process takes an equal share of every batch, so that none waits for the others for ever.
+    batch_size = max(min(recipe.batch_size, recipe.samples_per_epoch) // place.world, 1) * place.world
+    steps = max(recipe.samples_per_epoch // batch_size, 1)
+    trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.AdamW(trained, lr=recipe.lr, weight_decay=recipe.weight_decay, fused=True)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, recipe.lr, total_steps=recipe.epochs * steps)
+    model: nn.Module = DistributedDataParallel(network) if place.world > 1 else network
+    history: list[Epoch] = []
+    last = work / "last.pt"
+    if last.exists() and (saved := checkpoints.load(last))["fingerprint"] == fingerprint:
+        network.network.load_state_dict(saved["state"])
+        optimizer.load_state_dict(saved["optimizer"])
+        schedule.load_state_dict(saved["schedule"])
+        history = saved["history"]
+        if place.first and on_epoch:
+            on_epoch(history)
+
+    while not finished(history, recipe):
+        number = len(history) + 1
+        started = time.perf_counter()
+        rng = np.random.default_rng([recipe.seed, number])
+        indices, angles = draw_epoch(
+            training.labels,
+            recipe.rotations,
+            samples=steps * batch_size,
+            positive_fraction=recipe.positive_fraction,
+            rng=rng,
+        )
+        # The draw is the same in every process; what follows must differ between them.
+        rng = np.random.default_rng([recipe.seed, number, place.rank])
+        torch.manual_seed(int(rng.integers(2**62)))
+        model.train()
+        losses, scores, truths = [], [], []
+        for step in range(steps):
+            share = slice(step * batch_size + place.rank, (step + 1) * batch_size, place.world)
+            patches = crop(training.windows(indices[share]).to(place.device), angles[share], network.patch_size)
+            if recipe.flips:
+                patches = flip(patches, rng)
+            if recipe.stain_jitter:
+                patches = jitter_stain(patches, recipe.stain_jitter, rng)
+            labels = torch.from_numpy(training.labels[indices[share]]).to(place.device)
+            with autocast(place):
+                logits: Tensor = model(patches)
+                loss = F.cross_entropy(logits.float(), labels)
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+            schedule.step()
+            losses.append(loss.detach())
+            scores.append(logits.detach().float().softmax(dim=1)[:, 1])
+            truths.append(labels)
+            if on_batch and place.first:
+                on_batch(f"epoch {number}/{recipe.epochs} train", (step + 1) * batch_size, steps * batch_size)
+        seconds = time.perf_counter() - started
+        train_scores, train_truths = torch.cat(scores).cpu().numpy(), torch.cat(truths).cpu().numpy()
+        probabilities = score_patches(
+            network, validation, place, on_batch if place.first else None, f"epoch {number}/{recipe.epochs} validate"
+        )
+        epoch = {
+            "train/loss": float(torch.stack(losses).mean()),
+            **{f"train/{name}": value for name, value in classification(train_truths, train_scores, 0.5).items()},
+            **validation_scores(validation.labels, probabilities),
+            "throughput/train_patches_per_second": steps * batch_size / seconds,
+            "throughput/epoch_seconds": time.perf_counter() - started,
+            "train/lr": float(schedule.get_last_lr()[0]),
+        }
+        if not np.isfinite(epoch["train/loss"]):
+            raise FloatingPointError(f"the loss is {epoch['train/loss']} in epoch {number}; lower lr")
+        history.append(epoch)
+        if place.first:
+            state = network.network.state_dict()
+            if best_epoch(history) == number:
+                checkpoints.save_network(
+                    work / "best.pt", network, epoch=number, threshold=epoch["validation/threshold"]
+                )
+            checkpoints.save(
+                last,
+                {
+                    "fingerprint": fingerprint,
+                    "state": state,
+                    "optimizer": optimizer.state_dict(),
+                    "schedule": schedule.state_dict(),
+                    "history": history,
+                },
+            )
+            if on_epoch:
+                on_epoch(history)
+    return Fitted(history, best_epoch(history))
+
+
+def validation_scores(labels: Labels, probabilities: Probabilities) -> Epoch:
+    """Loss, classification at 0.5, the threshold with the best F1, that F1, and ranking scores of the patches."""
+    threshold, best_f1 = best_threshold(labels, probabilities)
+    truth = np.clip(np.where(labels == 1, probabilities, 1 - probabilities), 1e-7, 1)
+    return {
+        "validation/loss": float(-np.log(truth).mean()),
+        **{f"validation/{name}": value for name, value in classification(labels, probabilities, 0.5).items()},
+        "validation/best_f1": best_f1,
+        "validation/threshold": threshold,
+        **{f"validation/{name}": value for name, value in ranking(labels, probabilities).items()},
+    }
+
+
+def best_epoch(history: list[Epoch]) -> int:
+    """Number (from 1) of the first epoch with the highest validation F1, each at its own best threshold.
+
+    Not at 0.5: training sees far more mitoses than a field holds, so 0.5 is not where such a network is used.
+    """
+    return int(np.argmax([epoch["validation/best_f1"] for epoch in history])) + 1
+
+
+def finished(history: list[Epoch], recipe: Recipe) -> bool:
+    """Whether all epochs are done, or `patience` epochs brought no better validation F1."""
+    return len(history) >= recipe.epochs or bool(history and len(history) - best_epoch(history) >= recipe.patience)

@@ -1,0 +1,121 @@
+"""Networks that take patches as they are stored and cannot be fed wrongly."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torchvision.models import get_model
+from torchvision.transforms.v2 import functional as F
+
+# The mean and standard deviation that torchvision's ImageNet weights were trained with.
+_MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+class PatchNetwork(nn.Module):
+    """A torchvision classification network with two outputs, and its own resize and normalisation.
+
+    What is trained, saved, logged and served is this module: (N, 3, patch_size, patch_size) uint8 RGB in,
+    (N, 2) float logits out: no mitosis, mitosis.
+    """
+
+    def __init__(self, arch: str, patch_size: int, input_size: int) -> None:
+        super().__init__()
+        self.arch, self.patch_size, self.input_size = arch, patch_size, input_size
+        self.network: nn.Module = get_model(arch, weights=None, num_classes=2)
+
+    def forward(self, patches: Tensor) -> Tensor:
+        """Logits of a batch of patches.
+
+        Raises:
+            ValueError: the patches are not uint8 of the network's shape.
+        """
+        expected = (3, self.patch_size, self.patch_size)
+        if patches.dtype != torch.uint8 or patches.ndim != 4 or patches.shape[1:] != expected:
+            raise ValueError(f"expected (N, {', '.join(map(str, expected))}) uint8, got {tuple(patches.shape)}")
+        images = F.normalize(F.to_dtype(patches, torch.float32, scale=True), list(_MEAN), list(_STD))
+        if self.input_size != self.patch_size:
+            images = F.resize(images, [self.input_size, self.input_size], antialias=True)
+        logits: Tensor = self.network(images.contiguous(memory_format=torch.channels_last))
+        return logits
+
+    def describe(self) -> dict[str, Any]:
+        """What `build` needs to make the same module again."""
+        return {"arch": self.arch, "patch_size": self.patch_size, "input_size": self.input_size}
+
+    def freeze_all_but_head(self) -> None:
+        """Train only the last layer that has weights (`trainable: head`)."""
+        for name, parameter in self.network.named_parameters():
+            parameter.requires_grad = name in head_names(self.network)
+
+
+def head_names(network: nn.Module) -> list[str]:
+    """Names of the parameters of the last layer, the one whose size is the number of classes."""
+    last = list(network.named_parameters())[-1][0].rpartition(".")[0]
+    return [name for name, _ in network.named_parameters() if name.rpartition(".")[0] == last]
+
+
+def build(description: Mapping[str, Any], state: Mapping[str, Tensor] | None = None) -> PatchNetwork:
+    """Build a network from what `describe` gave, with the weights `state` of the inner network if any.
+
+    Raises:
+        ValueError: torchvision has no such network, or `state` does not fit it.
+    """
+    network = PatchNetwork(description["arch"], description["patch_size"], description["input_size"])
+    if state is not None:
+        try:
+            network.network.load_state_dict(state)
+        except RuntimeError as error:
+            raise ValueError(f"the weights do not fit {network.arch}: {str(error).splitlines()[-1].strip()}") from error
+    network.to(memory_format=torch.channels_last)
+    return network
+
+
+def start_state(arch: str, source: Mapping[str, Tensor] | None, seed: int) -> tuple[dict[str, Tensor], list[str]]:
+    """The weights that training starts from: those of `source` where they fit, seeded random ones elsewhere.
+
+    Args:
+        arch: name of a torchvision classification network.
+        source: a state dict of this network, with any number of classes, or of its features only. None = all random.
+        seed: of the random part.
+
+    Returns:
+        The state dict of the network with two outputs, and the names of the parameters that start random.
+
+    Raises:
+        ValueError: torchvision has no such network; or `source` has tensors that the network lacks, or of another
+            shape anywhere but in the last layer; or it fills nothing below the classifier.
+    """
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        network = get_model(arch, weights=None, num_classes=2)
+    state = network.state_dict()
+    head = head_names(network)
+    parameters = [name for name, _ in network.named_parameters()]
+    given = {} if source is None else _with_current_names(source, state)
+    for name, tensor in given.items():
+        if name not in state:
+            raise ValueError(f"{name} is no tensor of {arch}")
+        if tensor.shape != state[name].shape and name not in head:
+            raise ValueError(f"{name} has shape {tuple(tensor.shape)}, {arch} wants {tuple(state[name].shape)}")
+    taken = {name: tensor for name, tensor in given.items() if name not in head}
+    if source is not None and not set(taken) & set(parameters):
+        raise ValueError(f"holds no weights of {arch}")
+    missing = [name for name in parameters if name not in taken]
+    partial = [name for name in missing if not name.startswith(("classifier.", "fc.", "head.", "heads."))]
+    if source is not None and partial:
+        raise ValueError(f"lacks {partial[0]} and {len(partial) - 1} more tensors of {arch}'s features")
+    state.update(taken)
+    return state, missing
+
+
+def _with_current_names(source: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors under the names of today: torchvision's DenseNet files say `norm.1` where the module says `norm1`."""
+    renamed = {}
+    for name, tensor in source.items():
+        new = name
+        for layer in ("norm", "relu", "conv"):
+            for number in ("1", "2"):
+                new = new.replace(f".{layer}.{number}.", f".{layer}{number}.")
+        renamed[name if name in state else new] = tensor
+    return renamed

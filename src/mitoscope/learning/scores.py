@@ -1,0 +1,89 @@
+"""Scores of patches: scikit-learn's metrics, a threshold, and intervals by patient."""
+
+from collections.abc import Callable
+
+import numpy as np
+import numpy.typing as npt
+from sklearn.metrics import (
+    accuracy_score,
+    average_precision_score,
+    precision_recall_curve,
+    precision_recall_fscore_support,
+    roc_auc_score,
+)
+
+Labels = npt.NDArray[np.int64]
+Probabilities = npt.NDArray[np.float64]
+
+
+def classification(labels: Labels, probabilities: Probabilities, threshold: float) -> dict[str, float]:
+    """Accuracy, precision, recall and F1 (fractions of 1) where `probability >= threshold` means mitosis.
+
+    What is undefined (no mitosis, or none found) counts as 0.
+    """
+    predicted = (probabilities >= threshold).astype(np.int64)
+    precision, recall, f1, _ = precision_recall_fscore_support(
+        labels, predicted, labels=[0, 1], average="binary", zero_division=0
+    )
+    return {
+        "accuracy": float(accuracy_score(labels, predicted)),
+        "precision": float(precision),
+        "recall": float(recall),
+        "f1": float(f1),
+    }
+
+
+def ranking(labels: Labels, probabilities: Probabilities) -> dict[str, float]:
+    """Average precision and area under the ROC curve; empty when one of the classes is missing."""
+    if labels.min(initial=1) == labels.max(initial=0):
+        return {}
+    return {
+        "ap": float(average_precision_score(labels, probabilities)),
+        "auc": float(roc_auc_score(labels, probabilities)),
+    }
+
+
+def best_threshold(labels: Labels, probabilities: Probabilities) -> tuple[float, float]:
+    """The threshold with the highest F1, and that F1.
+
+    It lies halfway to the next lower probability, so that rounding elsewhere does not tip a patch over it.
+
+    Raises:
+        ValueError: there is no positive label.
+    """
+    if not labels.any():
+        raise ValueError("a threshold needs at least one mitosis")
+    precision, recall, thresholds = precision_recall_curve(labels, probabilities)
+    f1 = 2 * precision * recall / np.maximum(precision + recall, 1e-12)
+    best = int(np.argmax(f1[:-1]))
+    lower = thresholds[best - 1] if best else 0.0
+    return float((thresholds[best] + lower) / 2), float(f1[best])
+
+
+def patient_intervals(
+    patients: npt.NDArray[np.str_],
+    labels: Labels,
+    probabilities: Probabilities,
+    score: Callable[[Labels, Probabilities], dict[str, float]],
+    *,
+    resamples: int,
+    seed: int,
+) -> dict[str, tuple[float, float]]:
+    """95 % percentile intervals of a score, by drawing whole patients with replacement.
+
+    Patches of one patient are alike, so drawing patches would give intervals that are too narrow. With fewer than two
+    patients there is no interval, and the result is empty. Source: Efron and Tibshirani, An Introduction to the
+    Bootstrap (1993), chapter 13.
+    """
+    groups = [np.flatnonzero(patients == patient) for patient in np.unique(patients)]
+    if len(groups) < 2:
+        return {}
+    rng = np.random.default_rng(seed)
+    drawn: dict[str, list[float]] = {}
+    for _ in range(resamples):
+        chosen = np.concatenate([groups[number] for number in rng.integers(len(groups), size=len(groups))])
+        for name, value in score(labels[chosen], probabilities[chosen]).items():
+            drawn.setdefault(name, []).append(value)
+    return {
+        name: (float(np.quantile(values, 0.025)), float(np.quantile(values, 0.975))) for name, values in drawn.items()
+    }

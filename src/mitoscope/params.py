@@ -1,0 +1,112 @@
+"""params.yaml as typed, validated objects: one block per stage, one model per block."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from mitoscope.errors import InputError
+
+Angle = Annotated[float, Field(ge=0, lt=360)]
+
+
+class Block(BaseModel):
+    """What all blocks share: every entry is in the file (no hidden defaults) and none is unknown."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Split(Block):
+    """Which patients test, which validate, which train."""
+
+    folds: int = Field(ge=3, description="number of folds; as many as patients = leave one patient out")
+    fold: int = Field(ge=0, description="the fold that tests; the next one validates, the others train")
+    seed: int = Field(ge=0)
+
+
+class Extract(Block):
+    """How fields become patches."""
+
+    scale: float = Field(gt=0, le=1, description="fields are reduced to this size first; 0.5 is about 0.5 um/px")
+    patch_size: int = Field(ge=16, description="side of a patch, px after scaling")
+    sigma: float = Field(gt=0, description="smoothing of the blue-ratio image, px at half resolution")
+    peak_window: int = Field(ge=3, description="a candidate is the maximum of this many px at half resolution, odd")
+    candidates_per_mm2: float = Field(gt=0, description="the strongest are kept; 1500 are 400 in a 0.26 mm2 field")
+    exclusion_um: float = Field(ge=0, description="a candidate this close to a mitosis is no negative")
+
+
+class Rotations(Block):
+    """Angles in degrees; each (patch, angle) pair is one training sample."""
+
+    positive: tuple[Angle, ...] = Field(min_length=1)
+    negative: tuple[Angle, ...] = Field(min_length=1)
+
+
+class Train(Block):
+    """How one network is trained."""
+
+    input_size: int = Field(ge=32, description="the network resizes its patches to this side, px")
+    trainable: Literal["all", "head"]
+    rotations: Rotations
+    flips: bool
+    stain_jitter: float = Field(ge=0, lt=1, description="0.2 varies each stain by up to 20 %; 0 is off")
+    epochs: int = Field(ge=1)
+    samples_per_epoch: int = Field(ge=2)
+    positive_fraction: float = Field(gt=0, lt=1, description="share of mitoses among an epoch's samples")
+    batch_size: int = Field(ge=2)
+    lr: float = Field(gt=0, description="peak of the one-cycle schedule")
+    weight_decay: float = Field(ge=0)
+    patience: int = Field(ge=1, description="stop after this many epochs without a better validation F1")
+    seed: int = Field(ge=0)
+
+
+class Evaluate(Block):
+    """How the test patients are scored."""
+
+    bootstrap: int = Field(ge=100, description="resamples of the patients behind each 95 % interval")
+    seed: int = Field(ge=0)
+
+
+class Params(Block):
+    """The whole of params.yaml."""
+
+    launch: str
+    split: Split
+    extract: Extract
+    weights: dict[str, str]
+    train: dict[str, Train]
+    evaluate: Evaluate
+
+    def for_network(self, arch: str) -> tuple[Train, str]:
+        """The training block and the start weights of network `arch`.
+
+        Raises:
+            InputError: params.yaml has no such block.
+        """
+        for name, block in (("train", self.train), ("weights", self.weights)):
+            if arch not in block:
+                raise InputError(f"params.yaml: {name} has no entry {arch!r}; it has {', '.join(block)}")
+        return self.train[arch], self.weights[arch]
+
+
+def read_params(path: Path = Path("params.yaml")) -> Params:
+    """Read and check params.yaml.
+
+    Raises:
+        InputError: the file is missing, no YAML, or an entry is missing, unknown or out of range; the line names
+            the first such entry.
+    """
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}); run this in the project's folder") from error
+    except yaml.YAMLError as error:
+        raise InputError(f"{path}: is not valid YAML ({' '.join(str(error).split())})") from error
+    try:
+        return Params.model_validate(content)
+    except ValidationError as error:
+        first, more = error.errors()[0], error.error_count() - 1
+        place = ".".join(str(part) for part in first["loc"]) or "the file"
+        rest = f" (and {more} more)" if more else ""
+        raise InputError(f"{path}: {place}: {first['msg']}{rest}") from error

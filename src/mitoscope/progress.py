@@ -1,0 +1,67 @@
+"""Progress bars with ETA and throughput on a terminal, a line now and then elsewhere."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.text import Text
+
+console = Console()
+_QUIET_SECONDS = 30.0
+
+
+class _Throughput(ProgressColumn):
+    """How many a second."""
+
+    def render(self, task: Task) -> Text:
+        speed = task.finished_speed or task.speed
+        return Text(f"{speed:.1f}/s" if speed else "", style="cyan")
+
+
+@contextmanager
+def progress() -> Iterator[Callable[[str, int, int], None]]:
+    """Yield a function `(label, done, total)` that keeps one bar for each label.
+
+    Where the output is no terminal (a log file), a bar would be noise: there a line appears every 30 seconds.
+    """
+    if not console.is_terminal:
+        said = time.monotonic()
+
+        def say(label: str, done: int, total: int) -> None:
+            nonlocal said
+            if time.monotonic() - said > _QUIET_SECONDS:
+                said = time.monotonic()
+                console.print(f"{label}: {done} of {total}", highlight=False)
+
+        yield say
+        return
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        _Throughput(),
+        TextColumn("ETA"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console, transient=True) as bars:
+        tasks: dict[str, TaskID] = {}
+
+        def show(label: str, done: int, total: int) -> None:
+            if label not in tasks:
+                for old in tasks.values():  # one bar at a time: the loop's epochs would fill the screen
+                    bars.update(old, visible=False)
+                tasks[label] = bars.add_task(label, total=total)
+            bars.update(tasks[label], completed=done, total=total)
+
+        yield show

@@ -1,0 +1,129 @@
+"""Stage `evaluate@arch`: the trained network on the test patients -> results/evaluate/<arch>/."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from sklearn.metrics import precision_recall_curve, roc_curve
+
+from mitoscope.errors import InputError
+from mitoscope.files import atomic_path, write_json
+from mitoscope.histology.patches import sample_name
+from mitoscope.params import Evaluate, read_params
+from mitoscope.progress import console, progress
+from mitoscope.stages.subsets import read_subset, read_summary
+
+
+def evaluate(arch: str) -> None:
+    """Score the test patches with network `arch`; write metrics, curves and predictions and log them to its run.
+
+    Raises:
+        InputError: the network or the patches are missing, or the MLflow store lacks the network's run.
+    """
+    from mitoscope.learning import checkpoints
+    from mitoscope.learning.devices import join
+    from mitoscope.learning.loop import score_patches
+    from mitoscope.tracking import runs
+    from mitoscope.tracking.figures import draw_scores
+
+    settings = read_params().evaluate
+    trained = json.loads(Path("results/train", f"{arch}.json").read_text(encoding="utf-8"))
+    network, kept = checkpoints.load_network(Path("models", arch, "best.pt"))
+    patches, rows = read_subset("test")
+    with join() as place, progress() as show:
+        probabilities = score_patches(network.to(place.device), patches, place, show, f"{arch} test")
+    threshold = float(kept["threshold"])
+    predictions = pd.DataFrame(
+        {
+            "name": [sample_name(row) for row in rows.itertuples()],
+            "patient": rows.patient,
+            "label": rows.label,
+            "probability": probabilities.round(6),
+            "predicted": (probabilities >= threshold).astype(int),
+        }
+    )
+    metrics = score_test(predictions, threshold, settings)
+
+    out = Path("results/evaluate") / arch
+    _write_tables(out, predictions)
+    synthetic = ", synthetic data" if read_summary()["dataset"]["synthetic"] else ""
+    title = f"{arch}, {trained['start_weights']} start weights: test patches{synthetic}"
+    draw_scores(out / "scores.png", rows.label.to_list(), probabilities.tolist(), threshold=threshold, title=title)
+    flat = {f"test/{name}": value for name, value in metrics.items() if isinstance(value, float)}
+    flat |= {f"test_at_half/{name}": value for name, value in metrics["at_half"].items() if isinstance(value, float)}
+    runs.log_results(
+        trained["run_id"],
+        trained["model_id"],
+        flat,
+        {"pictures": [out / "scores.png"], "tables": [out / "predictions.csv"]},
+    )
+    # Last, because it is what the other commands look for.
+    write_json(out / "metrics.json", {"patches": metrics})
+    console.print(
+        f"{arch} on {metrics['mitoses']} mitoses and {metrics['negatives']} negatives of {metrics['patients']} test "
+        f"patients{synthetic}: recall {metrics['recall']:.3f}, precision {metrics['precision']:.3f}, "
+        f"F1 {metrics['f1']:.3f}",
+        highlight=False,
+    )
+
+
+def score_test(predictions: pd.DataFrame, threshold: float, settings: Evaluate) -> dict[str, Any]:
+    """Scores of the test patches with 95 % intervals by patient.
+
+    Args:
+        predictions: patient, label and probability of every test patch.
+        threshold: chosen on the validation patients.
+        settings: of the intervals.
+
+    Returns:
+        Counts; accuracy, precision, recall, f1 at `threshold` and under `at_half` at 0.5; ap and auc; and for each
+        score `<score>_low` and `<score>_high`. What cannot be had (no mitosis: no ranking; one patient: no interval)
+        is left out.
+
+    Raises:
+        InputError: there is no mitosis among the test patches, so that recall and F1 mean nothing.
+    """
+    from mitoscope.learning.scores import classification, patient_intervals, ranking
+
+    labels, probabilities = predictions.label.to_numpy(), predictions.probability.to_numpy()
+    patients = predictions.patient.to_numpy(dtype=str)
+    if not labels.any():
+        who = ", ".join(np.unique(patients))
+        raise InputError(f"results/split.csv: the test patients ({who}) have no mitosis; choose another split.fold")
+
+    def scores(cut: float, *, ranked: bool) -> dict[str, Any]:
+        def score(some: Any, values: Any) -> dict[str, float]:
+            return classification(some, values, cut) | (ranking(some, values) if ranked else {})
+
+        found: dict[str, Any] = score(labels, probabilities)
+        intervals = patient_intervals(
+            patients, labels, probabilities, score, resamples=settings.bootstrap, seed=settings.seed
+        )
+        for name, (low, high) in intervals.items():
+            found |= {f"{name}_low": low, f"{name}_high": high}
+        return found
+
+    return {
+        "patients": len(np.unique(patients)),
+        "mitoses": int(labels.sum()),
+        "negatives": int((labels == 0).sum()),
+        "threshold": threshold,
+        **scores(threshold, ranked=True),
+        "at_half": scores(0.5, ranked=False),
+    }
+
+
+def _write_tables(out: Path, predictions: pd.DataFrame) -> None:
+    """predictions.csv, confusion.csv (a row per patch: what it is and what it was taken for), pr.csv and roc.csv."""
+    words = {0: "negative", 1: "mitosis"}
+    confusion = pd.DataFrame({"actual": predictions.label.map(words), "predicted": predictions.predicted.map(words)})
+    precision, recall, cuts = precision_recall_curve(predictions.label, predictions.probability)
+    pr = pd.DataFrame({"recall": recall[:-1], "precision": precision[:-1], "threshold": cuts})
+    false_positive_rate, true_positive_rate, cuts = roc_curve(predictions.label, predictions.probability)
+    roc = pd.DataFrame({"fpr": false_positive_rate, "tpr": true_positive_rate, "threshold": cuts})
+    tables = {"predictions": predictions, "confusion": confusion, "pr": pr, "roc": roc}
+    for name, table in tables.items():
+        with atomic_path(out / f"{name}.csv") as temporary:
+            table.to_csv(temporary, index=False)

@@ -1,0 +1,44 @@
+"""The patch store joined with the split: what train and evaluate read."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from mitoscope.errors import InputError
+from mitoscope.histology.patches import read_index, store_path
+from mitoscope.learning.batches import PatchSet
+
+PATCHES, SPLIT = Path("patches"), Path("results/split.csv")
+
+
+def read_subset(subset: str) -> tuple[PatchSet, pd.DataFrame]:
+    """The whole patches of the train, validation or test patients, and their index rows in the same order.
+
+    Windows with reflected border (`edge`) are left out: no rotation of them would show real pixels only.
+
+    Raises:
+        InputError: a patient of the patch store is in no subset, or the subset is empty.
+    """
+    index = read_index(PATCHES)
+    split = pd.read_csv(SPLIT, dtype={"patient": str})
+    rows = index.merge(split[["patient", "subset"]], on="patient", how="left", validate="many_to_one")
+    if rows.subset.isna().any():
+        lost = rows.patient[rows.subset.isna()].iloc[0]
+        raise InputError(f"{SPLIT}: has no patient {lost}, which {PATCHES} has; run `dvc repro split extract`")
+    rows = rows[(rows.subset == subset) & ~rows.edge].reset_index(drop=True)
+    if rows.empty:
+        raise InputError(f"{SPLIT}: the {subset} patients have no patch; choose another split.fold")
+    fields = rows[["patient", "field"]].drop_duplicates()
+    stores = [np.load(store_path(PATCHES, *names), mmap_mode="r") for names in fields.itertuples(index=False)]
+    store, _ = pd.factorize(rows.patient + "_" + rows.field)
+    record, label = (rows[name].to_numpy(dtype=np.int64) for name in ("record", "label"))
+    return PatchSet(stores, store.astype(np.int64), record, label), rows
+
+
+def read_summary() -> dict[str, Any]:
+    """The content of `patches/summary.json`."""
+    summary: dict[str, Any] = json.loads((PATCHES / "summary.json").read_text(encoding="utf-8"))
+    return summary

@@ -1,0 +1,251 @@
+"""Stage `train@arch`: patches + split + start weights -> models/<arch>/best.pt and results/train/<arch>.*."""
+
+import hashlib
+import json
+import shutil
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+import yaml
+from filelock import FileLock, Timeout
+
+from mitoscope.errors import InputError
+from mitoscope.files import atomic_path, write_json
+from mitoscope.params import Train, read_params
+from mitoscope.progress import console, progress
+from mitoscope.stages.subsets import SPLIT, read_subset, read_summary
+
+if TYPE_CHECKING:
+    from mitoscope.learning.batches import PatchSet
+    from mitoscope.learning.devices import Place
+    from mitoscope.learning.loop import Epoch, Fitted
+
+DATA, WORK, RESULTS = Path("data"), Path(".work"), Path("results/train")
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Everything that a training depends on."""
+
+    arch: str
+    block: Train
+    split: dict[str, Any]
+    start: dict[str, Any]
+    summary: dict[str, Any]
+    training: "PatchSet"
+    validation: "PatchSet"
+    fingerprint: str
+
+    @property
+    def models(self) -> Path:
+        """Folder of the start weights and of the trained network."""
+        return Path("models") / self.arch
+
+    @property
+    def work(self) -> Path:
+        """Folder of the checkpoints. Outside DVC: another fingerprint must never find them as its own output."""
+        return WORK / f"train-{self.arch}-{self.fingerprint[:12]}"
+
+
+def train(arch: str) -> None:
+    """Train network `arch` as its block in params.yaml says; a killed training goes on where it was.
+
+    Under torchrun every process trains its share; the first one logs the run and writes the outputs.
+
+    Raises:
+        InputError: bad params or inputs, or another training of this network is under way.
+    """
+    from mitoscope.learning import checkpoints
+    from mitoscope.learning.batches import Rotations
+    from mitoscope.learning.devices import join
+    from mitoscope.learning.loop import Recipe, fit
+    from mitoscope.learning.networks import build
+
+    inputs = _read_inputs(arch)
+    settings = inputs.block.model_dump(exclude={"input_size", "trainable"})
+    recipe = Recipe(**settings | {"rotations": Rotations(**settings["rotations"])})
+    description = {"arch": arch, "input_size": inputs.block.input_size}
+    description["patch_size"] = inputs.summary["settings"]["patch_size"]
+    try:
+        network = build(description, checkpoints.load(inputs.models / "start.pt"))
+    except ValueError as error:
+        raise InputError(f"{inputs.models / 'start.pt'}: {error}; run `dvc repro -f weights@{arch}`") from error
+    if inputs.block.trainable == "head":
+        network.freeze_all_but_head()
+
+    with join() as place:
+        fit_here = partial(fit, network, inputs.training, inputs.validation, recipe, place=place, work=inputs.work)
+        if not place.first:
+            fit_here(fingerprint=inputs.fingerprint)
+            return
+        with _only_trainer(arch), _logged_run(inputs, place) as (run_id, log_epochs), progress() as show:
+            fitted = fit_here(fingerprint=inputs.fingerprint, on_epoch=log_epochs, on_batch=show)
+            _write_outputs(inputs, run_id, fitted)
+        shutil.rmtree(inputs.work)
+
+
+def _read_inputs(arch: str) -> Inputs:
+    params = read_params()
+    block, _ = params.for_network(arch)
+    start_file = Path("models", arch, "start.pt")
+    summary = read_summary()
+    evidence = {
+        "train": block.model_dump(),
+        "patches": summary["digest"],
+        "split": hashlib.sha256(SPLIT.read_bytes()).hexdigest(),
+        "start": hashlib.sha256(start_file.read_bytes()).hexdigest(),
+    }
+    training, _ = read_subset("train")
+    validation, _ = read_subset("validation")
+    return Inputs(
+        arch=arch,
+        block=block,
+        split=params.split.model_dump(),
+        start=json.loads(start_file.with_suffix(".json").read_text(encoding="utf-8")),
+        summary=summary,
+        training=training,
+        validation=validation,
+        fingerprint=hashlib.sha256(json.dumps(evidence, sort_keys=True).encode()).hexdigest(),
+    )
+
+
+@contextmanager
+def _only_trainer(arch: str) -> Iterator[None]:
+    """Keep a second training of this network out; killing `dvc repro` leaves the first one running."""
+    lock = WORK / f"train-{arch}.lock"
+    lock.parent.mkdir(exist_ok=True)
+    try:
+        with FileLock(lock, timeout=0):
+            yield
+    except Timeout as error:
+        raise InputError(
+            f"{lock}: another training of {arch} is still running; wait for it, or stop it with "
+            f"`pkill -f 'mitoscope train {arch}'` and run this again: it goes on from its last epoch"
+        ) from error
+
+
+@contextmanager
+def _logged_run(inputs: Inputs, place: "Place") -> "Iterator[tuple[str, Any]]":
+    """Open the MLflow run; yields its id and what logs the epochs so far."""
+    from mitoscope.tracking import runs
+
+    dataset, start = inputs.summary["dataset"], inputs.start
+    positives = int(inputs.training.labels.sum())
+    precision = "bf16" if place.bf16 else "fp32"
+    params = {
+        "train": inputs.block.model_dump(),
+        "extract": inputs.summary["settings"],
+        "split": inputs.split,
+        "start": {name: start[name] for name in ("source", "file", "sha256")},
+    }
+    tags = {
+        "architecture": inputs.arch,
+        "start_weights": start["source"],
+        "dataset": dataset["name"],
+        "synthetic": str(dataset["synthetic"]).lower(),
+        "precision": precision,
+        "device": f"{place.world} x {place.device.type}",
+        "patches": inputs.summary["digest"],
+        "fingerprint": inputs.fingerprint,
+        **_git_state(),
+    }
+    console.print(
+        f"{inputs.arch}: starts from {start['source']} weights, trains on {tags['device']} in {precision} with "
+        f"{positives} mitoses and {len(inputs.training) - positives} negatives",
+        highlight=False,
+    )
+    with runs.training_run(inputs.arch, inputs.work / "run_id", params, tags) as run_id:
+        runs.log_dataset(dataset["name"], _data_digest(inputs.summary), DATA)
+
+        def log_epochs(history: "list[Epoch]") -> None:
+            runs.log_epochs(run_id, history)
+            now = history[-1]
+            console.print(
+                f"{inputs.arch} epoch {len(history)}/{inputs.block.epochs}: loss {now['train/loss']:.3f}, validation "
+                f"loss {now['validation/loss']:.3f}, best F1 {now['validation/best_f1']:.3f}; "
+                f"{now['throughput/train_patches_per_second']:.0f} patches/s",
+                highlight=False,
+            )
+
+        yield run_id, log_epochs
+
+
+def _write_outputs(inputs: Inputs, run_id: str, fitted: "Fitted") -> None:
+    """Write the stage's outputs from the checkpoints, and log them to the active run."""
+    from mitoscope.learning import checkpoints
+    from mitoscope.learning.augment import crop
+    from mitoscope.tracking import runs
+    from mitoscope.tracking.figures import draw_learning_curves
+
+    arch, start = inputs.arch, inputs.start["source"]
+    best, kept = checkpoints.load_network(inputs.work / "best.pt")
+    curves = pd.DataFrame(fitted.history, index=pd.RangeIndex(1, len(fitted.history) + 1, name="epoch"))
+    with atomic_path(RESULTS / f"{arch}.csv") as temporary:
+        curves.rename(columns=lambda name: name.replace("/", "_")).to_csv(temporary)
+    picture = RESULTS / f"{arch}.png"
+    synthetic = ", synthetic data" if inputs.summary["dataset"]["synthetic"] else ""
+    draw_learning_curves(
+        picture, fitted.history, title=f"{arch}, {start} start weights{synthetic}", best_epoch=fitted.best_epoch
+    )
+    console.print(f"{arch}: logging the best and the last checkpoint")
+    last = inputs.work / "checkpoints" / "last.pt"
+    checkpoints.save(last, best.describe() | {"state": checkpoints.load(inputs.work / "last.pt")["state"]})
+    model_id = runs.log_training(
+        network=best,
+        example=crop(inputs.training.windows(np.arange(2)), 0, best.patch_size).numpy(),
+        requirements=[f"{name}=={version(name)}" for name in ("torch", "torchvision")],
+        metrics=fitted.history[fitted.best_epoch - 1],
+        last_checkpoint=last,
+        picture=picture,
+    )
+    checkpoints.save_network(
+        inputs.models / "best.pt", best, **kept | {"scale": inputs.summary["settings"]["scale"], "run_id": run_id}
+    )
+    threshold, f1 = kept["threshold"], fitted.history[fitted.best_epoch - 1]["validation/best_f1"]
+    result = {
+        "run_id": run_id,
+        "model_id": model_id,
+        "arch": arch,
+        "start_weights": start,
+        "epochs": len(fitted.history),
+        "best_epoch": fitted.best_epoch,
+        "threshold": threshold,
+        "validation_f1": f1,
+        "fingerprint": inputs.fingerprint,
+    }
+    write_json(RESULTS / f"{arch}.json", result)
+    console.print(
+        f"{arch}: epoch {fitted.best_epoch} of {len(fitted.history)} is the best, validation F1 {f1:.3f} at threshold "
+        f"{threshold:.3f}; MLflow run {run_id}",
+        highlight=False,
+    )
+
+
+def _data_digest(summary: dict[str, Any]) -> str:
+    """DVC's hash of the raw dataset; where data/ is not under DVC, the start of the patch store's digest."""
+    tracked = DATA.with_name("data.dvc")
+    if tracked.exists():
+        digest: str = yaml.safe_load(tracked.read_text(encoding="utf-8"))["outs"][0]["md5"]
+        return digest
+    return str(summary["digest"])[:36]
+
+
+def _git_state() -> dict[str, str]:
+    """The commit, and whether tracked files differ from it; empty where this is no git checkout."""
+
+    def git(*arguments: str) -> str:
+        return subprocess.run(["git", *arguments], capture_output=True, text=True, check=True).stdout.strip()
+
+    try:
+        changed = git("status", "--porcelain", "--untracked-files=no")
+        return {"mlflow.source.git.commit": git("rev-parse", "HEAD"), "git_dirty": str(bool(changed)).lower()}
+    except (OSError, subprocess.CalledProcessError):
+        return {}

@@ -1,0 +1,1 @@
+"""MLflow: where runs are stored and what they hold."""

@@ -1,0 +1,194 @@
+"""Runs in MLflow: one per trained network, holding everything that can be asked about it later."""
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from filelock import FileLock
+
+from mitoscope.errors import InputError
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+    from mlflow import MlflowClient
+    from torch import nn
+
+EXPERIMENT = "mitoscope"
+
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+os.environ.setdefault("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "false")
+os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
+
+
+@dataclass(frozen=True)
+class Store:
+    """Where runs live.
+
+    Attributes:
+        uri: MLflow tracking URI: MLFLOW_TRACKING_URI if set, else a SQLite file in the project.
+        artifacts: folder of the runs' files, or None where the tracking server decides.
+    """
+
+    uri: str
+    artifacts: Path | None
+
+
+def store(folder: Path) -> Store:
+    """The store of the project that `folder` is in; the same for a `dvc exp run` in a temporary copy of it."""
+    if uri := os.environ.get("MLFLOW_TRACKING_URI"):
+        return Store(uri, None)
+    project = folder.resolve()
+    for parent in project.parents:  # DVC runs queued experiments in .dvc/tmp/exps/...
+        if parent.name == "tmp" and parent.parent.name == ".dvc":
+            project = parent.parent.parent
+            break
+    return Store(f"sqlite:///{project / 'mlflow.db'}", project / "mlartifacts")
+
+
+def connect(folder: Path = Path()) -> "MlflowClient":
+    """Connect to the store and make sure that it and the experiment exist; two processes may do so at once.
+
+    Raises:
+        InputError: the store cannot be opened.
+    """
+    import mlflow
+
+    place = store(folder)
+    mlflow.set_tracking_uri(place.uri)
+    mlflow.set_registry_uri(place.uri)
+    client = mlflow.MlflowClient()
+    lock = folder.resolve() / ".work" / "mlflow.lock"
+    lock.parent.mkdir(exist_ok=True)
+    try:
+        # The first process creates the database's tables; a second one that tried at the same time would crash.
+        with FileLock(lock):
+            if client.get_experiment_by_name(EXPERIMENT) is None:
+                client.create_experiment(EXPERIMENT, None if place.artifacts is None else place.artifacts.as_uri())
+    except mlflow.MlflowException as error:
+        raise InputError(f"{place.uri}: the MLflow store cannot be opened ({str(error).splitlines()[0]})") from error
+    mlflow.set_experiment(EXPERIMENT)
+    return client
+
+
+@contextmanager
+def training_run(name: str, run_id_file: Path, params: Mapping[str, Any], tags: Mapping[str, str]) -> Iterator[str]:
+    """Open the run of a training, with system metrics; yields its id.
+
+    The id is kept in `run_id_file`: where that names a run of this store, the run goes on, which its killed
+    predecessor left; else a new one begins and gets `params` and `tags`.
+    """
+    import mlflow
+
+    client = connect()
+    run_id = run_id_file.read_text().strip() if run_id_file.exists() else None
+    if run_id is not None and not exists(client, run_id):
+        run_id = None
+    with mlflow.start_run(run_id=run_id, run_name=None if run_id else name, log_system_metrics=True) as run:
+        if run_id is None:
+            mlflow.log_params(flatten(params))
+            mlflow.set_tags(dict(tags))
+            run_id_file.parent.mkdir(parents=True, exist_ok=True)
+            run_id_file.write_text(run.info.run_id)
+        yield run.info.run_id
+
+
+def exists(client: "MlflowClient", run_id: str) -> bool:
+    """Whether the store has this run, not deleted."""
+    import mlflow
+
+    try:
+        return bool(client.get_run(run_id).info.lifecycle_stage == "active")
+    except mlflow.MlflowException:
+        return False
+
+
+def log_dataset(name: str, digest: str, source: Path) -> None:
+    """Log a dataset as input of the active run; `digest` has at most 36 characters, as a DVC md5 with `.dir` has."""
+    import mlflow
+    from mlflow.data.dataset_source_registry import resolve_dataset_source
+    from mlflow.data.meta_dataset import MetaDataset
+
+    place = resolve_dataset_source(str(source.resolve()))
+    mlflow.log_input(MetaDataset(place, name=name, digest=digest), "training")  # type: ignore[abstract]
+
+
+def log_epochs(run_id: str, history: Sequence[Mapping[str, float]]) -> None:
+    """Log the epochs that the run lacks; so a resumed run gets none twice and misses none."""
+    import mlflow
+
+    logged = {metric.step for metric in mlflow.MlflowClient().get_metric_history(run_id, "train/loss")}
+    for step, epoch in enumerate(history, start=1):
+        if step not in logged:
+            mlflow.log_metrics(dict(epoch), step=step, run_id=run_id)
+
+
+def log_training(
+    *,
+    network: "nn.Module",
+    example: "npt.NDArray[Any]",
+    requirements: list[str],
+    metrics: Mapping[str, float],
+    last_checkpoint: Path,
+    picture: Path,
+) -> str:
+    """Log what a training gave to the active run; returns the id of the logged model `best`.
+
+    Args:
+        network: the best epoch's, in evaluation mode.
+        example: (N >= 2, ...) batch that it takes; two or more, so that the exported model's batch size stays free.
+        requirements: pip requirements of the model, given so that MLflow need not guess them.
+        metrics: of the best epoch; shown beside the model.
+        last_checkpoint: file of the last epoch.
+        picture: the learning curves.
+    """
+    import mlflow
+    import torch
+    from mlflow.models import infer_signature
+
+    with torch.inference_mode():
+        answer = network(torch.from_numpy(example)).numpy()
+    info = mlflow.pytorch.log_model(
+        network,
+        name="best",
+        signature=infer_signature(example, answer),
+        input_example=example,
+        pip_requirements=requirements,
+    )
+    mlflow.log_metrics(dict(metrics), model_id=info.model_id)
+    mlflow.log_artifact(str(last_checkpoint), "checkpoints")
+    mlflow.log_artifact(str(picture), "pictures")
+    return str(info.model_id)
+
+
+def log_results(run_id: str, model_id: str, metrics: Mapping[str, float], files: Mapping[str, Sequence[Path]]) -> None:
+    """Log the test metrics on a finished run and its model, and `files` (folder of the run -> files) on the run.
+
+    Raises:
+        InputError: the store does not have the run, as when another store is in use than at the training.
+    """
+    import mlflow
+
+    client = connect()
+    if not exists(client, run_id):
+        raise InputError(
+            f"{store(Path()).uri}: has no run {run_id}, where the network was trained; set MLFLOW_TRACKING_URI as it "
+            "was then, or train again with `dvc repro -f train@<network>`"
+        )
+    mlflow.log_metrics(dict(metrics), run_id=run_id, model_id=model_id)
+    for folder, paths in files.items():
+        for path in paths:
+            client.log_artifact(run_id, str(path), folder)
+
+
+def flatten(params: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings as `block.entry` names."""
+    flat: dict[str, Any] = {}
+    for name, value in params.items():
+        if isinstance(value, Mapping):
+            flat.update(flatten(value, f"{prefix}{name}."))
+        else:
+            flat[f"{prefix}{name}"] = list(value) if isinstance(value, tuple) else value
+    return flat

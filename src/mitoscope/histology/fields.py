@@ -223,7 +223,7 @@ def scan_centres(field: FieldOfView, shape: tuple[int, int], order: str = "row,c
 
 
 def write_centres(path: Path, centres: Centres) -> None:
-    """Write (N, 2) mitosis centres as `row,col` lines, so exactly that they read back equal."""
+    """Write (N, 2) mitosis centres as `row,col` lines, with all digits, so that they read back equal."""
     write_text(path, "".join(f"{float(row)!r},{float(col)!r}\n" for row, col in centres))
 
 
@@ -249,8 +249,8 @@ def _decode(path: Path) -> Any:
         content = path.read_bytes()
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from error
-    # libjpeg fills what is missing with grey and says nothing to the caller, and libpng writes to the terminal: so
-    # look first whether those are whole. The other formats' decoders fail by themselves.
+    # OpenCV 4 fills what is missing of a JPEG with grey and says nothing, and libpng writes to the terminal: so look
+    # first whether those are whole. The other formats' decoders fail by themselves.
     is_jpeg, is_png = content.startswith(b"\xff\xd8"), content.startswith(_PNG_SIGNATURE)
     if (is_jpeg and not _is_whole_jpeg(content)) or (is_png and not _is_whole_png(content)):
         raise InputError(f"{path}: the image is truncated or damaged; copy it again from its source")

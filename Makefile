@@ -23,7 +23,7 @@ help: ## Show this list
 
 setup: .venv/.installed ## Create .venv with the pinned packages and this project
 
-data: data.dvc | .venv/.installed
+data: | .venv/.installed
 	dvc pull --quiet data.dvc
 
 repro: .venv/.installed data ## Run what has changed of the pipeline and print the comparison

@@ -192,7 +192,7 @@ def _say_imported(summary: "Summary", out: Path) -> None:
         f"{summary.fields} fields of {summary.patients} patients with {summary.mitoses} mitoses in {out}; "
         f"{len(summary.skipped)} other files left out"
     )
-    console.print("next: mitoscope validate, dvc add data, dvc repro", highlight=False)
+    console.print("next: mitoscope validate, dvc add data, dvc repro")
 
 
 def main() -> None:

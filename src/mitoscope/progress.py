@@ -17,7 +17,7 @@ from rich.progress import (
 )
 from rich.text import Text
 
-console = Console()
+console = Console(soft_wrap=True, highlight=False)
 _QUIET_SECONDS = 30.0
 
 

@@ -17,7 +17,6 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from sklearn.neighbors import KDTree
 
 from mitoscope.errors import InputError
 from mitoscope.files import atomic_path
@@ -103,10 +102,7 @@ def extract_field(
     candidates = find_candidates(
         image, mask, count=math.ceil(candidates_per_mm2 * area_mm2), sigma=sigma, window=peak_window
     )
-    if len(centres) and len(candidates):
-        distance_um = KDTree(centres).query(candidates)[0][:, 0] * microns_per_pixel
-    else:
-        distance_um = np.full(len(candidates), np.nan)
+    distance_um = nearest(candidates, centres) * microns_per_pixel
     near = distance_um <= exclusion_um  # false for NaN: without a mitosis nothing is near one
     negatives, distance_um = candidates[~near], distance_um[~near]
 
@@ -129,6 +125,13 @@ def extract_field(
         columns=list(COLUMNS),
     )
     return FieldPatches(index, windows, candidates=len(candidates), near_mitosis=int(near.sum()))
+
+
+def nearest(points: Centres, centres: Centres) -> npt.NDArray[np.float64]:
+    """Distance from each of (N, 2) points to the nearest of (M, 2) centres, in their unit; NaN where M is 0."""
+    if not len(centres):
+        return np.full(len(points), np.nan)
+    return np.asarray(np.linalg.norm(points[:, None] - centres[None], axis=2).min(axis=1), dtype=np.float64)
 
 
 def store_path(patches: Path, patient: str, field: str) -> Path:

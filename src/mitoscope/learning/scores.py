@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import numpy as np
 import numpy.typing as npt
+from sklearn import config_context
 from sklearn.metrics import (
     accuracy_score,
     average_precision_score,
@@ -78,12 +79,15 @@ def patient_intervals(
     groups = [np.flatnonzero(patients == patient) for patient in np.unique(patients)]
     if len(groups) < 2:
         return {}
-    rng = np.random.default_rng(seed)
+    draws = np.sort(np.random.default_rng(seed).integers(len(groups), size=(resamples, len(groups))))
     drawn: dict[str, list[float]] = {}
-    for _ in range(resamples):
-        chosen = np.concatenate([groups[number] for number in rng.integers(len(groups), size=len(groups))])
-        for name, value in score(labels[chosen], probabilities[chosen]).items():
-            drawn.setdefault(name, []).append(value)
+    # Few patients give few different draws: three give ten. Score each once.
+    different, times = np.unique(draws, axis=0, return_counts=True)
+    with config_context(skip_parameter_validation=True):
+        for draw, count in zip(different, times, strict=True):
+            chosen = np.concatenate([groups[number] for number in draw])
+            for name, value in score(labels[chosen], probabilities[chosen]).items():
+                drawn.setdefault(name, []).extend([value] * int(count))
     return {
         name: (float(np.quantile(values, 0.025)), float(np.quantile(values, 0.975))) for name, values in drawn.items()
     }

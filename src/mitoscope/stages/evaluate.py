@@ -65,7 +65,6 @@ def evaluate(arch: str) -> None:
         f"{arch} on {metrics['mitoses']} mitoses and {metrics['negatives']} negatives of {metrics['patients']} test "
         f"patients{synthetic}: recall {metrics['recall']:.3f}, precision {metrics['precision']:.3f}, "
         f"F1 {metrics['f1']:.3f}",
-        highlight=False,
     )
 
 

@@ -160,7 +160,6 @@ def _logged_run(inputs: Inputs, place: "Place") -> "Iterator[tuple[str, Any]]":
     console.print(
         f"{inputs.arch}: starts from {start['source']} weights, trains on {tags['device']} in {precision} with "
         f"{positives} mitoses and {len(inputs.training) - positives} negatives",
-        highlight=False,
     )
     with runs.training_run(inputs.arch, inputs.work / "run_id", params, tags) as run_id:
         runs.log_dataset(dataset["name"], _data_digest(inputs.summary), DATA)
@@ -172,7 +171,6 @@ def _logged_run(inputs: Inputs, place: "Place") -> "Iterator[tuple[str, Any]]":
                 f"{inputs.arch} epoch {len(history)}/{inputs.block.epochs}: loss {now['train/loss']:.3f}, validation "
                 f"loss {now['validation/loss']:.3f}, best F1 {now['validation/best_f1']:.3f}; "
                 f"{now['throughput/train_patches_per_second']:.0f} patches/s",
-                highlight=False,
             )
 
         yield run_id, log_epochs
@@ -225,7 +223,6 @@ def _write_outputs(inputs: Inputs, run_id: str, fitted: "Fitted") -> None:
     console.print(
         f"{arch}: epoch {fitted.best_epoch} of {len(fitted.history)} is the best, validation F1 {f1:.3f} at threshold "
         f"{threshold:.3f}; MLflow run {run_id}",
-        highlight=False,
     )
 
 

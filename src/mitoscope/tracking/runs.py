@@ -1,6 +1,8 @@
 """Runs in MLflow: one per trained network, holding everything that can be asked about it later."""
 
+import logging
 import os
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -82,6 +84,7 @@ def training_run(name: str, run_id_file: Path, params: Mapping[str, Any], tags: 
     """
     import mlflow
 
+    logging.getLogger("mlflow.system_metrics").setLevel(logging.WARNING)
     client = connect()
     run_id = run_id_file.read_text().strip() if run_id_file.exists() else None
     if run_id is not None and not exists(client, run_id):
@@ -108,10 +111,10 @@ def exists(client: "MlflowClient", run_id: str) -> bool:
 def log_dataset(name: str, digest: str, source: Path) -> None:
     """Log a dataset as input of the active run; `digest` has at most 36 characters, as a DVC md5 with `.dir` has."""
     import mlflow
-    from mlflow.data.dataset_source_registry import resolve_dataset_source
     from mlflow.data.meta_dataset import MetaDataset
+    from mlflow.data.sources import LocalArtifactDatasetSource  # type: ignore[attr-defined]
 
-    place = resolve_dataset_source(str(source.resolve()))
+    place = LocalArtifactDatasetSource(str(source.resolve()))
     mlflow.log_input(MetaDataset(place, name=name, digest=digest), "training")  # type: ignore[abstract]
 
 
@@ -150,13 +153,14 @@ def log_training(
 
     with torch.inference_mode():
         answer = network(torch.from_numpy(example)).numpy()
-    info = mlflow.pytorch.log_model(
-        network,
-        name="best",
-        signature=infer_signature(example, answer),
-        input_example=example,
-        pip_requirements=requirements,
-    )
+    with warnings.catch_warnings(action="ignore", category=UserWarning):  # torch.export's, about a file of its own
+        info = mlflow.pytorch.log_model(
+            network,
+            name="best",
+            signature=infer_signature(example, answer),
+            input_example=example,
+            pip_requirements=requirements,
+        )
     mlflow.log_metrics(dict(metrics), model_id=info.model_id)
     mlflow.log_artifact(str(last_checkpoint), "checkpoints")
     mlflow.log_artifact(str(picture), "pictures")

@@ -196,9 +196,13 @@ def _say_imported(summary: "Summary", out: Path) -> None:
 
 
 def main() -> None:
-    """Run the command line; bad input ends with one line and exit code 2."""
+    """Run the command line; bad input ends with one line and exit code 2, a failing disk or network with 1."""
     try:
         app()
     except InputError as error:
         typer.secho(f"error: {error}", fg="red", err=True)
         sys.exit(2)
+    except OSError as error:  # no such file, no permission, disk full, connection lost
+        text = f"{error.filename}: {error.strerror}" if error.filename and error.strerror else str(error)
+        typer.secho(f"error: {text}", fg="red", err=True)
+        sys.exit(1)

@@ -14,7 +14,7 @@ Angle = Annotated[float, Field(ge=0, lt=360)]
 class Block(BaseModel):
     """What all blocks share: every entry is in the file (no hidden defaults) and none is unknown."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class Split(Block):
@@ -101,7 +101,7 @@ def read_params(path: Path = Path("params.yaml")) -> Params:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}); run this in the project's folder") from error
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: is not valid YAML ({' '.join(str(error).split())})") from error
     try:
         return Params.model_validate(content)

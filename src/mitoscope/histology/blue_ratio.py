@@ -41,8 +41,10 @@ def find_candidates(image: Image, mask: Mask | None, *, count: int, sigma: float
     """
     smooth = cv2.GaussianBlur(blue_ratio(halve(image)), (0, 0), sigma)
     neighbourhood = np.ones((window, window), np.uint8)
-    # A plateau equals its maximum everywhere; only what rises above its neighbourhood's minimum is a peak.
-    peaks = (smooth == cv2.dilate(smooth, neighbourhood)) & (smooth > cv2.erode(smooth, neighbourhood))
+    # A plateau equals its maximum everywhere, give or take the smoothing's rounding; only what rises above its
+    # neighbourhood's minimum is a peak.
+    rises = smooth > cv2.erode(smooth, neighbourhood) * np.float32(1 + 1e-5)
+    peaks = (smooth == cv2.dilate(smooth, neighbourhood)) & rises
     # Touching pixels of equal height are one peak: take the middle of each.
     _, _, _, centroids = cv2.connectedComponentsWithStats(peaks.astype(np.uint8), connectivity=8)
     half = centroids[1:, ::-1]  # the first is the background; OpenCV says x, y

@@ -36,4 +36,5 @@ def draw_gallery(path: Path, sections: Sequence[tuple[str, Sequence[tuple[str, I
             cv2.putText(strip, caption, (left, top + _TILE + 11), _FONT, 0.32, (60, 60, 60), 1, cv2.LINE_AA)
         strips.append(strip)
     with atomic_path(path) as temporary:
-        cv2.imwrite(str(temporary), cv2.cvtColor(np.concatenate(strips), cv2.COLOR_RGB2BGR))
+        if not cv2.imwrite(str(temporary), cv2.cvtColor(np.concatenate(strips), cv2.COLOR_RGB2BGR)):
+            raise OSError(f"{path}: cannot be written; is the disk full?")

@@ -29,7 +29,10 @@ def evaluate(arch: str) -> None:
     from mitoscope.tracking.figures import draw_scores
 
     settings = read_params().evaluate
-    trained = json.loads(Path("results/train", f"{arch}.json").read_text(encoding="utf-8"))
+    report = Path("results/train", f"{arch}.json")
+    if not report.exists():
+        raise InputError(f"{report}: {arch} has not been trained; run `dvc repro train@{arch}` first")
+    trained = json.loads(report.read_text(encoding="utf-8"))
     network, kept = checkpoints.load_network(Path("models", arch, "best.pt"))
     patches, rows = read_subset("test")
     with join() as place, progress() as show:
@@ -40,7 +43,7 @@ def evaluate(arch: str) -> None:
             "name": [sample_name(row) for row in rows.itertuples()],
             "patient": rows.patient,
             "label": rows.label,
-            "probability": probabilities.round(6),
+            "probability": probabilities,
             "predicted": (probabilities >= threshold).astype(int),
         }
     )

@@ -23,6 +23,8 @@ def read_subset(subset: str) -> tuple[PatchSet, pd.DataFrame]:
         InputError: a patient of the patch store is in no subset, or the subset is empty.
     """
     index = read_index(PATCHES)
+    if not SPLIT.exists():
+        raise InputError(f"{SPLIT}: no split of the patients; run `dvc repro split` first")
     split = pd.read_csv(SPLIT, dtype={"patient": str})
     rows = index.merge(split[["patient", "subset"]], on="patient", how="left", validate="many_to_one")
     if rows.subset.isna().any():
@@ -39,6 +41,13 @@ def read_subset(subset: str) -> tuple[PatchSet, pd.DataFrame]:
 
 
 def read_summary() -> dict[str, Any]:
-    """The content of `patches/summary.json`."""
-    summary: dict[str, Any] = json.loads((PATCHES / "summary.json").read_text(encoding="utf-8"))
+    """The content of `patches/summary.json`.
+
+    Raises:
+        InputError: there is no patch store.
+    """
+    path = PATCHES / "summary.json"
+    if not path.exists():
+        raise InputError(f"{path}: no patch store; run `dvc repro extract` first")
+    summary: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     return summary

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from mitoscope.learning.loop import Epoch, Fitted
 
 DATA, WORK, RESULTS = Path("data"), Path(".work"), Path("results/train")
+# What a machine needs that loads the logged model.
+_SERVING_NEEDS = ("mlflow", "numpy", "opencv-python-headless", "pandas", "torch", "torchvision")
 
 
 @dataclass(frozen=True)
@@ -178,6 +180,7 @@ def _logged_run(inputs: Inputs, place: "Place") -> "Iterator[tuple[str, Any]]":
 
 def _write_outputs(inputs: Inputs, run_id: str, fitted: "Fitted") -> None:
     """Write the stage's outputs from the checkpoints, and log them to the active run."""
+    from mitoscope import serving
     from mitoscope.learning import checkpoints
     from mitoscope.learning.augment import crop
     from mitoscope.tracking import runs
@@ -196,16 +199,22 @@ def _write_outputs(inputs: Inputs, run_id: str, fitted: "Fitted") -> None:
     console.print(f"{arch}: logging the best and the last checkpoint")
     last = inputs.work / "checkpoints" / "last.pt"
     checkpoints.save(last, best.describe() | {"state": checkpoints.load(inputs.work / "last.pt")["state"]})
+    trained = inputs.models / "best.pt"
+    checkpoints.save_network(trained, best, **kept | {"scale": inputs.summary["settings"]["scale"], "run_id": run_id})
+    patch = crop(inputs.training.windows(np.arange(1)), 0, best.patch_size)[0].permute(1, 2, 0).numpy()
     model_id = runs.log_training(
-        network=best,
-        example=crop(inputs.training.windows(np.arange(2)), 0, best.patch_size).numpy(),
-        requirements=[f"{name}=={version(name)}" for name in ("torch", "torchvision")],
-        metrics=fitted.history[fitted.best_epoch - 1],
+        model_code=Path(serving.__file__),
+        network=trained,
+        example=pd.DataFrame({serving.INPUT: [serving.encode(patch)]}),
+        answer=pd.DataFrame({serving.PROBABILITY: [0.5], serving.MITOSIS: [True]}),
+        requirements=[f"{name}=={version(name)}" for name in _SERVING_NEEDS],
+        metrics={
+            name: value
+            for name, value in fitted.history[fitted.best_epoch - 1].items()
+            if name.startswith("validation/")
+        },
         last_checkpoint=last,
         picture=picture,
-    )
-    checkpoints.save_network(
-        inputs.models / "best.pt", best, **kept | {"scale": inputs.summary["settings"]["scale"], "run_id": run_id}
     )
     threshold, f1 = kept["threshold"], fitted.history[fitted.best_epoch - 1]["validation/best_f1"]
     result = {

@@ -2,7 +2,6 @@
 
 import logging
 import os
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,15 +13,16 @@ from filelock import FileLock
 from mitoscope.errors import InputError
 
 if TYPE_CHECKING:
-    import numpy.typing as npt
+    import pandas as pd
     from mlflow import MlflowClient
-    from torch import nn
 
 EXPERIMENT = "mitoscope"
+_SQLITE = "sqlite:///"
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "false")
 os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
+os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 
 
 @dataclass(frozen=True)
@@ -40,14 +40,17 @@ class Store:
 
 def store(folder: Path) -> Store:
     """The store of the project that `folder` is in; the same for a `dvc exp run` in a temporary copy of it."""
-    if uri := os.environ.get("MLFLOW_TRACKING_URI"):
-        return Store(uri, None)
     project = folder.resolve()
     for parent in project.parents:  # DVC runs queued experiments in .dvc/tmp/exps/...
         if parent.name == "tmp" and parent.parent.name == ".dvc":
             project = parent.parent.parent
             break
-    return Store(f"sqlite:///{project / 'mlflow.db'}", project / "mlartifacts")
+    uri = os.environ.get("MLFLOW_TRACKING_URI", f"{_SQLITE}mlflow.db")
+    if uri.startswith(("http://", "https://")):
+        return Store(uri, None)
+    if uri.startswith(_SQLITE):  # a relative path would name another file in every folder
+        uri = f"{_SQLITE}{project / uri.removeprefix(_SQLITE)}"
+    return Store(uri, project / "mlartifacts")
 
 
 def connect(folder: Path = Path()) -> "MlflowClient":
@@ -58,20 +61,23 @@ def connect(folder: Path = Path()) -> "MlflowClient":
     """
     import mlflow
 
+    logging.getLogger("mlflow").setLevel(logging.WARNING)  # it tells of every table that it creates
     place = store(folder)
     mlflow.set_tracking_uri(place.uri)
     mlflow.set_registry_uri(place.uri)
     client = mlflow.MlflowClient()
-    lock = folder.resolve() / ".work" / "mlflow.lock"
+    # Beside the database: a `dvc exp run` in a temporary copy of the project must meet the same lock.
+    project = folder.resolve() if place.artifacts is None else place.artifacts.parent
+    lock = project / ".work" / "mlflow.lock"
     lock.parent.mkdir(exist_ok=True)
     try:
         # The first process creates the database's tables; a second one that tried at the same time would crash.
         with FileLock(lock):
             if client.get_experiment_by_name(EXPERIMENT) is None:
                 client.create_experiment(EXPERIMENT, None if place.artifacts is None else place.artifacts.as_uri())
+        mlflow.set_experiment(EXPERIMENT)  # refused where someone has deleted the experiment
     except mlflow.MlflowException as error:
         raise InputError(f"{place.uri}: the MLflow store cannot be opened ({str(error).splitlines()[0]})") from error
-    mlflow.set_experiment(EXPERIMENT)
     return client
 
 
@@ -84,7 +90,6 @@ def training_run(name: str, run_id_file: Path, params: Mapping[str, Any], tags: 
     """
     import mlflow
 
-    logging.getLogger("mlflow.system_metrics").setLevel(logging.WARNING)
     client = connect()
     run_id = run_id_file.read_text().strip() if run_id_file.exists() else None
     if run_id is not None and not exists(client, run_id):
@@ -130,8 +135,10 @@ def log_epochs(run_id: str, history: Sequence[Mapping[str, float]]) -> None:
 
 def log_training(
     *,
-    network: "nn.Module",
-    example: "npt.NDArray[Any]",
+    model_code: Path,
+    network: Path,
+    example: "pd.DataFrame",
+    answer: "pd.DataFrame",
     requirements: list[str],
     metrics: Mapping[str, float],
     last_checkpoint: Path,
@@ -140,28 +147,28 @@ def log_training(
     """Log what a training gave to the active run; returns the id of the logged model `best`.
 
     Args:
-        network: the best epoch's, in evaluation mode.
-        example: (N >= 2, ...) batch that it takes; two or more, so that the exported model's batch size stays free.
+        model_code: the module that loads and serves the model; its package travels with the model.
+        network: file of the best epoch.
+        example: a table that the model takes.
+        answer: what it answers.
         requirements: pip requirements of the model, given so that MLflow need not guess them.
-        metrics: of the best epoch; shown beside the model.
+        metrics: of the best epoch; logged on the run and beside the model as `best_<name>`.
         last_checkpoint: file of the last epoch.
         picture: the learning curves.
     """
     import mlflow
-    import torch
     from mlflow.models import infer_signature
 
-    with torch.inference_mode():
-        answer = network(torch.from_numpy(example)).numpy()
-    with warnings.catch_warnings(action="ignore", category=UserWarning):  # torch.export's, about a file of its own
-        info = mlflow.pytorch.log_model(
-            network,
-            name="best",
-            signature=infer_signature(example, answer),
-            input_example=example,
-            pip_requirements=requirements,
-        )
-    mlflow.log_metrics(dict(metrics), model_id=info.model_id)
+    info = mlflow.pyfunc.log_model(
+        name="best",
+        python_model=str(model_code),
+        artifacts={"network": str(network)},
+        code_paths=[str(model_code.parent)],
+        signature=infer_signature(example, answer),
+        input_example=example,
+        pip_requirements=requirements,
+    )
+    mlflow.log_metrics({f"best_{name}": value for name, value in metrics.items()}, model_id=info.model_id)
     mlflow.log_artifact(str(last_checkpoint), "checkpoints")
     mlflow.log_artifact(str(picture), "pictures")
     return str(info.model_id)

@@ -1,0 +1,171 @@
+"""Networks that cannot be fed wrongly, and where their weights start."""
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from mitoscope.learning.networks import build, head_names, start_state
+
+SMALL = "shufflenet_v2_x0_5"
+# The smallest inputs that the two real networks take with ease.
+REAL = [("alexnet", 64), ("densenet161", 32)]
+
+
+def different_patches(count: int, size: int) -> torch.Tensor:
+    """Coarse coloured tiles: as different from each other as pixels can be, and still there after a resize."""
+    tiles = torch.randint(0, 256, (count, 3, 4, 4), generator=torch.Generator().manual_seed(0))
+    return F.interpolate(tiles.float(), size=size, mode="nearest").to(torch.uint8)
+
+
+@pytest.mark.parametrize(("arch", "input_size"), REAL)
+def test_patches_in_two_logits_out(arch, input_size):
+    network = build({"arch": arch, "patch_size": 48, "input_size": input_size}).eval()
+    patches = different_patches(3, 48)
+    with torch.inference_mode():
+        logits = network(patches)
+        assert logits.shape == (3, 2) and logits.dtype == torch.float32
+        assert not torch.allclose(logits[0], logits[1])  # it looks at the pixels
+        for wrong in (patches.float(), patches[0], patches[:, :2], patches[..., :47], patches.permute(0, 2, 3, 1)):
+            with pytest.raises(ValueError, match=r"expected \(N, 3, 48, 48\) uint8"):
+                network(wrong)
+    assert network.describe() == {"arch": arch, "patch_size": 48, "input_size": input_size}
+
+
+def test_pixels_are_normalised_as_imagenet_weights_expect():
+    network = build({"arch": SMALL, "patch_size": 8, "input_size": 8})
+    network.network = torch.nn.Identity()
+    mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
+    for value in (0, 255):
+        images = network(torch.full((1, 3, 8, 8), value, dtype=torch.uint8))
+        torch.testing.assert_close(images[0, :, 0, 0], (value / 255 - mean) / std)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("arch", "input_size", "lr"), [("alexnet", 64, 3e-4), ("densenet161", 32, 1e-3)])
+def test_one_batch_can_be_learnt_by_heart(arch, input_size, lr):
+    state, _ = start_state(arch, None, seed=0)
+    network = build({"arch": arch, "patch_size": 32, "input_size": input_size}, state).train()
+    patches, labels = different_patches(16, 32), torch.arange(16) % 2
+    optimizer = torch.optim.AdamW(network.parameters(), lr=lr, fused=True)
+    losses = []
+    with torch.random.fork_rng():
+        torch.manual_seed(0)  # dropout
+        while len(losses) < 60 and (not losses or losses[-1] >= 0.05):
+            loss = F.cross_entropy(network(patches), labels)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            losses.append(loss.item())
+    assert losses[0] > 0.5 and losses[-1] < 0.05, losses
+
+
+@pytest.mark.parametrize(
+    ("arch", "input_size", "head"), [("alexnet", 64, "classifier.6"), ("densenet161", 32, "classifier")]
+)
+def test_with_a_frozen_body_only_the_head_learns(arch, input_size, head):
+    network = build({"arch": arch, "patch_size": 32, "input_size": input_size})
+    network.freeze_all_but_head()
+    expected = {f"{head}.weight", f"{head}.bias"}
+    assert set(head_names(network.network)) == expected
+    assert {name for name, parameter in network.network.named_parameters() if parameter.requires_grad} == expected
+
+    before = {name: parameter.detach().clone() for name, parameter in network.network.named_parameters()}
+    optimizer = torch.optim.AdamW(network.parameters(), lr=0.01)
+    F.cross_entropy(network(different_patches(4, 32)), torch.tensor([0, 1, 0, 1])).backward()
+    optimizer.step()
+    changed = {name for name, value in network.network.named_parameters() if not torch.equal(value, before[name])}
+    assert changed == expected
+
+
+def test_a_random_start_is_the_seeds_and_leaves_other_chance_alone():
+    torch.manual_seed(7)
+    before = torch.get_rng_state()
+    first, missing = start_state(SMALL, None, seed=1)
+    assert torch.equal(torch.get_rng_state(), before)
+    torch.manual_seed(8)
+    again, _ = start_state(SMALL, None, seed=1)
+    other, _ = start_state(SMALL, None, seed=2)
+    assert all(torch.equal(first[name], again[name]) for name in first)
+    assert not torch.equal(first["conv1.0.weight"], other["conv1.0.weight"])
+    network = build({"arch": SMALL, "patch_size": 32, "input_size": 32}, first)
+    assert missing == [name for name, _ in network.network.named_parameters()]  # everything starts random
+
+
+@pytest.fixture(scope="module")
+def foreign():
+    """A network of a thousand classes, as ImageNet's are, whose every tensor is told from a fresh one's."""
+    from torchvision.models import get_model
+
+    with torch.random.fork_rng():
+        torch.manual_seed(99)
+        state = get_model(SMALL, num_classes=1000).state_dict()
+    return {name: tensor + 1 for name, tensor in state.items()}
+
+
+def test_weights_of_other_classes_give_their_features(foreign):
+    state, missing = start_state(SMALL, foreign, seed=1)
+    fresh, _ = start_state(SMALL, None, seed=1)
+    assert missing == ["fc.weight", "fc.bias"]
+    assert state["fc.weight"].shape[0] == 2 and torch.equal(state["fc.weight"], fresh["fc.weight"])
+    assert all(torch.equal(state[name], foreign[name]) for name in foreign if name not in missing)
+    build({"arch": SMALL, "patch_size": 32, "input_size": 32}, state)
+
+
+def test_weights_of_the_features_alone_will_do():
+    whole, _ = start_state("alexnet", None, seed=5)
+    features = {name: tensor for name, tensor in whole.items() if name.startswith("features.")}
+    state, missing = start_state("alexnet", features, seed=6)
+    assert missing == [f"classifier.{layer}.{kind}" for layer in (1, 4, 6) for kind in ("weight", "bias")]
+    assert all(torch.equal(state[name], tensor) for name, tensor in features.items())
+    assert not torch.equal(state["classifier.1.weight"], whole["classifier.1.weight"])
+
+
+def test_densenets_old_names_are_understood():
+    whole, _ = start_state("densenet161", None, seed=5)
+    old = {}
+    for name, tensor in whole.items():
+        for layer in ("norm", "conv"):
+            for number in "12":
+                name = name.replace(f".{layer}{number}.", f".{layer}.{number}.")
+        if not name.endswith("num_batches_tracked"):  # the old files have no such counters
+            old[name] = tensor
+    assert "features.denseblock1.denselayer1.norm.1.weight" in old
+    state, missing = start_state("densenet161", old, seed=6)
+    assert missing == ["classifier.weight", "classifier.bias"]
+    assert all(torch.equal(state[name], whole[name]) for name in whole if name not in missing)
+
+
+def without(state, *names):
+    return {name: tensor for name, tensor in state.items() if name not in names}
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda state: state | {"layer9.weight": torch.zeros(1)}, "layer9.weight is no tensor of"),
+        (lambda state: state | {"conv1.0.weight": torch.zeros(3, 3)}, r"conv1.0.weight has shape \(3, 3\)"),
+        (lambda state: without(state, "conv1.0.weight"), "lacks conv1.0.weight and 0 more"),
+        (lambda state: without(state, "conv1.1.running_mean"), "lacks conv1.1.running_mean"),
+        (lambda state: {name: state[name] for name in ("fc.weight", "fc.bias")}, "holds no weights of"),
+        (lambda state: {}, "holds no weights of"),
+    ],
+    ids=["foreign name", "wrong shape", "part of the features", "no statistics", "head alone", "nothing"],
+)
+def test_weights_that_do_not_fit_are_refused(foreign, spoil, message):
+    with pytest.raises(ValueError, match=message):
+        start_state(SMALL, spoil(foreign), seed=1)
+
+
+def test_another_networks_weights_are_refused():
+    other, _ = start_state("squeezenet1_1", None, seed=1)
+    with pytest.raises(ValueError, match="is no tensor of"):
+        start_state(SMALL, other, seed=1)
+    with pytest.raises(ValueError, match="the weights do not fit"):
+        build({"arch": SMALL, "patch_size": 32, "input_size": 32}, other)
+
+
+def test_an_unknown_network_is_refused():
+    with pytest.raises(ValueError, match="alexnett"):
+        start_state("alexnett", None, seed=1)
+    with pytest.raises(ValueError, match="alexnett"):
+        build({"arch": "alexnett", "patch_size": 32, "input_size": 32})

@@ -1,0 +1,90 @@
+"""A copy of the repository in which whole pipelines run, small but real."""
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+REPOSITORY = Path(__file__).parents[2]
+
+Params = dict[str, Any]
+
+
+class Project:
+    """A checkout of this repository in a folder of its own, with its own git, DVC cache and MLflow store."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.environment = {
+            name: value for name, value in os.environ.items() if not name.startswith(("MLFLOW_", "DVC_", "GIT_"))
+        } | {
+            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+            "PYTHONPATH": str(folder / "src"),
+            "DVC_NO_ANALYTICS": "1",
+            "MLFLOW_DISABLE_TELEMETRY": "true",
+            # No network: whatever a machine can reach, `weights: random` below and this make the runs alike.
+            "TORCH_HOME": str(folder / ".work/torch"),
+        }
+
+    def run(self, *command: str, expect: int = 0) -> str:
+        """Run a command in the project; returns what it printed."""
+        done = subprocess.run(
+            command, cwd=self.folder, env=self.environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        )
+        assert done.returncode == expect, done.stdout
+        return done.stdout
+
+    def start(self, *command: str) -> subprocess.Popen[str]:
+        """Start a command in the background, as leader of a process group of its own."""
+        return subprocess.Popen(
+            command, cwd=self.folder, env=self.environment, text=True, stdout=subprocess.DEVNULL, start_new_session=True
+        )
+
+    def change_params(self, change: Callable[[Params], None]) -> None:
+        """Edit params.yaml."""
+        path = self.folder / "params.yaml"
+        params = yaml.safe_load(path.read_text())
+        change(params)
+        path.write_text(yaml.safe_dump(params, sort_keys=False))
+
+
+def make_tiny(params: Params) -> None:
+    """The real networks on few and small patches."""
+    params["extract"] |= {"patch_size": 32, "candidates_per_mm2": 300}
+    params["evaluate"]["bootstrap"] = 100
+    for arch, block in params["train"].items():
+        params["weights"][arch] = "random"
+        block |= {"epochs": 2, "samples_per_epoch": 32, "batch_size": 16, "input_size": 64 if arch == "alexnet" else 32}
+
+
+@pytest.fixture(scope="session")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
+    """The repository's files as they are now, committed, with the sample pulled from its remote."""
+    folder = tmp_path_factory.mktemp("pipeline") / "mitoscope"
+    listed = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=REPOSITORY,
+        capture_output=True,
+        check=True,
+        text=True,
+    ).stdout
+    for name in filter(None, listed.split("\0")):
+        if (source := REPOSITORY / name).is_file() and name != "dvc.lock":
+            target = folder / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(source, target)
+    project = Project(folder)
+    project.change_params(make_tiny)
+    project.run("git", "init", "--quiet")
+    project.run("git", "add", "--all")
+    identity = ("-c", "user.name=test", "-c", "user.email=test@example.org", "-c", "commit.gpgsign=false")
+    project.run("git", *identity, "commit", "--quiet", "--message", "tiny")
+    project.run("dvc", "pull", "data.dvc")
+    yield project
+    shutil.rmtree(folder)

@@ -1,0 +1,211 @@
+"""The whole pipeline on the sample: what it writes, what it logs, and what a change runs again.
+
+The tests of this module follow one project through its life, in their order.
+"""
+
+import json
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import pandas as pd
+import pytest
+import yaml
+from mlflow.entities import Run
+
+from .conftest import Params, Project
+
+pytestmark = pytest.mark.slow
+
+ARCHS = ("alexnet", "densenet161")
+SCORES = ("accuracy", "precision", "recall", "f1")
+
+
+@pytest.fixture
+def client(project: Project) -> mlflow.MlflowClient:
+    return mlflow.MlflowClient(f"sqlite:///{project.folder / 'mlflow.db'}")
+
+
+def trainings(client: mlflow.MlflowClient) -> list[Run]:
+    experiment = client.get_experiment_by_name("mitoscope")
+    assert experiment is not None
+    return list(client.search_runs([experiment.experiment_id], order_by=["attributes.start_time"]))
+
+
+def trained(project: Project, arch: str) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads((project.folder / "results/train" / f"{arch}.json").read_text())
+    return content
+
+
+@pytest.fixture(scope="module")
+def first_repro(project: Project) -> str:
+    """The first run, through MLflow's own launcher, which hands its run to the children by the environment."""
+    return project.run("mlflow", "run", ".", "--env-manager", "local")
+
+
+def test_first_run_writes_the_metrics_of_both_networks(project: Project, first_repro: str) -> None:
+    for arch in ARCHS:
+        scores = json.loads((project.folder / "results/evaluate" / arch / "metrics.json").read_text())["patches"]
+        predictions = pd.read_csv(project.folder / "results/evaluate" / arch / "predictions.csv")
+        assert scores["mitoses"] == predictions.label.sum() > 0
+        assert scores["mitoses"] + scores["negatives"] == len(predictions)
+        right = (predictions.predicted == predictions.label).mean()
+        assert scores["accuracy"] == pytest.approx(right)
+        for score in SCORES:
+            assert 0 <= scores[f"{score}_low"] <= scores[score] <= scores[f"{score}_high"] <= 1
+    shown = json.loads(project.run("dvc", "metrics", "show", "--json"))
+    assert len(shown[""]["data"]) == len(ARCHS)
+
+
+def test_no_patient_is_in_two_subsets(project: Project, first_repro: str) -> None:
+    split = pd.read_csv(project.folder / "results/split.csv", dtype=str)
+    assert split.patient.is_unique
+    assert set(split.subset) == {"train", "validation", "test"}
+    tested = set(split.patient[split.subset == "test"])
+    for arch in ARCHS:
+        predictions = pd.read_csv(project.folder / f"results/evaluate/{arch}/predictions.csv", dtype={"patient": str})
+        assert set(predictions.patient) == tested
+
+
+def test_store_holds_one_finished_run_per_network(
+    project: Project, first_repro: str, client: mlflow.MlflowClient
+) -> None:
+    runs = {run.data.tags["architecture"]: run for run in trainings(client)}
+    assert sorted(runs) == sorted(ARCHS)
+    assert len(trainings(client)) == len(ARCHS)
+    commit = project.run("git", "rev-parse", "HEAD").strip()
+    digest = yaml.safe_load((project.folder / "data.dvc").read_text())["outs"][0]["md5"]
+    params = yaml.safe_load((project.folder / "params.yaml").read_text())
+    for arch, run in runs.items():
+        assert run.info.status == "FINISHED"
+        assert run.info.run_id == trained(project, arch)["run_id"]
+        assert run.data.tags["mlflow.source.git.commit"] == commit
+        assert run.data.tags["start_weights"] == "random"
+        assert run.data.tags["synthetic"] == "true"
+        assert float(run.data.params["train.lr"]) == params["train"][arch]["lr"]
+        assert run.data.params["train.rotations.negative"] == "[0.0, 45.0]"
+        assert [entry.dataset.digest for entry in run.inputs.dataset_inputs] == [digest]
+        for name in ("loss", *SCORES):
+            for subset in ("train", "validation"):
+                steps = [metric.step for metric in client.get_metric_history(run.info.run_id, f"{subset}/{name}")]
+                assert steps == [1, 2]
+        test_scores = json.loads((project.folder / f"results/evaluate/{arch}/metrics.json").read_text())["patches"]
+        for score in (*SCORES, "ap", "auc"):
+            assert run.data.metrics[f"test/{score}"] == pytest.approx(test_scores[score])
+        assert run.data.metrics["throughput/train_patches_per_second"] > 0
+        assert any(name.startswith("system/") for name in run.data.metrics) or run.info.end_time is not None
+
+
+def test_store_holds_the_checkpoints_pictures_and_the_model(
+    project: Project, first_repro: str, client: mlflow.MlflowClient
+) -> None:
+    mlflow.set_tracking_uri(f"sqlite:///{project.folder / 'mlflow.db'}")
+    for run in trainings(client):
+        run_id, arch = run.info.run_id, run.data.tags["architecture"]
+        files = {item.path for folder in ("checkpoints", "pictures") for item in client.list_artifacts(run_id, folder)}
+        assert files == {"checkpoints/last.pt", f"pictures/{arch}.png", "pictures/scores.png"}
+        logged = client.get_logged_model(trained(project, arch)["model_id"])
+        assert logged.source_run_id == run_id
+        info = mlflow.models.get_model_info(logged.model_uri)
+        assert info.signature is not None
+        assert info.saved_input_example_info is not None
+        model = mlflow.pyfunc.load_model(logged.model_uri)
+        example = mlflow.models.Model.load(logged.model_uri).load_input_example()
+        answer = model.predict(pd.concat([example] * 3))
+        assert list(answer.columns) == ["probability", "mitosis"]
+        assert len(answer) == 3
+        assert answer.probability.between(0, 1).all()
+
+
+def test_second_repro_runs_no_stage(project: Project, first_repro: str, client: mlflow.MlflowClient) -> None:
+    said = project.run("dvc", "repro")
+    assert "Data and pipelines are up to date" in said
+    assert "Running stage" not in said
+    assert len(trainings(client)) == len(ARCHS)
+
+
+def test_compare_says_synthetic_and_names_the_start_weights(project: Project, first_repro: str) -> None:
+    said = project.run("mitoscope", "compare")
+    for words in ("alexnet", "densenet161", "synthetic", "random", "another dataset"):
+        assert words in said
+
+
+def test_another_learning_rate_retrains_that_network_only(
+    project: Project, first_repro: str, client: mlflow.MlflowClient
+) -> None:
+    before = trained(project, "densenet161")
+
+    def change(params: Params) -> None:
+        params["train"]["densenet161"]["lr"] *= 2
+
+    project.change_params(change)
+    said = project.run("dvc", "repro")
+    stages = [line.split("'")[1] for line in said.splitlines() if line.startswith("Running stage")]
+    assert stages == ["train@densenet161", "evaluate@densenet161"]
+    assert len(trainings(client)) == len(ARCHS) + 1
+    assert trained(project, "densenet161")["run_id"] != before["run_id"]
+
+    def change_back(params: Params) -> None:
+        params["train"]["densenet161"]["lr"] /= 2
+
+    # DVC brings the first training's outputs back from its cache; they must name the first training's run.
+    project.change_params(change_back)
+    assert "Running stage" not in project.run("dvc", "repro")
+    assert trained(project, "densenet161") == before
+    assert len(trainings(client)) == len(ARCHS) + 1
+
+
+def test_killed_training_goes_on_where_it_was(project: Project, first_repro: str, client: mlflow.MlflowClient) -> None:
+    def lengthen(params: Params) -> None:
+        params["train"]["alexnet"] |= {"epochs": 4, "samples_per_epoch": 48}
+
+    project.change_params(lengthen)
+    training = project.start("dvc", "repro", "train@alexnet")
+    last: list[Path] = []
+    deadline = time.monotonic() + 120
+    while not last and time.monotonic() < deadline:
+        last = list((project.folder / ".work").glob("train-alexnet-*/last.pt"))
+        time.sleep(0.02)
+    os.killpg(training.pid, signal.SIGKILL)  # the stage and DVC at once, as when a machine loses its power
+    training.wait()
+    assert last, "no checkpoint appeared"
+    run_id = (last[0].parent / "run_id").read_text()
+
+    said = project.run("dvc", "repro", "train@alexnet")
+    assert trained(project, "alexnet")["run_id"] == run_id
+    steps = [metric.step for metric in client.get_metric_history(run_id, "validation/f1")]
+    assert steps == [1, 2, 3, 4]
+    assert client.get_run(run_id).info.status == "FINISHED"
+    assert "epoch 4/4" in said
+    assert not last[0].parent.exists()
+
+
+def test_second_trainer_is_kept_out(project: Project, first_repro: str) -> None:
+    from filelock import FileLock
+
+    with FileLock(project.folder / ".work/train-alexnet.lock"):
+        said = project.run("mitoscope", "train", "alexnet", expect=2)
+    assert "another training of alexnet is still running" in said
+    assert "Traceback" not in said
+
+
+def test_bad_field_stops_the_pipeline_with_one_line(project: Project, first_repro: str) -> None:
+    patches = (project.folder / "results/split.csv").read_bytes()
+    bad = project.folder / "data/01_01.csv"
+    kept = bad.read_text()
+    bad.unlink()  # DVC links its cache into data/: never write through the link
+    bad.write_text("12,nonsense\n")
+    try:
+        done = subprocess.run(
+            ["mitoscope", "split"], cwd=project.folder, env=project.environment, capture_output=True, text=True
+        )
+    finally:
+        bad.write_text(kept)
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    assert "01_01.csv: row 1" in done.stderr
+    assert (project.folder / "results/split.csv").read_bytes() == patches

@@ -35,7 +35,7 @@ ui: .venv/.installed ## Open the MLflow UI on the runs
 	mitoscope ui
 
 test: .venv/.installed ## Run the test suite
-	pytest
+	pytest -n 2 --dist loadfile
 
 lint: .venv/.installed ## Check style, documentation and types
 	ruff check .

@@ -1,5 +1,6 @@
 """Progress bars with ETA and throughput on a terminal, a line now and then elsewhere."""
 
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,7 +18,8 @@ from rich.progress import (
 )
 from rich.text import Text
 
-console = Console(soft_wrap=True, highlight=False)
+# Where nobody looks at a terminal, tables get the width that they need.
+console = Console(soft_wrap=True, highlight=False, width=None if sys.stdout.isatty() else 140)
 _QUIET_SECONDS = 30.0
 
 

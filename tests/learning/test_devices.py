@@ -46,7 +46,7 @@ recipe = Recipe(
     Rotations([0, 45], [0]), flips=True, stain_jitter=0.1, epochs=2, samples_per_epoch=24, positive_fraction=0.5,
     batch_size=9, lr=1e-3, weight_decay=0.01, patience=2, seed=1,
 )
-ARCH = "mobilenet_v3_small"
+ARCH = "shufflenet_v2_x0_5"
 network = build({"arch": ARCH, "patch_size": 16, "input_size": 32}, start_state(ARCH, None, 3)[0])
 with join() as place:
     place = replace(place, bf16=False)

@@ -55,8 +55,9 @@ def test_first_run_writes_the_metrics_of_both_networks(project: Project, first_r
         assert scores["mitoses"] + scores["negatives"] == len(predictions)
         right = (predictions.predicted == predictions.label).mean()
         assert scores["accuracy"] == pytest.approx(right)
+        intervals = json.loads((project.folder / "results/evaluate" / arch / "intervals.json").read_text())["patches"]
         for score in SCORES:
-            assert 0 <= scores[f"{score}_low"] <= scores[score] <= scores[f"{score}_high"] <= 1
+            assert 0 <= intervals[score][0] <= scores[score] <= intervals[score][1] <= 1
     shown = json.loads(project.run("dvc", "metrics", "show", "--json"))
     assert len(shown[""]["data"]) == len(ARCHS)
 

@@ -5,12 +5,11 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from mitoscope.errors import InputError
 from mitoscope.files import atomic_folder
 from mitoscope.histology.patches import read_index, sample_name, store_path
 from mitoscope.params import read_params
+from mitoscope.paths import PATCHES
 from mitoscope.progress import console, progress
-from mitoscope.stages.subsets import PATCHES
 
 
 def export_patches(out: Path, *, arch: str, replace: bool) -> None:
@@ -35,9 +34,9 @@ def export_patches(out: Path, *, arch: str, replace: bool) -> None:
                 window = from_numpy(windows[row.record].copy()).permute(2, 0, 1)[None]
                 for angle in angles[int(str(row.label))]:
                     patch = crop(window, angle, params.extract.patch_size)[0].permute(1, 2, 0).numpy()
-                    path = folder / sample_name(row, angle)
-                    if not cv2.imwrite(str(path), cv2.cvtColor(patch, cv2.COLOR_RGB2BGR)):
-                        raise InputError(f"{path}: cannot be written; is the disk full?")
+                    # Not cv2.imwrite, which says nothing when the disk is full.
+                    _, png = cv2.imencode(".png", cv2.cvtColor(patch, cv2.COLOR_RGB2BGR))
+                    (folder / sample_name(row, angle)).write_bytes(png.tobytes())
                     written += 1
             show("export", done, len(groups))
     console.print(f"{written} patches in {out}")

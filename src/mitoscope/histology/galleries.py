@@ -35,6 +35,7 @@ def draw_gallery(path: Path, sections: Sequence[tuple[str, Sequence[tuple[str, I
             caption = name.removesuffix(".png").removesuffix("_rot0")
             cv2.putText(strip, caption, (left, top + _TILE + 11), _FONT, 0.32, (60, 60, 60), 1, cv2.LINE_AA)
         strips.append(strip)
+    # Not cv2.imwrite, which says nothing when the disk is full.
+    _, png = cv2.imencode(".png", cv2.cvtColor(np.concatenate(strips), cv2.COLOR_RGB2BGR))
     with atomic_path(path) as temporary:
-        if not cv2.imwrite(str(temporary), cv2.cvtColor(np.concatenate(strips), cv2.COLOR_RGB2BGR)):
-            raise OSError(f"{path}: cannot be written; is the disk full?")
+        temporary.write_bytes(png.tobytes())

@@ -8,6 +8,7 @@ therefore not stored. The store knows nothing of training, validation and test: 
     patches/summary.json  counts, what was dropped and why, the settings and a digest of the content
 """
 
+import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -155,6 +156,19 @@ def read_index(patches: Path) -> pd.DataFrame:
     if not path.exists():
         raise InputError(f"{path}: no patch store; run `dvc repro extract` first")
     return pd.read_csv(path, dtype={"patient": str, "field": str, "edge": bool})
+
+
+def read_summary(patches: Path) -> dict[str, Any]:
+    """Read `summary.json` of the folder `patches`.
+
+    Raises:
+        InputError: there is no patch store.
+    """
+    path = patches / "summary.json"
+    if not path.exists():
+        raise InputError(f"{path}: no patch store; run `dvc repro extract` first")
+    summary: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return summary
 
 
 def sample_name(row: Any, angle: float = 0) -> str:

@@ -1,6 +1,5 @@
 """Checkpoints that are whole or absent, and are read without running code from them."""
 
-import pickle
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -28,7 +27,7 @@ def load(path: Path) -> dict[str, Any]:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such file") from error
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
+    except Exception as error:  # on garbage torch's reader stumbles in many ways: IndexError, struct.error, ...
         raise InputError(f"{path}: is no checkpoint that can be read safely, or is truncated") from error
     if not isinstance(content, dict):
         raise InputError(f"{path}: holds {type(content).__name__}, expected a dictionary of tensors")
@@ -49,6 +48,6 @@ def load_network(path: Path) -> tuple[PatchNetwork, dict[str, Any]]:
     content = load(path)
     try:
         network = build(content, content.pop("state"))
-    except (KeyError, ValueError) as error:
+    except (KeyError, TypeError, ValueError) as error:
         raise InputError(f"{path}: holds no network of mitoscope ({error})") from error
     return network.eval(), content

@@ -118,6 +118,7 @@ def fit(
 
     Raises:
         ValueError: a class is missing from `training`, or mitoses from `validation`.
+        FloatingPointError: the loss or the scores are no longer finite, as with too high a learning rate.
     """
     if len(np.unique(training.labels)) < 2 or not validation.labels.any():
         raise ValueError("training needs patches of both classes, and validation needs mitoses")
@@ -178,21 +179,25 @@ def fit(
             truths.append(labels)
             if on_batch and place.first:
                 on_batch(f"epoch {number}/{recipe.epochs} train", (step + 1) * batch_size, steps * batch_size)
+        if place.world > 1:  # running means and variances, which each process took from its own share
+            for buffer in network.buffers():
+                dist.broadcast(buffer, src=0)
         seconds = time.perf_counter() - started
+        train_loss = float(torch.stack(losses).mean())
         train_scores, train_truths = torch.cat(scores).cpu().numpy(), torch.cat(truths).cpu().numpy()
         probabilities = score_patches(
             network, validation, place, on_batch if place.first else None, f"epoch {number}/{recipe.epochs} validate"
         )
+        if not (np.isfinite(train_loss) and np.isfinite(probabilities).all()):
+            raise FloatingPointError(f"training diverged in epoch {number} (its loss is {train_loss}); lower lr")
         epoch = {
-            "train/loss": float(torch.stack(losses).mean()),
+            "train/loss": train_loss,
             **{f"train/{name}": value for name, value in classification(train_truths, train_scores, 0.5).items()},
             **validation_scores(validation.labels, probabilities),
             "throughput/train_patches_per_second": steps * batch_size / seconds,
             "throughput/epoch_seconds": time.perf_counter() - started,
             "train/lr": float(schedule.get_last_lr()[0]),
         }
-        if not np.isfinite(epoch["train/loss"]):
-            raise FloatingPointError(f"the loss is {epoch['train/loss']} in epoch {number}; lower lr")
         history.append(epoch)
         if place.first:
             state = network.network.state_dict()

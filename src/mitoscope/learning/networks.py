@@ -102,7 +102,14 @@ def start_state(arch: str, source: Mapping[str, Tensor] | None, seed: int) -> tu
     if source is not None and not set(taken) & set(parameters):
         raise ValueError(f"holds no weights of {arch}")
     missing = [name for name in parameters if name not in taken]
-    partial = [name for name in missing if not name.startswith(("classifier.", "fc.", "head.", "heads."))]
+    # Running means and variances belong to the features; the counters beside them are absent from old files.
+    partial = [
+        name
+        for name in state
+        if name not in taken
+        and not name.startswith(("classifier.", "fc.", "head.", "heads."))
+        and not name.endswith("num_batches_tracked")
+    ]
     if source is not None and partial:
         raise ValueError(f"lacks {partial[0]} and {len(partial) - 1} more tensors of {arch}'s features")
     state.update(taken)

@@ -36,7 +36,7 @@ def classification(labels: Labels, probabilities: Probabilities, threshold: floa
 
 def ranking(labels: Labels, probabilities: Probabilities) -> dict[str, float]:
     """Average precision and area under the ROC curve; empty when one of the classes is missing."""
-    if labels.min(initial=1) == labels.max(initial=0):
+    if labels.min(initial=1) >= labels.max(initial=0):
         return {}
     return {
         "ap": float(average_precision_score(labels, probabilities)),

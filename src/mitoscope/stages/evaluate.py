@@ -10,10 +10,11 @@ from sklearn.metrics import precision_recall_curve, roc_curve
 
 from mitoscope.errors import InputError
 from mitoscope.files import atomic_path, write_json
-from mitoscope.histology.patches import sample_name
+from mitoscope.histology.patches import read_summary, sample_name
 from mitoscope.params import Evaluate, read_params
+from mitoscope.paths import EVALUATED, MODELS, PATCHES, SPLIT, TRAINED
 from mitoscope.progress import console, progress
-from mitoscope.stages.subsets import read_subset, read_summary
+from mitoscope.stages.subsets import read_subset
 
 
 def evaluate(arch: str) -> None:
@@ -29,11 +30,11 @@ def evaluate(arch: str) -> None:
     from mitoscope.tracking.figures import draw_scores
 
     settings = read_params().evaluate
-    report = Path("results/train", f"{arch}.json")
+    report = TRAINED / f"{arch}.json"
     if not report.exists():
         raise InputError(f"{report}: {arch} has not been trained; run `dvc repro train@{arch}` first")
     trained = json.loads(report.read_text(encoding="utf-8"))
-    network, kept = checkpoints.load_network(Path("models", arch, "best.pt"))
+    network, kept = checkpoints.load_network(MODELS / arch / "best.pt")
     patches, rows = read_subset("test")
     with join() as place, progress() as show:
         probabilities = score_patches(network.to(place.device), patches, place, show, f"{arch} test")
@@ -47,11 +48,11 @@ def evaluate(arch: str) -> None:
             "predicted": (probabilities >= threshold).astype(int),
         }
     )
-    metrics = score_test(predictions, threshold, settings)
+    metrics, intervals = score_test(predictions, threshold, settings)
 
-    out = Path("results/evaluate") / arch
+    out = EVALUATED / arch
     _write_tables(out, predictions)
-    synthetic = ", synthetic data" if read_summary()["dataset"]["synthetic"] else ""
+    synthetic = ", synthetic data" if read_summary(PATCHES)["dataset"]["synthetic"] else ""
     title = f"{arch}, {trained['start_weights']} start weights: test patches{synthetic}"
     draw_scores(out / "scores.png", rows.label.to_list(), probabilities.tolist(), threshold=threshold, title=title)
     flat = {f"test/{name}": value for name, value in metrics.items() if isinstance(value, float)}
@@ -63,6 +64,7 @@ def evaluate(arch: str) -> None:
         {"pictures": [out / "scores.png"], "tables": [out / "predictions.csv"]},
     )
     # Last, because it is what the other commands look for.
+    write_json(out / "intervals.json", {"patches": intervals})
     write_json(out / "metrics.json", {"patches": metrics})
     console.print(
         f"{arch} on {metrics['mitoses']} mitoses and {metrics['negatives']} negatives of {metrics['patients']} test "
@@ -71,8 +73,10 @@ def evaluate(arch: str) -> None:
     )
 
 
-def score_test(predictions: pd.DataFrame, threshold: float, settings: Evaluate) -> dict[str, Any]:
-    """Scores of the test patches with 95 % intervals by patient.
+def score_test(
+    predictions: pd.DataFrame, threshold: float, settings: Evaluate
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Scores of the test patches, and their 95 % intervals by patient.
 
     Args:
         predictions: patient, label and probability of every test patch.
@@ -80,9 +84,8 @@ def score_test(predictions: pd.DataFrame, threshold: float, settings: Evaluate) 
         settings: of the intervals.
 
     Returns:
-        Counts; accuracy, precision, recall, f1 at `threshold` and under `at_half` at 0.5; ap and auc; and for each
-        score `<score>_low` and `<score>_high`. What cannot be had (no mitosis: no ranking; one patient: no interval)
-        is left out.
+        Counts; accuracy, precision, recall, f1 at `threshold` and under `at_half` at 0.5; ap and auc. And under the
+        same names [low, high]; empty with a single patient.
 
     Raises:
         InputError: there is no mitosis among the test patches, so that recall and F1 mean nothing.
@@ -93,28 +96,29 @@ def score_test(predictions: pd.DataFrame, threshold: float, settings: Evaluate) 
     patients = predictions.patient.to_numpy(dtype=str)
     if not labels.any():
         who = ", ".join(np.unique(patients))
-        raise InputError(f"results/split.csv: the test patients ({who}) have no mitosis; choose another split.fold")
+        raise InputError(f"{SPLIT}: the test patients ({who}) have no mitosis; choose another split.fold")
 
-    def scores(cut: float, *, ranked: bool) -> dict[str, Any]:
-        def score(some: Any, values: Any) -> dict[str, float]:
-            return classification(some, values, cut) | (ranking(some, values) if ranked else {})
+    def score(some: Any, values: Any) -> dict[str, float]:
+        at_half = {f"at_half.{name}": value for name, value in classification(some, values, 0.5).items()}
+        return classification(some, values, threshold) | ranking(some, values) | at_half
 
-        found: dict[str, Any] = score(labels, probabilities)
-        intervals = patient_intervals(
-            patients, labels, probabilities, score, resamples=settings.bootstrap, seed=settings.seed
-        )
-        for name, (low, high) in intervals.items():
-            found |= {f"{name}_low": low, f"{name}_high": high}
-        return found
-
-    return {
+    intervals = patient_intervals(
+        patients, labels, probabilities, score, resamples=settings.bootstrap, seed=settings.seed
+    )
+    counts = {
         "patients": len(np.unique(patients)),
         "mitoses": int(labels.sum()),
         "negatives": int((labels == 0).sum()),
         "threshold": threshold,
-        **scores(threshold, ranked=True),
-        "at_half": scores(0.5, ranked=False),
     }
+    return counts | _nested(score(labels, probabilities)), _nested(intervals)
+
+
+def _nested(scores: dict[str, Any]) -> dict[str, Any]:
+    """`at_half.f1` as an entry of a dictionary `at_half`."""
+    nested = {name: value for name, value in scores.items() if "." not in name}
+    half = {name.removeprefix("at_half."): value for name, value in scores.items() if "." in name}
+    return nested | ({"at_half": half} if half else {})
 
 
 def _write_tables(out: Path, predictions: pd.DataFrame) -> None:

@@ -2,7 +2,6 @@
 
 import hashlib
 import shutil
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,9 +13,9 @@ from mitoscope.histology.fields import Description, FieldOfView, list_fields, re
 from mitoscope.histology.galleries import draw_gallery
 from mitoscope.histology.patches import extract_field, sample_name, store_path, window_size, write_windows
 from mitoscope.params import Extract, read_params
+from mitoscope.paths import DATA, GALLERY, PATCHES
 from mitoscope.progress import console, progress
 
-DATA, PATCHES, GALLERY = Path("data"), Path("patches"), Path("results/extract/gallery.png")
 _SHOWN_PER_CLASS = 40
 
 

@@ -1,7 +1,5 @@
 """Stage `split`: which patients test, which validate, which train -> results/split.csv."""
 
-from pathlib import Path
-
 import numpy as np
 import pandas as pd
 from sklearn.model_selection import GroupKFold, StratifiedGroupKFold
@@ -10,9 +8,8 @@ from mitoscope.errors import InputError
 from mitoscope.files import atomic_path
 from mitoscope.histology.fields import list_fields, read_centres, read_description, read_image
 from mitoscope.params import read_params
+from mitoscope.paths import DATA, SPLIT
 from mitoscope.progress import console, progress
-
-DATA, SPLIT = Path("data"), Path("results/split.csv")
 
 
 def split() -> None:

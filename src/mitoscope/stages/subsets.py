@@ -1,17 +1,12 @@
 """The patch store joined with the split: what train and evaluate read."""
 
-import json
-from pathlib import Path
-from typing import Any
-
 import numpy as np
 import pandas as pd
 
 from mitoscope.errors import InputError
 from mitoscope.histology.patches import read_index, store_path
 from mitoscope.learning.batches import PatchSet
-
-PATCHES, SPLIT = Path("patches"), Path("results/split.csv")
+from mitoscope.paths import PATCHES, SPLIT
 
 
 def read_subset(subset: str) -> tuple[PatchSet, pd.DataFrame]:
@@ -38,16 +33,3 @@ def read_subset(subset: str) -> tuple[PatchSet, pd.DataFrame]:
     store, _ = pd.factorize(rows.patient + "_" + rows.field)
     record, label = (rows[name].to_numpy(dtype=np.int64) for name in ("record", "label"))
     return PatchSet(stores, store.astype(np.int64), record, label), rows
-
-
-def read_summary() -> dict[str, Any]:
-    """The content of `patches/summary.json`.
-
-    Raises:
-        InputError: there is no patch store.
-    """
-    path = PATCHES / "summary.json"
-    if not path.exists():
-        raise InputError(f"{path}: no patch store; run `dvc repro extract` first")
-    summary: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return summary

@@ -19,16 +19,17 @@ from filelock import FileLock, Timeout
 
 from mitoscope.errors import InputError
 from mitoscope.files import atomic_path, write_json
+from mitoscope.histology.patches import read_summary
 from mitoscope.params import Train, read_params
+from mitoscope.paths import DATA, MODELS, PATCHES, SPLIT, TRAINED, WORK
 from mitoscope.progress import console, progress
-from mitoscope.stages.subsets import SPLIT, read_subset, read_summary
+from mitoscope.stages.subsets import read_subset
 
 if TYPE_CHECKING:
     from mitoscope.learning.batches import PatchSet
     from mitoscope.learning.devices import Place
     from mitoscope.learning.loop import Epoch, Fitted
 
-DATA, WORK, RESULTS = Path("data"), Path(".work"), Path("results/train")
 # What a machine needs that loads the logged model.
 _SERVING_NEEDS = ("mlflow", "numpy", "opencv-python-headless", "pandas", "torch", "torchvision")
 
@@ -49,7 +50,7 @@ class Inputs:
     @property
     def models(self) -> Path:
         """Folder of the start weights and of the trained network."""
-        return Path("models") / self.arch
+        return MODELS / self.arch
 
     @property
     def work(self) -> Path:
@@ -89,7 +90,10 @@ def train(arch: str) -> None:
             fit_here(fingerprint=inputs.fingerprint)
             return
         with _only_trainer(arch), _logged_run(inputs, place) as (run_id, log_epochs), progress() as show:
-            fitted = fit_here(fingerprint=inputs.fingerprint, on_epoch=log_epochs, on_batch=show)
+            try:
+                fitted = fit_here(fingerprint=inputs.fingerprint, on_epoch=log_epochs, on_batch=show)
+            except FloatingPointError as error:
+                raise InputError(f"params.yaml: train.{arch}: {error}") from error
             _write_outputs(inputs, run_id, fitted)
         shutil.rmtree(inputs.work)
 
@@ -97,8 +101,8 @@ def train(arch: str) -> None:
 def _read_inputs(arch: str) -> Inputs:
     params = read_params()
     block, _ = params.for_network(arch)
-    start_file = Path("models", arch, "start.pt")
-    summary = read_summary()
+    start_file = MODELS / arch / "start.pt"
+    summary = read_summary(PATCHES)
     evidence = {
         "train": block.model_dump(),
         "patches": summary["digest"],
@@ -189,9 +193,9 @@ def _write_outputs(inputs: Inputs, run_id: str, fitted: "Fitted") -> None:
     arch, start = inputs.arch, inputs.start["source"]
     best, kept = checkpoints.load_network(inputs.work / "best.pt")
     curves = pd.DataFrame(fitted.history, index=pd.RangeIndex(1, len(fitted.history) + 1, name="epoch"))
-    with atomic_path(RESULTS / f"{arch}.csv") as temporary:
+    with atomic_path(TRAINED / f"{arch}.csv") as temporary:
         curves.rename(columns=lambda name: name.replace("/", "_")).to_csv(temporary)
-    picture = RESULTS / f"{arch}.png"
+    picture = TRAINED / f"{arch}.png"
     synthetic = ", synthetic data" if inputs.summary["dataset"]["synthetic"] else ""
     draw_learning_curves(
         picture, fitted.history, title=f"{arch}, {start} start weights{synthetic}", best_epoch=fitted.best_epoch
@@ -228,7 +232,7 @@ def _write_outputs(inputs: Inputs, run_id: str, fitted: "Fitted") -> None:
         "validation_f1": f1,
         "fingerprint": inputs.fingerprint,
     }
-    write_json(RESULTS / f"{arch}.json", result)
+    write_json(TRAINED / f"{arch}.json", result)
     console.print(
         f"{arch}: epoch {fitted.best_epoch} of {len(fitted.history)} is the best, validation F1 {f1:.3f} at threshold "
         f"{threshold:.3f}; MLflow run {run_id}",

@@ -8,6 +8,7 @@ from pathlib import Path
 from mitoscope.errors import InputError
 from mitoscope.files import atomic_path, write_json
 from mitoscope.params import read_params
+from mitoscope.paths import MODELS, WORK
 from mitoscope.progress import console, progress
 
 _TIMEOUT_SECONDS = 10
@@ -39,7 +40,7 @@ def weights(arch: str) -> None:
         state, missing = start_state(arch, source, block.seed)
     except ValueError as error:
         raise InputError(f"{path or 'params.yaml'}: {error}") from error
-    folder = Path("models") / arch
+    folder = MODELS / arch
     checkpoints.save(folder / "start.pt", state)
     if path is None:
         name = "random"
@@ -80,7 +81,7 @@ def _imagenet(arch: str) -> Path:
     name = url.rsplit("/", 1)[-1]
     # torchvision puts the start of the file's SHA-256 into its name.
     stamp = re.search(r"-([0-9a-f]{8,})\.", name)
-    places = [Path(torch.hub.get_dir()) / "checkpoints" / name, Path(".work/imagenet") / name]
+    places = [Path(torch.hub.get_dir()) / "checkpoints" / name, WORK / "imagenet" / name]
     path = next((place for place in places if place.exists()), None)
     if path is None:
         path = places[-1]

@@ -45,7 +45,7 @@ def store(folder: Path) -> Store:
         if parent.name == "tmp" and parent.parent.name == ".dvc":
             project = parent.parent.parent
             break
-    uri = os.environ.get("MLFLOW_TRACKING_URI", f"{_SQLITE}mlflow.db")
+    uri = os.environ.get("MLFLOW_TRACKING_URI") or f"{_SQLITE}mlflow.db"
     if uri.startswith(("http://", "https://")):
         return Store(uri, None)
     if uri.startswith(_SQLITE):  # a relative path would name another file in every folder
@@ -74,7 +74,9 @@ def connect(folder: Path = Path()) -> "MlflowClient":
         # The first process creates the database's tables; a second one that tried at the same time would crash.
         with FileLock(lock):
             if client.get_experiment_by_name(EXPERIMENT) is None:
-                client.create_experiment(EXPERIMENT, None if place.artifacts is None else place.artifacts.as_uri())
+                location = None if place.artifacts is None else place.artifacts.as_uri()
+                # The kind chooses the pages that the UI shows: those of trained models, not of language models.
+                client.create_experiment(EXPERIMENT, location, {"mlflow.experimentKind": "custom_model_development"})
         mlflow.set_experiment(EXPERIMENT)  # refused where someone has deleted the experiment
     except mlflow.MlflowException as error:
         raise InputError(f"{place.uri}: the MLflow store cannot be opened ({str(error).splitlines()[0]})") from error

@@ -1,0 +1,104 @@
+"""How fast patches are trained on and scored here, and what the loop's settings bring over a plain loop.
+
+Both are timed in turn in this one process, so that their ratio means something on a busy machine too.
+"""
+
+import time
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.table import Table
+from torch import nn
+from torch.nn import functional as F
+
+from mitoscope.histology.patches import window_size
+from mitoscope.learning.augment import crop, flip, jitter_stain
+from mitoscope.learning.devices import Place, join
+from mitoscope.learning.loop import autocast
+from mitoscope.learning.networks import build
+from mitoscope.params import Train, read_params
+
+ROUNDS, SECONDS = 3, 4.0
+
+
+def main() -> None:
+    params = read_params()
+    patch_size = params.extract.patch_size
+    table = Table("network", "input", "batch", "plain train/s", "train/s", "ratio", "score/s")
+    with join() as place:
+        for arch, block in params.train.items():
+            plain, ours, score = measure(arch, block, patch_size, place)
+            row = (
+                block.input_size,
+                block.batch_size,
+                f"{plain:.0f}",
+                f"{ours:.0f}",
+                f"{ours / plain:.2f}",
+                f"{score:.0f}",
+            )
+            table.add_row(arch, *map(str, row))
+    Console().print(
+        f"{place.device.type}, {torch.get_num_threads()} threads, {'bf16' if place.bf16 else 'fp32'}; patches of "
+        f"{patch_size} px; plain = float32, unfused AdamW, default memory format, the same augmentation"
+    )
+    Console().print(table)
+
+
+def measure(arch: str, block: Train, patch_size: int, place: Place) -> tuple[float, float, float]:
+    """Patches a second: a plain training loop, the project's, and scoring. The best of ROUNDS each."""
+    description = {"arch": arch, "patch_size": patch_size, "input_size": block.input_size}
+    rng = np.random.default_rng(0)
+    side = window_size(patch_size)
+    windows = torch.from_numpy(rng.integers(0, 256, (block.batch_size, 3, side, side), dtype=np.uint8))
+    angles = rng.choice(block.rotations.positive, block.batch_size)
+    labels = torch.from_numpy(rng.integers(0, 2, block.batch_size)).to(place.device)
+
+    def step_of(
+        network: nn.Module, optimizer: torch.optim.Optimizer, precision: Callable[[], object]
+    ) -> Callable[[], None]:
+        def step() -> None:
+            patches = flip(crop(windows.to(place.device), angles, patch_size), rng)
+            patches = jitter_stain(patches, block.stain_jitter, rng) if block.stain_jitter else patches
+            with precision():  # type: ignore[attr-defined]
+                loss = F.cross_entropy(network(patches).float(), labels)
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            optimizer.step()
+
+        return step
+
+    plain = build(description).to(place.device).to(memory_format=torch.contiguous_format)
+    ours = build(description).to(place.device)
+    steps = [
+        step_of(plain, torch.optim.AdamW(plain.parameters()), lambda: torch.autocast(place.device.type, enabled=False)),
+        step_of(ours, torch.optim.AdamW(ours.parameters(), fused=True), lambda: autocast(place)),
+    ]
+    scored = build(description).to(place.device).eval()
+
+    def score() -> None:
+        with torch.inference_mode(), autocast(place):
+            scored(crop(windows.to(place.device), 0, patch_size)).sum().item()
+
+    best = [0.0, 0.0, 0.0]
+    for _ in range(ROUNDS):
+        for number, work in enumerate((*steps, score)):
+            best[number] = max(best[number], block.batch_size * rate(work))
+    return best[0], best[1], best[2]
+
+
+def rate(work: Callable[[], None]) -> float:
+    """How often a second `work` runs."""
+    work()
+    started, count = time.perf_counter(), 0
+    while time.perf_counter() - started < SECONDS:
+        work()
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        count += 1
+    return count / (time.perf_counter() - started)
+
+
+if __name__ == "__main__":
+    main()

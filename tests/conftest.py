@@ -1,0 +1,122 @@
+"""A small synthetic project to run stages in, and an MLflow store that is not the repository's."""
+
+import contextlib
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from mitoscope.histology.synthetic import synthesize
+
+NETWORK = "mobilenet_v3_small"  # a few MB, where AlexNet has 228
+Params = dict[str, Any]
+
+
+def tiny_params() -> Params:
+    """The settings of the small project: every entry that params.yaml must have."""
+    return {
+        "launch": "mitoscope",
+        "split": {"folds": 4, "fold": 0, "seed": 0},
+        "extract": {
+            "scale": 0.5,
+            "patch_size": 32,
+            "sigma": 2.0,
+            "peak_window": 11,
+            "candidates_per_mm2": 1500,
+            "exclusion_um": 7.5,
+        },
+        "weights": {NETWORK: "random"},
+        "train": {
+            NETWORK: {
+                "input_size": 32,
+                "trainable": "all",
+                "rotations": {"positive": [0, 45, 90], "negative": [0, 22.5]},
+                "flips": True,
+                "stain_jitter": 0.05,
+                "epochs": 1,
+                "samples_per_epoch": 16,
+                "positive_fraction": 0.5,
+                "batch_size": 8,
+                "lr": 0.001,
+                "weight_decay": 0.0,
+                "patience": 1,
+                "seed": 0,
+            }
+        },
+        "evaluate": {"bootstrap": 100, "seed": 0},
+    }
+
+
+def write_params(params: Params) -> None:
+    """Make `params` the params.yaml of the working directory."""
+    Path("params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
+
+
+@pytest.fixture(scope="session")
+def raw(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A synthetic dataset: four patients with two fields of 0.01 mm2 each, 21 mitoses, none in 02_02."""
+    folder = tmp_path_factory.mktemp("raw")
+    synthesize(folder, seed=3, patients=4, fields_per_patient=2, size=400)
+    return folder
+
+
+@pytest.fixture
+def project(raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The working directory: the raw dataset in data/ and the small settings, nothing run yet."""
+    shutil.copytree(raw, tmp_path / "data")
+    monkeypatch.chdir(tmp_path)
+    write_params(tiny_params())
+    return tmp_path
+
+
+@pytest.fixture(scope="session")
+def _extracted(raw: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from mitoscope.stages.extract import extract
+    from mitoscope.stages.split import split
+
+    folder = tmp_path_factory.mktemp("extracted")
+    shutil.copytree(raw, folder / "data")
+    with contextlib.chdir(folder):
+        write_params(tiny_params())
+        split()
+        extract()
+    return folder
+
+
+@pytest.fixture
+def extracted(_extracted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The working directory: the small project after the stages split and extract."""
+    shutil.copytree(_extracted, tmp_path, dirs_exist_ok=True)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture(scope="session")
+def _store_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("store")
+
+
+@pytest.fixture
+def no_mlflow_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No store, experiment or run named by the environment, now and (MLflow sets some itself) afterwards."""
+    for name in ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI", "MLFLOW_EXPERIMENT_ID", "MLFLOW_RUN_ID"):
+        monkeypatch.setenv(name, os.environ.get(name, ""))  # so that it is put back whatever MLflow does to it
+        monkeypatch.delenv(name)
+
+
+@pytest.fixture
+def mlflow_store(_store_folder: Path, no_mlflow_environment: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """The URI of a store for all tests together (making one takes seconds), in use for this test only."""
+    import mlflow
+
+    uri = f"sqlite:///{_store_folder / 'mlflow.db'}"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    yield uri
+    while mlflow.active_run():
+        mlflow.end_run()
+    mlflow.set_tracking_uri("")
+    mlflow.set_registry_uri("")

@@ -1,0 +1,355 @@
+"""Training: it learns, it stops, and a run that was killed and resumed equals one that never was."""
+
+import runpy
+import shutil
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from mitoscope.learning.batches import Rotations
+from mitoscope.learning.checkpoints import load, load_network
+from mitoscope.learning.loop import Recipe, best_epoch, finished, fit, score_patches, validation_scores
+from mitoscope.learning.networks import build, start_state
+from mitoscope.learning.scores import best_threshold
+
+RECIPE = Recipe(
+    rotations=Rotations([0, 45, 90], [0, 45]),
+    flips=True,
+    stain_jitter=0.05,
+    epochs=3,
+    samples_per_epoch=24,
+    positive_fraction=0.5,
+    batch_size=8,
+    lr=1e-3,
+    weight_decay=0.01,
+    patience=3,
+    seed=1,
+)
+# Dropout and running statistics: what a resume may get wrong.
+RESUMED = "mobilenet_v3_small"
+TRAINING, VALIDATION = [1, 0, 0, 1, 0, 0, 1, 0], [0, 1, 0, 0, 1, 0, 0]
+
+
+def fresh(arch="shufflenet_v2_x0_5", input_size=64):
+    return build({"arch": arch, "patch_size": 32, "input_size": input_size}, start_state(arch, None, seed=3)[0])
+
+
+@pytest.fixture
+def train(tmp_path, here, coloured):
+    """Train a fresh network on small coloured patches in `tmp_path / "work"`, with some settings changed."""
+
+    def run(network=None, *, work="work", fingerprint="a", training=TRAINING, validation=VALIDATION, **changes):
+        hooks = {name: changes.pop(name) for name in ("on_epoch", "on_batch") if name in changes}
+        (tmp_path / work).mkdir(exist_ok=True)
+        network = network or fresh()
+        fitted = fit(
+            network,
+            coloured(training, seed=1),
+            coloured(validation, seed=2),
+            replace(RECIPE, **changes),
+            place=here,
+            work=tmp_path / work,
+            fingerprint=fingerprint,
+            **hooks,
+        )
+        return network, fitted
+
+    yield run
+    shutil.rmtree(tmp_path)  # AlexNet's checkpoints are too large to keep
+
+
+def same(state, other) -> bool:
+    return state.keys() == other.keys() and all(torch.equal(state[name], other[name]) for name in state)
+
+
+def lasting(history):
+    """The history without what depends on the clock."""
+    return [{name: value for name, value in epoch.items() if "throughput" not in name} for epoch in history]
+
+
+@pytest.mark.parametrize(
+    ("arch", "lr", "samples"),
+    [("shufflenet_v2_x0_5", 3e-3, 192), pytest.param("alexnet", 3e-4, 48, marks=pytest.mark.slow)],
+)
+def test_training_learns(train, here, coloured, arch, lr, samples):
+    unseen = coloured([0, 1] * 20, seed=3)
+    chance = best_threshold(unseen.labels, np.full(len(unseen), 0.5))[1]
+    network, fitted = train(fresh(arch), lr=lr, samples_per_epoch=samples, epochs=2)
+    assert fitted.history[-1]["train/loss"] < fitted.history[0]["train/loss"]
+    assert fitted.history[fitted.best_epoch - 1]["validation/best_f1"] == 1.0
+    probabilities = score_patches(network, unseen, here)
+    assert best_threshold(unseen.labels, probabilities)[1] > 0.95 > chance
+
+
+def test_an_epoch_says_what_it_reached(train):
+    batches, calls = [], []
+    _, fitted = train(
+        epochs=2, on_batch=lambda *batch: batches.append(batch), on_epoch=lambda history: calls.append(len(history))
+    )
+    scores = {"loss", "accuracy", "precision", "recall", "f1"}
+    expected = {f"train/{name}" for name in scores | {"lr"}}
+    expected |= {f"validation/{name}" for name in scores | {"best_f1", "threshold", "ap", "auc"}}
+    expected |= {"throughput/train_patches_per_second", "throughput/epoch_seconds"}
+    assert [set(epoch) for epoch in fitted.history] == [expected] * 2
+    assert all(type(value) is float and np.isfinite(value) for epoch in fitted.history for value in epoch.values())
+    assert fitted.history[0] != fitted.history[1]
+    assert calls == [1, 2]
+    assert batches[:4] == [("epoch 1/2 train", done, 24) for done in (8, 16, 24)] + [("epoch 1/2 validate", 7, 7)]
+    assert len(batches) == 8
+
+
+def test_validation_scores_worked_by_hand():
+    labels, probabilities = np.array([1, 0, 1, 0]), np.array([0.4, 0.1, 0.8, 0.2])
+    scores = validation_scores(labels, probabilities)
+    assert scores["validation/loss"] == pytest.approx(-np.log([0.4, 0.9, 0.8, 0.8]).mean())
+    assert scores["validation/recall"] == 0.5  # at 0.5
+    assert (scores["validation/best_f1"], scores["validation/threshold"]) == pytest.approx((1.0, 0.3))
+    sure_and_wrong = validation_scores(np.array([1, 0]), np.array([0.0, 1.0]))
+    assert sure_and_wrong["validation/loss"] == pytest.approx(-np.log(1e-7))  # not infinite: it goes into JSON
+
+
+def reached(*scores):
+    return [{"validation/best_f1": score} for score in scores]
+
+
+def test_the_first_of_equally_good_epochs_is_the_best():
+    assert best_epoch(reached(0.2, 0.7, 0.5, 0.7)) == 2
+
+
+def test_training_ends_with_the_epochs_or_with_patience():
+    recipe = replace(RECIPE, epochs=5, patience=2)
+    assert not finished([], recipe)
+    assert not finished(reached(0.5, 0.4), recipe)
+    assert finished(reached(0.5, 0.4, 0.5), recipe)  # equal is not better
+    assert not finished(reached(0.5, 0.4, 0.6, 0.5), recipe)
+    assert finished(reached(0.1, 0.2, 0.3, 0.4, 0.5), recipe)
+
+
+def test_training_that_gets_nowhere_stops_early(train):
+    network = fresh("squeezenet1_1")  # has no running statistics, which would move without a learning rate
+    _, fitted = train(network, epochs=10, patience=2, lr=1e-20, samples_per_epoch=8)
+    assert len(fitted.history) == 3 and fitted.best_epoch == 1
+
+
+def test_the_best_epoch_is_on_the_disk(train, tmp_path, here, coloured):
+    # The validation labels have nothing to do with the colours, so that the best epoch is not simply the last.
+    labels = [0, 1, 1, 0, 1, 0, 0, 1, 1, 0, 0, 1]
+    network, states = fresh(), []
+    puzzling = coloured([0, 0, 0, 1, 1, 1, 0, 0, 1, 1, 0, 1], seed=2)
+    puzzling = replace(puzzling, labels=np.array(labels))
+
+    def keep(history):
+        states.append({name: tensor.clone() for name, tensor in network.network.state_dict().items()})
+        saved, evidence = load_network(tmp_path / "best.pt")
+        assert evidence["epoch"] == best_epoch(history)
+        assert same(saved.network.state_dict(), states[evidence["epoch"] - 1])
+
+    fitted = fit(
+        network,
+        coloured(TRAINING, seed=1),
+        puzzling,
+        replace(RECIPE, epochs=4, patience=4, lr=3e-3),
+        place=here,
+        work=tmp_path,
+        fingerprint="a",
+        on_epoch=keep,
+    )
+    assert len(states) == 4 and not same(states[0], states[-1])
+    assert same(network.network.state_dict(), states[-1])  # in memory is the last
+
+    best, evidence = load_network(tmp_path / "best.pt")
+    entry = fitted.history[fitted.best_epoch - 1]
+    assert evidence["epoch"] == fitted.best_epoch and evidence["threshold"] == entry["validation/threshold"]
+    again = best_threshold(puzzling.labels, score_patches(best, puzzling, here))
+    assert again == (entry["validation/threshold"], entry["validation/best_f1"])
+
+
+class Killed(BaseException):
+    """Stands for whatever ends a process between two lines."""
+
+
+def killing(moment):
+    """A hook that lets training pass until `moment` says of its arguments that it is over."""
+
+    def hook(*arguments):
+        if moment(*arguments):
+            raise Killed
+
+    return hook
+
+
+@pytest.fixture(scope="module")
+def never_killed(tmp_path_factory, here, coloured):
+    work = tmp_path_factory.mktemp("never-killed")
+    network = fresh(RESUMED, 32)
+    fitted = fit(
+        network,
+        coloured(TRAINING, seed=1),
+        coloured(VALIDATION, seed=2),
+        RECIPE,
+        place=here,
+        work=work,
+        fingerprint="a",
+    )
+    assert len({epoch["validation/loss"] for epoch in fitted.history}) == 3
+    return network.network.state_dict(), fitted, work
+
+
+@pytest.mark.parametrize(
+    "hook",
+    [
+        {"on_batch": killing(lambda label, done, of: done == 16)},
+        {"on_epoch": killing(lambda history: len(history) == 1)},
+        {"on_batch": killing(lambda label, done, of: label == "epoch 2/3 train" and done == 16)},
+        {"on_batch": killing(lambda label, done, of: label == "epoch 3/3 validate")},
+        {"on_epoch": killing(lambda history: len(history) == 3)},
+    ],
+    ids=["in epoch 1", "after epoch 1", "in epoch 2", "while validating epoch 3", "at the very end"],
+)
+def test_a_killed_and_resumed_run_equals_one_that_never_was(train, tmp_path, never_killed, hook):
+    state, expected, work = never_killed
+    with pytest.raises(Killed):
+        train(fresh(RESUMED, 32), **hook)
+    torch.manual_seed(12345)  # another process would come with other chance
+    np.random.seed(12345)
+    network, fitted = train(fresh(RESUMED, 32))
+    assert same(network.network.state_dict(), state)
+    assert lasting(fitted.history) == lasting(expected.history) and fitted.best_epoch == expected.best_epoch
+    saved, other = load(tmp_path / "work" / "best.pt"), load(work / "best.pt")
+    assert same(saved.pop("state"), other.pop("state")) and saved == other
+
+
+def test_a_resume_continues_where_it_stopped(train):
+    with pytest.raises(Killed):
+        train(on_epoch=killing(lambda history: len(history) == 2))
+    calls, labels = [], set()
+    train(on_epoch=lambda history: calls.append(len(history)), on_batch=lambda label, done, of: labels.add(label))
+    assert calls == [2, 3]  # what was reached, then the epoch that was left
+    assert labels == {"epoch 3/3 train", "epoch 3/3 validate"}
+
+
+def test_a_finished_run_is_not_trained_again(train):
+    network, fitted = train(epochs=1)
+    again, repeated = train(epochs=1, on_batch=lambda *batch: pytest.fail("trained again"))
+    assert repeated == fitted
+    assert same(again.network.state_dict(), network.network.state_dict())
+
+
+def test_another_fingerprint_starts_afresh(train, tmp_path):
+    train(epochs=1, seed=9, fingerprint="old")
+    calls = []
+    network, fitted = train(epochs=2, fingerprint="new", on_epoch=lambda history: calls.append(len(history)))
+    assert calls == [1, 2]
+    alone, expected = train(epochs=2, fingerprint="new", work="other")
+    assert same(network.network.state_dict(), alone.network.state_dict())
+    assert lasting(fitted.history) == lasting(expected.history)
+    assert same(load(tmp_path / "work" / "best.pt")["state"], load(tmp_path / "other" / "best.pt")["state"])
+
+
+def test_the_seed_decides_the_training(train):
+    one, other = (train(epochs=1, seed=seed, work=str(seed))[0].network.state_dict() for seed in (1, 2))
+    assert not same(one, other)
+
+
+def test_a_frozen_body_stays_as_it_was(train):
+    network = fresh("squeezenet1_1")
+    network.freeze_all_but_head()
+    before = {name: tensor.clone() for name, tensor in network.network.state_dict().items()}
+    train(network, epochs=1)
+    changed = {name for name, tensor in network.network.state_dict().items() if not torch.equal(tensor, before[name])}
+    assert changed == {"classifier.1.weight", "classifier.1.bias"}
+
+
+def test_one_step_is_a_training_too(train):
+    _, fitted = train(epochs=1, samples_per_epoch=2, batch_size=64)
+    assert len(fitted.history) == 1
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [{"validation": [0, 0, 0]}, {"training": [0, 0, 0]}, {"training": [1, 1, 1]}],
+    ids=["no mitosis to validate", "no mitosis to learn", "nothing but mitoses"],
+)
+def test_a_missing_class_is_refused(train, tmp_path, labels):
+    with pytest.raises(ValueError, match="both classes, and validation needs mitoses"):
+        train(**labels)
+    assert not list((tmp_path / "work").iterdir())
+
+
+@pytest.mark.parametrize("samples", [24, 8], ids=["during an epoch", "in its last step"])
+def test_a_learning_rate_that_explodes_is_reported(train, tmp_path, samples):
+    with pytest.raises(FloatingPointError, match=r"epoch 1 .*lower lr"):
+        train(fresh("squeezenet1_1"), lr=1e30, samples_per_epoch=samples)
+    assert not list((tmp_path / "work").iterdir())  # no checkpoint of it
+
+
+def test_scores_do_not_depend_on_the_batch_and_come_in_order(here, coloured):
+    patches = coloured([0, 1, 1] * 100)  # more than one batch
+    network, calls = fresh().train(), []
+    probabilities = score_patches(network, patches, here, lambda *call: calls.append(call), "look")
+    assert calls == [("look", 256, 300), ("look", 300, 300)]
+    assert not network.training
+    assert probabilities.dtype == np.float64 and probabilities.shape == (300,)
+    margin = (patches.stores[0].shape[1] - 32) // 2
+    for index in (0, 1, 299):
+        patch = patches.windows(np.array([index]))[..., margin : margin + 32, margin : margin + 32]
+        with torch.inference_mode():
+            expected = network(patch).softmax(dim=1)[0, 1]
+        assert probabilities[index] == pytest.approx(float(expected), abs=1e-6)
+
+
+# As a program it trains and kills itself in the second epoch, like the kernel does when memory runs out.
+PROGRAM = """
+import os, signal, sys
+from pathlib import Path
+import numpy as np
+import torch
+from mitoscope.learning.batches import PatchSet, Rotations
+from mitoscope.learning.devices import Place
+from mitoscope.learning.loop import Recipe, fit
+from mitoscope.learning.networks import build, start_state
+
+torch.set_num_threads(1)
+labels = np.arange(12) % 2
+windows = np.random.default_rng(0).integers(0, 256, (12, 24, 24, 3)).astype(np.uint8)
+patches = PatchSet([windows], np.zeros(12, int), np.arange(12), labels)
+recipe = Recipe(
+    Rotations([0, 45], [0]), flips=True, stain_jitter=0.1, epochs=2, samples_per_epoch=16, positive_fraction=0.5,
+    batch_size=8, lr=1e-3, weight_decay=0.01, patience=2, seed=1,
+)
+ARCH = "mobilenet_v3_small"
+
+def train(work, kill):
+    def on_batch(label, done, of):
+        if kill and (label, done) == ("epoch 2/2 train", 8):
+            os.kill(os.getpid(), signal.SIGKILL)
+    network = build({"arch": ARCH, "patch_size": 16, "input_size": 32}, start_state(ARCH, None, 3)[0])
+    work = Path(work)
+    work.mkdir(exist_ok=True)
+    place = Place(torch.device("cpu"), 0, 1, False)
+    fit(network, patches, patches, recipe, place=place, work=work, fingerprint="a", on_batch=on_batch)
+
+if __name__ == "__main__":
+    train(sys.argv[1], kill=True)
+"""
+
+
+@pytest.mark.slow
+def test_kill_9_and_another_process_give_the_same_weights(tmp_path):
+    program, killed, whole = tmp_path / "train.py", tmp_path / "killed", tmp_path / "whole"
+    program.write_text(PROGRAM)
+    first = subprocess.run([sys.executable, str(program), str(killed)], timeout=300, check=False)
+    assert first.returncode == -signal.SIGKILL
+    assert len(load(killed / "last.pt")["history"]) == 1
+    train = runpy.run_path(str(program))["train"]
+    train(killed, kill=False)
+    train(whole, kill=False)
+    resumed, expected = load(killed / "last.pt"), load(whole / "last.pt")
+    assert same(resumed["state"], expected["state"])
+    assert lasting(resumed["history"]) == lasting(expected["history"]) and len(resumed["history"]) == 2
+    assert sorted(path.name for path in killed.iterdir()) == ["best.pt", "last.pt"]

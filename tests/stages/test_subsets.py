@@ -1,0 +1,76 @@
+"""The patches of a subset are those of its patients, each beside its own row."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from mitoscope.errors import InputError
+from mitoscope.histology.patches import read_index, read_summary
+from mitoscope.stages.subsets import read_subset
+
+PATCHES, SPLIT = Path("patches"), Path("results/split.csv")
+
+
+def put_all_in(subset: str, *patients: str) -> None:
+    split = pd.read_csv(SPLIT, dtype={"patient": str})
+    split.loc[split.patient.isin(patients), "subset"] = subset
+    split.to_csv(SPLIT, index=False)
+
+
+def test_the_subsets_share_out_all_whole_patches(extracted):
+    index = read_index(PATCHES)
+    rows = pd.concat([read_subset(name)[1] for name in ("train", "validation", "test")])
+    whole = index[~index.edge]
+    assert 0 < len(whole) < len(index)
+    names = ["patient", "field", "record"]
+    assert sorted(rows[names].itertuples(index=False)) == sorted(whole[names].itertuples(index=False))
+
+
+def test_each_subset_has_its_patients_only(extracted):
+    split = pd.read_csv(SPLIT, dtype={"patient": str}).set_index("patient").subset
+    for name in ("train", "validation", "test"):
+        _, rows = read_subset(name)
+        assert set(rows.patient) == set(split.index[split == name])
+
+
+def test_rows_labels_and_windows_line_up(extracted):
+    patches, rows = read_subset("train")
+    assert len(patches) == len(rows) and not rows.edge.any()
+    np.testing.assert_array_equal(patches.labels, rows.label)
+    assert 0 < patches.labels.sum() < len(patches)
+    windows = patches.windows(np.arange(len(patches))).permute(0, 2, 3, 1).numpy()
+    for window, row in zip(windows, rows.itertuples(), strict=True):
+        np.testing.assert_array_equal(window, np.load(PATCHES / f"{row.patient}_{row.field}.npy")[row.record])
+
+
+def test_the_order_of_the_split_does_not_matter(extracted):
+    before, _ = read_subset("train")
+    pd.read_csv(SPLIT, dtype=str)[::-1].to_csv(SPLIT, index=False)
+    after, _ = read_subset("train")
+    np.testing.assert_array_equal(before.windows(np.arange(9)), after.windows(np.arange(9)))
+
+
+def test_a_patient_of_no_subset_is_named(extracted):
+    SPLIT.write_text("".join(line for line in SPLIT.read_text().splitlines(True) if not line.startswith("03")))
+    with pytest.raises(InputError, match=r"split\.csv: has no patient 03, which patches has"):
+        read_subset("train")
+
+
+def test_an_empty_subset_is_said_so(extracted):
+    put_all_in("train", "01", "02", "03", "04")
+    with pytest.raises(InputError, match="the test patients have no patch"):
+        read_subset("test")
+
+
+def test_what_has_not_been_run_yet_is_named(project):
+    for call in (lambda: read_subset("train"), lambda: read_summary(PATCHES)):
+        with pytest.raises(InputError, match="no patch store; run `dvc repro extract` first"):
+            call()
+
+
+def test_a_missing_split_is_said_so(extracted):
+    SPLIT.unlink()
+    with pytest.raises(InputError, match=r"results/split\.csv: no split of the patients; run `dvc repro split`"):
+        read_subset("train")

@@ -1,0 +1,168 @@
+"""Where a network starts is as params.yaml says, and is written down."""
+
+import hashlib
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torchvision.models import get_model, get_model_weights
+
+from mitoscope.errors import InputError
+from mitoscope.learning import checkpoints
+from mitoscope.stages.weights import weights
+from tests.conftest import NETWORK, tiny_params, write_params
+
+
+@pytest.fixture
+def no_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """No cached weights, and a proxy that answers nothing; returns the folder of the cached weights."""
+    for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    return tmp_path / "torch/hub/checkpoints"
+
+
+def start_from(wanted: str, *, seed: int = 0, arch: str = NETWORK) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Run the stage with `weights: wanted`; returns what it wrote."""
+    params = tiny_params()
+    params["weights"] = {arch: wanted}
+    params["train"] = {arch: params["train"][NETWORK] | {"seed": seed}}
+    write_params(params)
+    weights(arch)
+    folder = Path("models") / arch
+    return torch.load(folder / "start.pt", weights_only=True), json.loads((folder / "start.json").read_text())
+
+
+def other_weights(**options: Any) -> dict[str, Tensor]:
+    """A state dict that the seeds of these tests do not give."""
+    with torch.random.fork_rng():
+        torch.manual_seed(12345)
+        state: dict[str, Tensor] = get_model(NETWORK, weights=None, **options).state_dict()
+    return state
+
+
+def is_feature(name: str) -> bool:
+    return name.startswith("features.")
+
+
+def test_random_weights_are_the_seeds(project):
+    first, start = start_from("random")
+    again, _ = start_from("random")
+    other, _ = start_from("random", seed=1)
+    fresh = get_model(NETWORK, weights=None, num_classes=2).state_dict()
+    assert {name: tensor.shape for name, tensor in first.items()} == {n: t.shape for n, t in fresh.items()}
+    assert all(torch.equal(first[name], again[name]) for name in first)
+    assert not torch.equal(first["features.0.0.weight"], other["features.0.0.weight"])
+    assert start["source"] == "random" and start["file"] is start["sha256"] is None and start["seed"] == 0
+    parameters = [name for name, _ in get_model(NETWORK, weights=None).named_parameters()]
+    assert start["random_parameters"] == parameters
+
+
+def test_a_file_gives_all_but_the_head(project):
+    given = other_weights()  # with ImageNet's 1000 classes
+    torch.save(given, "own.pt")
+    state, start = start_from("own.pt")
+    head = ["classifier.3.weight", "classifier.3.bias"]
+    assert all(torch.equal(state[name], given[name]) for name in given if name not in head)
+    assert [len(state[name]) for name in head] == [2, 2]
+    assert start == {
+        "source": "own.pt",
+        "file": "own.pt",
+        "sha256": hashlib.sha256(Path("own.pt").read_bytes()).hexdigest(),
+        "random_parameters": head,
+        "seed": 0,
+    }
+
+
+def test_a_file_may_hold_the_features_only(project):
+    given = {name: tensor for name, tensor in other_weights().items() if is_feature(name)}
+    torch.save(given, "features.pt")
+    state, start = start_from("features.pt")
+    assert all(torch.equal(state[name], tensor) for name, tensor in given.items())
+    assert start["source"] == "features.pt (features only)"
+    assert start["random_parameters"] == [name for name in state if not is_feature(name)]
+
+
+def save_broken(case: str, path: Path) -> None:
+    if case == "garbage":
+        path.write_bytes(b"hello")
+    elif case == "truncated":
+        torch.save(other_weights(), path)
+        path.write_bytes(path.read_bytes()[:100_000])
+    elif case == "list":
+        torch.save([1, 2], path)
+    elif case == "code":
+        torch.save(get_model(NETWORK, weights=None), path)  # a whole pickled module
+    elif case == "another network":
+        torch.save(get_model("squeezenet1_1", weights=None).state_dict(), path)
+    elif case == "another shape":
+        torch.save(other_weights() | {"features.0.0.weight": torch.zeros(8, 3, 3, 3)}, path)
+    elif case == "features lack one":
+        torch.save({name: t for name, t in other_weights().items() if name != "features.5.block.1.0.weight"}, path)
+
+
+@pytest.mark.parametrize(
+    ("case", "complaint"),
+    [
+        ("missing", r"own\.pt: no such file"),
+        ("garbage", r"own\.pt: is no checkpoint"),
+        ("truncated", r"own\.pt: is no checkpoint"),
+        ("list", r"own\.pt: holds list"),
+        ("code", r"own\.pt: is no checkpoint that can be read safely"),
+        ("another network", r"own\.pt: features\.\S+ (is no tensor of|has shape)"),
+        ("another shape", r"own\.pt: features\.0\.0\.weight has shape \(8, 3, 3, 3\)"),
+        ("features lack one", r"own\.pt: lacks features\.5\.block\.1\.0\.weight"),
+    ],
+)
+def test_a_bad_file_is_refused(project, case, complaint):
+    save_broken(case, Path("own.pt"))
+    with pytest.raises(InputError, match=complaint) as caught:
+        start_from("own.pt")
+    assert "\n" not in str(caught.value)
+    assert not Path("models").exists()
+
+
+def test_auto_without_network_starts_random_and_says_so(project, no_network, capsys):
+    started = time.monotonic()
+    state, start = start_from("auto")
+    assert time.monotonic() - started < 15
+    said = capsys.readouterr().out
+    assert f"warning: {NETWORK} starts from RANDOM weights" in said and "neither cached nor reachable" in said
+    assert f"dvc repro -f weights@{NETWORK}" in said
+    assert start["source"] == "random"
+    random, _ = start_from("random")
+    assert all(torch.equal(state[name], random[name]) for name in state)
+
+
+def test_imagenet_without_network_is_refused(project, no_network):
+    with pytest.raises(InputError, match=f"ImageNet weights of {NETWORK} are neither cached nor reachable"):
+        start_from("imagenet")
+    assert not Path("models").exists()
+
+
+@pytest.mark.parametrize("wanted", ["auto", "imagenet"])
+@pytest.mark.parametrize("cache", ["torch's", "ours"])
+def test_a_cached_file_of_another_hash_is_refused(project, no_network, wanted, cache):
+    name = get_model_weights(NETWORK)["IMAGENET1K_V1"].url.rsplit("/", 1)[-1]
+    path = (no_network if cache == "torch's" else Path(".work/imagenet")) / name
+    path.parent.mkdir(parents=True)
+    checkpoints.save(path, other_weights())
+    with pytest.raises(InputError, match=f"{path}: its SHA-256 is not the one in its name; delete it and run again"):
+        start_from(wanted)
+
+
+@pytest.mark.parametrize("wanted", ["auto", "random"])
+def test_an_unknown_network_is_named(project, no_network, wanted):
+    with pytest.raises(InputError, match=r"params\.yaml: .*no_such_net"):
+        start_from(wanted, arch="no_such_net")
+
+
+def test_a_network_that_has_no_block_is_named(project):
+    with pytest.raises(InputError, match=f"train has no entry 'alexnet'; it has {NETWORK}"):
+        weights("alexnet")

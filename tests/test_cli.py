@@ -1,0 +1,139 @@
+"""The command line: help for everything, and one line for everything that goes wrong."""
+
+import resource
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from mitoscope.cli import app
+
+COMMANDS = [
+    *("split", "extract", "weights", "train", "evaluate"),
+    *("validate", "import", "import janowczyk", "import midog", "synthesize", "export-patches", "compare", "ui"),
+]
+
+
+def start(*arguments: str, cwd: Path, before: Callable[[], None] | None = None) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "mitoscope", *arguments],
+        cwd=cwd,
+        preexec_fn=before,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+
+
+def run(*arguments: str, cwd: Path, before: Callable[[], None] | None = None) -> tuple[int, str, str]:
+    process = start(*arguments, cwd=cwd, before=before)
+    out, err = process.communicate(timeout=60)
+    assert "Traceback" not in out + err
+    return process.returncode, out, err
+
+
+def refusal(*arguments: str, cwd: Path, code: int = 2, before: Callable[[], None] | None = None) -> str:
+    """Run a command that must end with `code` and one line on stderr; returns that line's text."""
+    status, _, err = run(*arguments, cwd=cwd, before=before)
+    (line,) = err.splitlines()
+    assert status == code and line.startswith("error: ")
+    return line.removeprefix("error: ")
+
+
+def test_every_command_is_known_here():
+    group = typer.main.get_command(app)
+    assert isinstance(group, typer.core.TyperGroup)
+    assert set(group.commands) == {name for name in COMMANDS if " " not in name}
+
+
+@pytest.mark.parametrize("command", ["", *COMMANDS])
+@pytest.mark.parametrize("option", ["--help", "-h"])
+def test_help(command, option):
+    result = CliRunner().invoke(app, [*command.split(), option])
+    assert result.exit_code == 0
+    assert " ".join(["Usage:", "root", *command.split()]).split()[-1] in result.output
+    assert "--help" in result.output and "-h" in result.output
+
+
+def test_the_overview_names_every_command():
+    output = CliRunner().invoke(app, ["--help"]).output
+    assert not [name for name in COMMANDS if " " not in name and name not in output]
+
+
+def test_help_loads_nothing_heavy(tmp_path):
+    code = (
+        "import sys; from typer.testing import CliRunner; from mitoscope.cli import app\n"
+        "assert CliRunner().invoke(app, ['--help']).exit_code == 0\n"
+        "print({'torch', 'torchvision', 'mlflow', 'cv2', 'pandas', 'sklearn', 'matplotlib'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"
+
+
+def test_without_arguments_there_is_help(tmp_path):
+    status, out, err = run(cwd=tmp_path)
+    assert status == 2 and "Usage:" in out + err
+
+
+def test_bad_input_is_one_line(project):
+    assert refusal("compare", cwd=project).startswith("patches/summary.json: no patch store; run `dvc repro extract`")
+    assert refusal("validate", "elsewhere", cwd=project).startswith("elsewhere: no such folder")
+
+
+@pytest.mark.slow
+def test_a_stage_refuses_bad_input_in_one_line(project):
+    (project / "params.yaml").write_text("split: 3\n")
+    assert refusal("split", cwd=project).startswith("params.yaml: launch: Field required")
+
+
+def test_a_folder_that_cannot_be_made_is_one_line(tmp_path):
+    (tmp_path / "file").write_text("")
+    line = refusal("synthesize", "--out", "file/data", "--patients", "3", "--size", "200", cwd=tmp_path, code=1)
+    assert line.startswith("file") and ("Not a directory" in line or "File exists" in line)
+
+
+def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path):
+    def small_files_only() -> None:
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # writing on is then an OSError, as on a full disk
+        resource.setrlimit(resource.RLIMIT_FSIZE, (4000, 4000))
+
+    arguments = ("synthesize", "--patients", "3", "--fields", "1", "--size", "200")
+    assert "File too large" in refusal(*arguments, cwd=tmp_path, code=1, before=small_files_only)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_ctrl_c_ends_quietly_and_leaves_nothing(tmp_path):
+    # In the background of a shell, processes ignore Ctrl-C; this one must not.
+    process = start(
+        *("synthesize", "--patients", "99", "--fields", "9"),
+        cwd=tmp_path,
+        before=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # type: ignore[func-returns-value]
+    )
+    deadline = time.monotonic() + 60
+    while not list(tmp_path.glob(".data.partial-*/*.jpg")):
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert "Traceback" not in out + err
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+def test_synthesize_and_validate_work_together(tmp_path):
+    arguments = ("synthesize", "--patients", "4", "--fields", "1", "--size", "250", "--seed", "3")
+    assert run(*arguments, cwd=tmp_path)[:2] == (0, "4 synthetic fields of 4 patients in data\n")
+    assert refusal(*arguments, cwd=tmp_path).startswith("data: is not empty; choose another folder or pass --replace")
+    assert run(*arguments, "--replace", cwd=tmp_path)[0] == 0
+    status, out, _ = run("validate", cwd=tmp_path)
+    assert status == 0 and out.splitlines()[-1].startswith("valid: 4 fields of 4 patients")
+    (tmp_path / "data/01_01.csv").write_text("hello\n")
+    status, out, _ = run("validate", cwd=tmp_path)
+    assert status == 2 and "01_01.csv: row 1: 'hello' is not two numbers" in out

@@ -113,8 +113,11 @@ def mlflow_store(_store_folder: Path, no_mlflow_environment: None, monkeypatch: 
     """The URI of a store for all tests together (making one takes seconds), in use for this test only."""
     import mlflow
 
+    from mitoscope.tracking.runs import connect
+
     uri = f"sqlite:///{_store_folder / 'mlflow.db'}"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    connect(_store_folder)  # so that the artifacts lie there too
     yield uri
     while mlflow.active_run():
         mlflow.end_run()

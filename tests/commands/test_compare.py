@@ -44,16 +44,11 @@ def printed(capsys: pytest.CaptureFixture[str]):
     return run
 
 
-def column(rows: list[list[str]], number: int) -> str:
-    """All that a column says, its folded lines joined."""
-    return " ".join(row[number] for row in rows if len(row) > number)
-
-
 def test_networks_and_the_capstone(extracted, printed):
     pretend_evaluated(NETWORK, "random")
     rows = printed()
     text = " ".join(" ".join(row) for row in rows)
-    assert "(synthetic)" in rows[0][0]
+    assert "synthetic" in rows[0][0]
     row = next(row for row in rows if row[0].startswith(NETWORK[:6]))
     assert "random" in row and "4 : 4" in row and row[-4:] == ["75.0", "75.0", "75.0", "75.0"]
     assert re.search(r"\[\d+, \d+\]", text)  # intervals

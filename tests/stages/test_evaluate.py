@@ -84,6 +84,9 @@ def trained(extracted: Path, mlflow_store: str) -> str:
     with torch.random.fork_rng(), torch.no_grad():
         torch.manual_seed(0)
         network = build({"arch": NETWORK, "patch_size": 32, "input_size": 32}).train()
+        for layer in network.modules():
+            if isinstance(layer, torch.nn.BatchNorm2d):
+                layer.momentum = 0.5
         for _ in range(10):  # without statistics of its layers, its answers would all be alike
             network(torch.randint(0, 256, (8, 3, 32, 32), dtype=torch.uint8))
     save_network(Path("models", NETWORK, "best.pt"), network.eval(), threshold=0.5)

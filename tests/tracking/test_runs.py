@@ -9,6 +9,7 @@ import mlflow
 import pandas as pd
 import pytest
 import torch
+import yaml
 
 from mitoscope import serving
 from mitoscope.errors import InputError
@@ -224,8 +225,10 @@ def test_the_logged_model_answers_as_the_network_does(client, tmp_path, monkeypa
     names = {path.name for path in folder.rglob("*")}
     assert "best.pt" in names and "serving.py" in names
     assert not [name for name in names if name.endswith((".pkl", ".pickle", ".joblib"))]
-    flavour = (folder / "MLmodel").read_text()
-    assert "cloudpickle" not in flavour and "python_model: " not in flavour
+    assert (
+        "serving.py"
+        in yaml.safe_load((folder / "MLmodel").read_text())["flavors"]["python_function"]["model_code_path"]
+    )
     kept = {item.path for place in ("checkpoints", "pictures") for item in client.list_artifacts(run_id, place)}
     assert kept == {"checkpoints/last.pt", "pictures/curves.png"}
 

@@ -14,7 +14,10 @@ from mitoscope.learning.networks import PatchNetwork, build
 def save(path: Path, content: Mapping[str, Any]) -> None:
     """Write `content` (tensors, numbers, text, lists and dicts of them) to `path` atomically."""
     with atomic_path(path) as temporary:
-        torch.save(dict(content), temporary)
+        try:
+            torch.save(dict(content), temporary)
+        except RuntimeError as error:  # what torch makes of a failed write
+            raise OSError(f"{path}: cannot be written ({str(error).splitlines()[0]}); is the disk full?") from error
 
 
 def load(path: Path) -> dict[str, Any]:

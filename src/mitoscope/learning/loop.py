@@ -135,7 +135,7 @@ def fit(
     model: nn.Module = DistributedDataParallel(network) if place.world > 1 else network
     history: list[Epoch] = []
     last = work / "last.pt"
-    if last.exists() and (saved := checkpoints.load(last))["fingerprint"] == fingerprint:
+    if last.exists() and (saved := checkpoints.load(last)).get("fingerprint") == fingerprint:
         network.network.load_state_dict(saved["state"])
         optimizer.load_state_dict(saved["optimizer"])
         schedule.load_state_dict(saved["schedule"])

@@ -1,7 +1,7 @@
 """Networks that take patches as they are stored and cannot be fed wrongly."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -38,6 +38,14 @@ class PatchNetwork(nn.Module):
             images = F.resize(images, [self.input_size, self.input_size], antialias=True)
         logits: Tensor = self.network(images.contiguous(memory_format=torch.channels_last))
         return logits
+
+    def train(self, mode: bool = True) -> Self:
+        """As `Module.train`, but frozen batch normalisation keeps its statistics too."""
+        super().train(mode)
+        for module in self.modules():
+            if isinstance(module, nn.BatchNorm2d) and not module.weight.requires_grad:
+                module.eval()
+        return self
 
     def describe(self) -> dict[str, Any]:
         """What `build` needs to make the same module again."""

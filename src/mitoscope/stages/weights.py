@@ -17,10 +17,11 @@ _CHUNK = 1 << 20
 
 def weights(arch: str) -> None:
     """Write the start weights of network `arch` as `weights` in params.yaml says: auto, imagenet, random or a file."""
+    block, wanted = read_params().for_network(arch)
+
     from mitoscope.learning import checkpoints
     from mitoscope.learning.networks import start_state
 
-    block, wanted = read_params().for_network(arch)
     path: Path | None
     try:
         path = _imagenet(arch) if wanted in ("auto", "imagenet") else None if wanted == "random" else Path(wanted)
@@ -92,6 +93,8 @@ def _imagenet(arch: str) -> Path:
                 while chunk := answer.read(_CHUNK):
                     file.write(chunk)
                     show(name, file.tell(), total)
+                if file.tell() < total:
+                    raise OSError("the download was cut off")
     if stamp is None or not _sha256(path).startswith(stamp[1]):
         raise InputError(f"{path}: its SHA-256 is not the one in its name; delete it and run again")
     return path

@@ -65,7 +65,6 @@ def connect(folder: Path = Path()) -> "MlflowClient":
     place = store(folder)
     mlflow.set_tracking_uri(place.uri)
     mlflow.set_registry_uri(place.uri)
-    client = mlflow.MlflowClient()
     # Beside the database: a `dvc exp run` in a temporary copy of the project must meet the same lock.
     project = folder.resolve() if place.artifacts is None else place.artifacts.parent
     lock = project / ".work" / "mlflow.lock"
@@ -73,6 +72,7 @@ def connect(folder: Path = Path()) -> "MlflowClient":
     try:
         # The first process creates the database's tables; a second one that tried at the same time would crash.
         with FileLock(lock):
+            client = mlflow.MlflowClient()
             if client.get_experiment_by_name(EXPERIMENT) is None:
                 location = None if place.artifacts is None else place.artifacts.as_uri()
                 # The kind chooses the pages that the UI shows: those of trained models, not of language models.

@@ -24,7 +24,7 @@ help: ## Show this list
 setup: .venv/.installed ## Create .venv with the pinned packages and this project
 
 data: | .venv/.installed
-	dvc pull --quiet data.dvc
+	dvc pull --quiet data.dvc || { rm -rf data; exit 1; }
 
 repro: .venv/.installed data ## Run what has changed of the pipeline and print the comparison
 	dvc repro
@@ -42,5 +42,5 @@ lint: .venv/.installed ## Check style, documentation and types
 	ruff format --check .
 	mypy
 
-bench: .venv/.installed ## Measure what the README claims about speed
+bench: .venv/.installed ## Measure the speed of training and scoring
 	python benchmarks/throughput.py

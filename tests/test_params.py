@@ -107,7 +107,7 @@ def test_the_limits_themselves_are_in_range(tmp_path):
 
 def test_the_others_are_counted(tmp_path):
     line = complaint(written(tmp_path, "split", {"folds": 2, "fold": -1, "seed": 0, "more": 1}))
-    assert line.startswith("split.folds: ") and line.endswith("(and 2 more)")
+    assert line.startswith("split.more: ") and line.endswith("(and 2 more)")
 
 
 @pytest.mark.parametrize("text", ["split: {folds: 4", "a: b: c", "\tsplit: 1", "a: !!python/object:os.system {}"])

@@ -6,6 +6,8 @@ import os
 # times slower, so ask them to sleep. This must happen before torch is imported for the first time.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 os.environ.setdefault("GOMP_SPINCOUNT", "0")
+# Without this, matrix products on a GPU may differ from run to run.
+os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 # OpenCV reports a broken image on the terminal by itself; our own line names the file and the remedy.
 os.environ.setdefault("OPENCV_LOG_LEVEL", "OFF")
 

@@ -1,6 +1,7 @@
 """Every command. Thin: the modules that do the work are imported when their command runs."""
 
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -153,7 +154,7 @@ def export_patches(
     network: Annotated[str, typer.Option(help="Whose rotations under `train` in params.yaml to write.")] = "alexnet",
     replace: Replace = False,
 ) -> None:
-    """Write every training patch as PNG, named 01_02_class0_center0_rot45.png."""
+    """Write the whole patches of all patients as PNG, named 01_02_class0_center0_rot45.png."""
     from mitoscope.commands.export_patches import export_patches as run
 
     run(out, arch=network, replace=replace)
@@ -175,8 +176,11 @@ def ui(
     """Open the MLflow UI on this project's runs."""
     from mitoscope.tracking.runs import connect, store
 
-    connect()
     place = store(Path())
+    if place.artifacts is None:
+        typer.echo(f"The runs are on a server: open {place.uri}")
+        return
+    connect()
     os.environ.setdefault("MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "false")  # a dozen processes that nothing here uses
     typer.echo(f"MLflow UI on http://{host}:{port} (Ctrl-C ends it)")
     arguments = ["ui", "--backend-store-uri", place.uri, "--host", host, "--port", str(port), "--workers", "1"]
@@ -192,11 +196,12 @@ def _say_imported(summary: "Summary", out: Path) -> None:
         f"{summary.fields} fields of {summary.patients} patients with {summary.mitoses} mitoses in {out}; "
         f"{len(summary.skipped)} other files left out"
     )
-    console.print("next: mitoscope validate, dvc add data, dvc repro")
+    console.print("next: mitoscope validate; rm -f data.dvc; dvc add data; dvc repro")
 
 
 def main() -> None:
     """Run the command line; bad input ends with one line and exit code 2, a failing disk or network with 1."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a polite kill is a Ctrl-C
     try:
         app()
     except InputError as error:

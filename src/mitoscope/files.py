@@ -63,10 +63,15 @@ def atomic_folder(target: Path, *, replace: bool = False) -> Iterator[Path]:
     try:
         yield temporary
         if target.exists():
-            old = Path(tempfile.mkdtemp(prefix=f".{target.name}.old-", dir=target.parent))
+            old = Path(tempfile.mkdtemp(prefix=f".{target.name}.partial-old-", dir=target.parent))
             target.rename(old / target.name)
-            temporary.rename(target)
-            shutil.rmtree(old)
+            try:
+                temporary.rename(target)
+            except OSError:
+                (old / target.name).rename(target)
+                raise
+            finally:
+                shutil.rmtree(old)
         else:
             temporary.rename(target)
     finally:

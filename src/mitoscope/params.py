@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from mitoscope.errors import InputError
 
@@ -34,6 +34,13 @@ class Extract(Block):
     peak_window: int = Field(ge=3, description="a candidate is the maximum of this many px at half resolution, odd")
     candidates_per_mm2: float = Field(gt=0, description="the strongest are kept; 1500 are 400 in a 0.26 mm2 field")
     exclusion_um: float = Field(ge=0, description="a candidate this close to a mitosis is no negative")
+
+    @field_validator("peak_window")
+    @classmethod
+    def _is_odd(cls, value: int) -> int:
+        if value % 2 == 0:
+            raise ValueError("must be odd")
+        return value
 
 
 class Rotations(Block):
@@ -106,7 +113,9 @@ def read_params(path: Path = Path("params.yaml")) -> Params:
     try:
         return Params.model_validate(content)
     except ValidationError as error:
-        first, more = error.errors()[0], error.error_count() - 1
+        # A misspelt entry is unknown and another one missing: the unknown one is what to look at.
+        errors = sorted(error.errors(), key=lambda found: found["type"] != "extra_forbidden")
+        first, more = errors[0], len(errors) - 1
         place = ".".join(str(part) for part in first["loc"]) or "the file"
         rest = f" (and {more} more)" if more else ""
         raise InputError(f"{path}: {place}: {first['msg']}{rest}") from error

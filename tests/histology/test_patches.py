@@ -25,7 +25,6 @@ from mitoscope.histology.patches import (
     sample_name,
     store_path,
     window_size,
-    write_windows,
 )
 
 ROWS, COLS = 331, 300
@@ -245,7 +244,7 @@ def test_sample_names(angle, name):
 def test_the_store_reads_back(tmp_path, field):
     found = extracted(field)
     path = store_path(tmp_path, "07", "03")
-    write_windows(path, found.windows)
+    np.save(path, found.windows)
     assert path == tmp_path / "07_03.npy"
     np.testing.assert_array_equal(np.load(path, mmap_mode="r"), found.windows)
     found.index.to_csv(tmp_path / "index.csv", index=False)

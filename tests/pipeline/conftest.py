@@ -28,6 +28,7 @@ class Project:
             "PYTHONPATH": str(folder / "src"),
             "DVC_NO_ANALYTICS": "1",
             "MLFLOW_DISABLE_TELEMETRY": "true",
+            "MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL": "1",
             # No network: whatever a machine can reach, `weights: random` below and this make the runs alike.
             "TORCH_HOME": str(folder / ".work/torch"),
         }
@@ -65,7 +66,7 @@ def make_tiny(params: Params) -> None:
 
 @pytest.fixture(scope="session")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
-    """The repository's files as they are now, committed, with the sample pulled from its remote."""
+    """The repository's files as they are now, committed; the first run pulls the sample from its remote."""
     folder = tmp_path_factory.mktemp("pipeline") / "mitoscope"
     listed = subprocess.run(
         ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
@@ -85,6 +86,5 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
     project.run("git", "add", "--all")
     identity = ("-c", "user.name=test", "-c", "user.email=test@example.org", "-c", "commit.gpgsign=false")
     project.run("git", *identity, "commit", "--quiet", "--message", "tiny")
-    project.run("dvc", "pull", "data.dvc")
     yield project
     shutil.rmtree(folder)

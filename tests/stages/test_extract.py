@@ -121,7 +121,17 @@ def test_a_bad_field_is_named(project):
     Path("data/03_01.jpg").write_bytes(Path("data/03_01.jpg").read_bytes()[:2000])
     with pytest.raises(InputError, match=r"03_01\.jpg: the image is truncated"):
         extract()
-    assert not (PATCHES / "index.csv").exists()
+    assert not PATCHES.exists()
+
+
+def test_a_bad_field_leaves_the_old_store_as_it_was(project):
+    extract()
+    before = {path.name: path.read_bytes() for path in PATCHES.iterdir()}
+    Path("data/03_01.csv").write_text("nonsense\n")
+    with pytest.raises(InputError, match=r"03_01\.csv: row 1"):
+        extract()
+    assert {path.name: path.read_bytes() for path in PATCHES.iterdir()} == before
+    assert sorted(path.name for path in project.iterdir()) == ["data", "params.yaml", "patches", "results"]
 
 
 def test_a_bad_centre_is_named(project):

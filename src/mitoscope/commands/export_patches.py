@@ -6,14 +6,14 @@ import cv2
 import numpy as np
 
 from mitoscope.files import atomic_folder
-from mitoscope.histology.patches import read_index, sample_name, store_path
+from mitoscope.histology.patches import read_index, read_summary, sample_name, store_path
 from mitoscope.params import read_params
 from mitoscope.paths import PATCHES
 from mitoscope.progress import console, progress
 
 
 def export_patches(out: Path, *, arch: str, replace: bool) -> None:
-    """Write one PNG per (patch, angle) that the training of `arch` may draw, under the capstone's names.
+    """Write one PNG per (patch, angle) of all patients, with the rotations of `arch`, under the capstone's names.
 
     Only whole patches are written: a window with reflected border is none.
     """
@@ -21,8 +21,8 @@ def export_patches(out: Path, *, arch: str, replace: bool) -> None:
 
     from mitoscope.learning.augment import crop
 
-    params = read_params()
-    block, _ = params.for_network(arch)
+    block, _ = read_params().for_network(arch)
+    patch_size = read_summary(PATCHES)["settings"]["patch_size"]
     index = read_index(PATCHES)
     index = index[~index.edge]
     angles = {1: block.rotations.positive, 0: block.rotations.negative}
@@ -33,7 +33,7 @@ def export_patches(out: Path, *, arch: str, replace: bool) -> None:
             for row in rows.itertuples():
                 window = from_numpy(windows[row.record].copy()).permute(2, 0, 1)[None]
                 for angle in angles[int(str(row.label))]:
-                    patch = crop(window, angle, params.extract.patch_size)[0].permute(1, 2, 0).numpy()
+                    patch = crop(window, angle, patch_size)[0].permute(1, 2, 0).numpy()
                     # Not cv2.imwrite, which says nothing when the disk is full.
                     _, png = cv2.imencode(".png", cv2.cvtColor(patch, cv2.COLOR_RGB2BGR))
                     (folder / sample_name(row, angle)).write_bytes(png.tobytes())

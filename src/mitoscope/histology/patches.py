@@ -20,7 +20,6 @@ import numpy.typing as npt
 import pandas as pd
 
 from mitoscope.errors import InputError
-from mitoscope.files import atomic_path
 from mitoscope.histology.blue_ratio import find_candidates, to_scale
 from mitoscope.histology.fields import Centres, FieldOfView, Image, read_centres, read_image, read_mask
 
@@ -140,12 +139,6 @@ def store_path(patches: Path, patient: str, field: str) -> Path:
     return patches / f"{patient}_{field}.npy"
 
 
-def write_windows(path: Path, windows: Windows) -> None:
-    """Write the windows of a field atomically."""
-    with atomic_path(path) as temporary:
-        np.save(temporary, windows)
-
-
 def read_index(patches: Path) -> pd.DataFrame:
     """Read `index.csv` of the folder `patches`: COLUMNS, patient and field as text, edge as bool.
 
@@ -155,7 +148,9 @@ def read_index(patches: Path) -> pd.DataFrame:
     path = patches / "index.csv"
     if not path.exists():
         raise InputError(f"{path}: no patch store; run `dvc repro extract` first")
-    return pd.read_csv(path, dtype={"patient": str, "field": str, "edge": bool})
+    # A patient may be called NA: only an empty distance is missing.
+    types = {"patient": str, "field": str, "edge": bool}
+    return pd.read_csv(path, dtype=types, keep_default_na=False, na_values={"distance": [""]})
 
 
 def read_summary(patches: Path) -> dict[str, Any]:

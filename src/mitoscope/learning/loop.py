@@ -2,7 +2,9 @@
 
 One epoch draws its samples, crops and varies them, takes a step per batch, scores the validation patches and writes
 the `last` checkpoint (and `best` when it is). Chance is seeded anew in every epoch from the seed and the epoch's
-number, so that a run that was killed and resumed equals one that never was, with no generator's state to keep.
+number, so that a run that was killed and resumed equals one that never was, with no generator's state to keep: bit for
+bit on the processor, while a GPU has a few operations that are not repeatable. In several processes the `train` scores
+are those of the first one's share.
 """
 
 import time

@@ -1,17 +1,17 @@
 """Stage `extract`: fields -> the patch store patches/, and a gallery of what is in it."""
 
 import hashlib
-import shutil
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from joblib import Parallel, delayed
 
-from mitoscope.files import atomic_path, write_json
+from mitoscope.files import atomic_folder, write_json
 from mitoscope.histology.fields import Description, FieldOfView, list_fields, read_description
 from mitoscope.histology.galleries import draw_gallery
-from mitoscope.histology.patches import extract_field, sample_name, store_path, window_size, write_windows
+from mitoscope.histology.patches import extract_field, sample_name, store_path, window_size
 from mitoscope.params import Extract, read_params
 from mitoscope.paths import DATA, GALLERY, PATCHES
 from mitoscope.progress import console, progress
@@ -20,32 +20,44 @@ _SHOWN_PER_CLASS = 40
 
 
 def extract() -> None:
-    """Write the patch store: an array per field, index.csv and summary.json."""
+    """Write the patch store: an array per field, index.csv and summary.json.
+
+    Raises:
+        InputError: params.yaml or a file of data/ is bad; the old store stays as it was.
+    """
     settings = read_params().extract
     description = read_description(DATA)
     fields = list_fields(DATA)
-    shutil.rmtree(PATCHES, ignore_errors=True)  # a killed run's remains, or fields that are no more
-    PATCHES.mkdir()
+    with atomic_folder(PATCHES, replace=True) as folder:
+        index = _write_store(folder, fields, settings, description)
+    _draw_examples(index, settings, description)
+    mitoses = int(index.label.sum())
+    edge = index[index.edge].label
+    console.print(
+        f"{mitoses} mitoses and {len(index) - mitoses} negatives from {len(fields)} fields, of which {edge.sum()} and "
+        f"{(edge == 0).sum()} are too near an edge to train on; see {GALLERY}"
+    )
+
+
+def _write_store(folder: Path, fields: list[FieldOfView], settings: Extract, description: Description) -> pd.DataFrame:
+    """Write the arrays, the index, which is returned, and the summary."""
     parts: dict[str, dict[str, Any]] = {}
     # Threads: OpenCV and NumPy release the interpreter's lock.
     with progress() as show:
         jobs = Parallel(n_jobs=-1, prefer="threads", return_as="generator_unordered")(
-            delayed(_store_field)(field, settings, description) for field in fields
+            delayed(_store_field)(folder, field, settings, description) for field in fields
         )
         for part in jobs:
             parts[part["name"]] = part
             show("extract", len(parts), len(fields))
     ordered = [parts[field.name] for field in fields]
-    index = pd.concat([part["index"] for part in ordered], ignore_index=True)
-    with atomic_path(PATCHES / "index.csv") as temporary:
-        index.to_csv(temporary, index=False)
-    write_json(PATCHES / "summary.json", _summarise(index, ordered, settings, description))
-    _draw_examples(index, settings, description)
-    mitoses = int(index.label.sum())
-    console.print(f"{mitoses} mitoses and {len(index) - mitoses} negatives from {len(fields)} fields; see {GALLERY}")
+    index: pd.DataFrame = pd.concat([part["index"] for part in ordered], ignore_index=True)
+    index.to_csv(folder / "index.csv", index=False)
+    write_json(folder / "summary.json", _summarise(index, ordered, settings, description))
+    return index
 
 
-def _store_field(field: FieldOfView, settings: Extract, description: Description) -> dict[str, Any]:
+def _store_field(folder: Path, field: FieldOfView, settings: Extract, description: Description) -> dict[str, Any]:
     """Cut and write the windows of one field; keep only what the index and the summary need."""
     found = extract_field(
         field,
@@ -53,10 +65,16 @@ def _store_field(field: FieldOfView, settings: Extract, description: Description
         microns_per_pixel=description.microns_per_pixel,
         annotation_order=description.annotation_order,
     )
-    path = store_path(PATCHES, field.patient, field.field)
-    write_windows(path, found.windows)
+    path = store_path(folder, field.patient, field.field)
+    np.save(path, found.windows)
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    return {"name": field.name, "index": found.index, "near_mitosis": found.near_mitosis, "digest": digest}
+    return {
+        "name": field.name,
+        "index": found.index,
+        "near_mitosis": found.near_mitosis,
+        "candidates": found.candidates,
+        "digest": digest,
+    }
 
 
 def _summarise(
@@ -71,6 +89,7 @@ def _summarise(
         "fields": len(parts),
         "mitoses": int(index.label.sum()),
         "negatives": int((index.label == 0).sum()),
+        "candidates": sum(part["candidates"] for part in parts),
         "patients": {
             str(patient): {"mitoses": int(labels.sum()), "negatives": int((labels == 0).sum())}
             for patient, labels in index.groupby("patient").label

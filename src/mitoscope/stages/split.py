@@ -45,7 +45,7 @@ def assign(fields: pd.DataFrame, *, folds: int, fold: int, seed: int) -> pd.Data
         One row per patient, sorted: patient, subset (train, validation or test), mitoses, fields.
 
     Raises:
-        InputError: more folds than patients, no such fold, or no mitosis to train or validate on.
+        InputError: more folds than patients, no such fold, or a subset without mitosis.
     """
     patients = fields.groupby("patient", sort=True).agg(mitoses=("mitoses", "sum"), fields=("field", "count"))
     if folds > len(patients):
@@ -64,7 +64,7 @@ def assign(fields: pd.DataFrame, *, folds: int, fold: int, seed: int) -> pd.Data
     subset[sorted(tested[(fold + 1) % folds])] = "validation"
     subset[sorted(tested[fold])] = "test"
     table = patients.assign(subset=subset).reset_index()[["patient", "subset", "mitoses", "fields"]]
-    for name in ("train", "validation"):
+    for name in ("train", "validation", "test"):
         chosen = table[table.subset == name]
         if chosen.mitoses.sum() == 0:
             who = ", ".join(chosen.patient) or "none"

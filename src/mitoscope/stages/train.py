@@ -2,10 +2,12 @@
 
 import hashlib
 import json
+import os
 import shutil
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
+from copy import deepcopy
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
     from mitoscope.learning.batches import PatchSet
     from mitoscope.learning.devices import Place
     from mitoscope.learning.loop import Epoch, Fitted
+    from mitoscope.learning.networks import PatchNetwork
 
 # What a machine needs that loads the logged model.
 _SERVING_NEEDS = ("mlflow", "numpy", "opencv-python-headless", "pandas", "torch", "torchvision")
@@ -83,34 +86,67 @@ def train(arch: str) -> None:
         raise InputError(f"{inputs.models / 'start.pt'}: {error}; run `dvc repro -f weights@{arch}`") from error
     if inputs.block.trainable == "head":
         network.freeze_all_but_head()
+    _try_out(network, inputs)
 
     with join() as place:
         fit_here = partial(fit, network, inputs.training, inputs.validation, recipe, place=place, work=inputs.work)
         if not place.first:
             fit_here(fingerprint=inputs.fingerprint)
             return
-        with _only_trainer(arch), _logged_run(inputs, place) as (run_id, log_epochs), progress() as show:
-            try:
-                fitted = fit_here(fingerprint=inputs.fingerprint, on_epoch=log_epochs, on_batch=show)
-            except FloatingPointError as error:
-                raise InputError(f"params.yaml: train.{arch}: {error}") from error
-            _write_outputs(inputs, run_id, fitted)
-        shutil.rmtree(inputs.work)
+        with _only_trainer(arch):
+            with _logged_run(inputs, place) as (run_id, log_epochs), progress() as show:
+                try:
+                    fitted = fit_here(fingerprint=inputs.fingerprint, on_epoch=log_epochs, on_batch=show)
+                except KeyboardInterrupt:
+                    console.print(f"{arch}: interrupted; started again, it goes on from its last epoch")
+                    raise
+                except FloatingPointError as error:
+                    raise InputError(f"params.yaml: train.{arch}: {error}") from error
+                _write_outputs(inputs, run_id, fitted)
+            shutil.rmtree(inputs.work)
+
+
+def _try_out(network: "PatchNetwork", inputs: Inputs) -> None:
+    """Send two patches through the network as training will, so that what cannot work ends before a run begins."""
+    import torch
+
+    size = network.patch_size
+    try:
+        answer = deepcopy(network).train()(torch.zeros(2, 3, size, size, dtype=torch.uint8))
+        fits = isinstance(answer, torch.Tensor) and answer.shape == (2, 2)
+    except (AssertionError, RuntimeError, ValueError):
+        fits = False
+    if not fits:
+        raise InputError(
+            f"params.yaml: train.{inputs.arch}.input_size: {inputs.arch} does not work with {inputs.block.input_size} "
+            "px; try 224 (networks with more than one output, as GoogLeNet's, are not supported)"
+        )
 
 
 def _read_inputs(arch: str) -> Inputs:
     params = read_params()
     block, _ = params.for_network(arch)
     start_file = MODELS / arch / "start.pt"
+    for path, stage in (
+        (SPLIT, "split"),
+        (start_file, f"weights@{arch}"),
+        (start_file.with_suffix(".json"), "weights"),
+    ):
+        if not path.exists():
+            raise InputError(f"{path}: no such file; run `dvc repro {stage}` first")
     summary = read_summary(PATCHES)
     evidence = {
         "train": block.model_dump(),
         "patches": summary["digest"],
         "split": hashlib.sha256(SPLIT.read_bytes()).hexdigest(),
         "start": hashlib.sha256(start_file.read_bytes()).hexdigest(),
+        "processes": os.environ.get("WORLD_SIZE", "1"),  # an epoch's batches are shared out among them
     }
     training, _ = read_subset("train")
     validation, _ = read_subset("validation")
+    for name, patches in (("train", training), ("validation", validation)):
+        if len(np.unique(patches.labels)) < 2:
+            raise InputError(f"{SPLIT}: the {name} patients lack mitoses or negatives away from the fields' edges")
     return Inputs(
         arch=arch,
         block=block,
@@ -249,13 +285,13 @@ def _data_digest(summary: dict[str, Any]) -> str:
 
 
 def _git_state() -> dict[str, str]:
-    """The commit, and whether tracked files differ from it; empty where this is no git checkout."""
+    """The commit, and whether tracked files differ from it (dvc.lock does, while DVC runs); empty without git."""
 
     def git(*arguments: str) -> str:
         return subprocess.run(["git", *arguments], capture_output=True, text=True, check=True).stdout.strip()
 
     try:
-        changed = git("status", "--porcelain", "--untracked-files=no")
+        changed = git("status", "--porcelain", "--untracked-files=no", "--", ".", ":!dvc.lock")
         return {"mlflow.source.git.commit": git("rev-parse", "HEAD"), "git_dirty": str(bool(changed)).lower()}
     except (OSError, subprocess.CalledProcessError):
         return {}

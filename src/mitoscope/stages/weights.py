@@ -3,6 +3,7 @@
 import hashlib
 import re
 import urllib.request
+from http.client import HTTPException
 from pathlib import Path
 
 from mitoscope.errors import InputError
@@ -25,7 +26,7 @@ def weights(arch: str) -> None:
     path: Path | None
     try:
         path = _imagenet(arch) if wanted in ("auto", "imagenet") else None if wanted == "random" else Path(wanted)
-    except OSError as error:
+    except (OSError, HTTPException) as error:
         if wanted == "imagenet":
             raise InputError(
                 f"ImageNet weights of {arch} are neither cached nor reachable ({error}); "
@@ -82,6 +83,10 @@ def _imagenet(arch: str) -> Path:
     name = url.rsplit("/", 1)[-1]
     # torchvision puts the start of the file's SHA-256 into its name.
     stamp = re.search(r"-([0-9a-f]{8,})\.", name)
+
+    def whole(file: Path) -> bool:
+        return stamp is not None and _sha256(file).startswith(stamp[1])
+
     places = [Path(torch.hub.get_dir()) / "checkpoints" / name, WORK / "imagenet" / name]
     path = next((place for place in places if place.exists()), None)
     if path is None:
@@ -89,13 +94,14 @@ def _imagenet(arch: str) -> Path:
         console.print(f"downloading {name} (up to {_TIMEOUT_SECONDS} s of silence, then giving up)")
         with urllib.request.urlopen(url, timeout=_TIMEOUT_SECONDS) as answer, progress() as show:
             total = int(answer.headers.get("Content-Length", 0))
-            with atomic_path(path) as temporary, temporary.open("wb") as file:
-                while chunk := answer.read(_CHUNK):
-                    file.write(chunk)
-                    show(name, file.tell(), total)
-                if file.tell() < total:
-                    raise OSError("the download was cut off")
-    if stamp is None or not _sha256(path).startswith(stamp[1]):
+            with atomic_path(path) as temporary:
+                with temporary.open("wb") as file:
+                    while chunk := answer.read(_CHUNK):
+                        file.write(chunk)
+                        show(name, file.tell(), total)
+                if not whole(temporary):
+                    raise OSError("what came is not the file: cut off, or a proxy's answer")
+    if not whole(path):
         raise InputError(f"{path}: its SHA-256 is not the one in its name; delete it and run again")
     return path
 

@@ -102,7 +102,11 @@ def training_run(name: str, run_id_file: Path, params: Mapping[str, Any], tags: 
             mlflow.set_tags(dict(tags))
             run_id_file.parent.mkdir(parents=True, exist_ok=True)
             run_id_file.write_text(run.info.run_id)
-        yield run.info.run_id
+        try:
+            yield run.info.run_id
+        except KeyboardInterrupt:
+            mlflow.end_run("KILLED")
+            raise
 
 
 def exists(client: "MlflowClient", run_id: str) -> bool:
@@ -121,7 +125,7 @@ def log_dataset(name: str, digest: str, source: Path) -> None:
     from mlflow.data.meta_dataset import MetaDataset
     from mlflow.data.sources import LocalArtifactDatasetSource  # type: ignore[attr-defined]
 
-    place = LocalArtifactDatasetSource(str(source.resolve()))
+    place = LocalArtifactDatasetSource(str(source))
     mlflow.log_input(MetaDataset(place, name=name, digest=digest), "training")  # type: ignore[abstract]
 
 

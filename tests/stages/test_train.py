@@ -1,0 +1,62 @@
+"""What cannot be trained ends with one line, before a run begins. Whole trainings are in tests/pipeline."""
+
+from pathlib import Path
+
+import mlflow
+import pandas as pd
+import pytest
+
+from mitoscope.errors import InputError
+from mitoscope.paths import SPLIT
+from mitoscope.stages.train import train
+from mitoscope.stages.weights import weights
+from tests.conftest import NETWORK, tiny_params, write_params
+
+
+@pytest.fixture
+def ready(extracted: Path, mlflow_store: str) -> Path:
+    weights(NETWORK)
+    return extracted
+
+
+def test_a_training_writes_its_outputs_and_leaves_no_checkpoints(ready):
+    train(NETWORK)
+    written = {path.name for path in Path("results/train").iterdir()}
+    assert written == {f"{NETWORK}.json", f"{NETWORK}.csv", f"{NETWORK}.png"}
+    assert Path("models", NETWORK, "best.pt").exists()
+    assert not [path for path in Path(".work").iterdir() if path.is_dir()]
+
+
+def test_start_weights_must_be_there(extracted):
+    with pytest.raises(InputError, match=rf"start\.pt: no such file; run `dvc repro weights@{NETWORK}` first"):
+        train(NETWORK)
+
+
+def test_an_input_size_that_the_network_cannot_take_begins_no_run(ready):
+    params = tiny_params()
+    params["weights"]["alexnet"] = "random"
+    params["train"]["alexnet"] = params["train"][NETWORK] | {"input_size": 48}  # AlexNet needs 63
+    write_params(params)
+    weights("alexnet")
+    before = len(mlflow.search_runs(search_all_experiments=True))
+    with pytest.raises(InputError, match=r"train\.alexnet\.input_size: alexnet does not work with 48 px"):
+        train("alexnet")
+    assert len(mlflow.search_runs(search_all_experiments=True)) == before
+
+
+def test_validation_needs_mitoses(ready):
+    split = pd.read_csv(SPLIT, dtype={"patient": str})
+    index = pd.read_csv("patches/index.csv", dtype={"patient": str, "field": str})
+    validated = split.patient[split.subset == "validation"]
+    index.loc[index.patient.isin(validated) & (index.label == 1), "edge"] = True
+    index.to_csv("patches/index.csv", index=False)
+    with pytest.raises(InputError, match="the validation patients lack mitoses or negatives"):
+        train(NETWORK)
+
+
+def test_a_diverging_training_names_the_setting(ready):
+    params = tiny_params()
+    params["train"][NETWORK]["lr"] = 1e30
+    write_params(params)
+    with pytest.raises(InputError, match=rf"train\.{NETWORK}: training diverged in epoch 1 .*; lower lr"):
+        train(NETWORK)

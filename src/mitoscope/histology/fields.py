@@ -249,7 +249,7 @@ def _decode(path: Path) -> Any:
         content = path.read_bytes()
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from error
-    # Older OpenCV fills what is missing of a JPEG with grey and says nothing, and libpng writes to the terminal: so look
+    # Older OpenCV fills what a JPEG lacks with grey and says nothing, and libpng writes to the terminal: so look
     # first whether those are whole. The other formats' decoders fail by themselves.
     is_jpeg, is_png = content.startswith(b"\xff\xd8"), content.startswith(_PNG_SIGNATURE)
     if (is_jpeg and not _is_whole_jpeg(content)) or (is_png and not _is_whole_png(content)):

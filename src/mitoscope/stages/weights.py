@@ -54,7 +54,7 @@ def weights(arch: str) -> None:
         "source": name,
         "file": None if path is None else path.name,
         "sha256": None if path is None else _sha256(path),
-        "random_parameters": missing,
+        "random_parameters": "all" if path is None else missing,
         "seed": block.seed,
     }
     write_json(folder / "start.json", start)

@@ -60,7 +60,6 @@ def test_random_weights_are_the_seeds(project):
     assert all(torch.equal(first[name], again[name]) for name in first)
     assert not torch.equal(first["features.0.0.weight"], other["features.0.0.weight"])
     assert start["source"] == "random" and start["file"] is start["sha256"] is None and start["seed"] == 0
-    parameters = [name for name, _ in get_model(NETWORK, weights=None).named_parameters()]
     assert start["random_parameters"] == "all"
 
 

@@ -1,5 +1,6 @@
 """A copy of the repository in which whole pipelines run, small but real."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -8,8 +9,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import mlflow
 import pytest
 import yaml
+from mlflow.entities import Run
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -64,7 +67,7 @@ def make_tiny(params: Params) -> None:
         block |= {"epochs": 2, "samples_per_epoch": 32, "batch_size": 16, "input_size": 64 if arch == "alexnet" else 32}
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
     """The repository's files as they are now, committed; the first run pulls the sample from its remote."""
     folder = tmp_path_factory.mktemp("pipeline") / "mitoscope"
@@ -88,3 +91,19 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
     project.run("git", *identity, "commit", "--quiet", "--message", "tiny")
     yield project
     shutil.rmtree(folder)
+
+
+@pytest.fixture
+def client(project: Project) -> mlflow.MlflowClient:
+    return mlflow.MlflowClient(f"sqlite:///{project.folder / 'mlflow.db'}")
+
+
+def trainings(client: mlflow.MlflowClient) -> list[Run]:
+    experiment = client.get_experiment_by_name("mitoscope")
+    assert experiment is not None
+    return list(client.search_runs([experiment.experiment_id], order_by=["attributes.start_time"]))
+
+
+def trained(project: Project, arch: str) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads((project.folder / "results/train" / f"{arch}.json").read_text())
+    return content

@@ -4,41 +4,18 @@ The tests of this module follow one project through its life, in their order.
 """
 
 import json
-import os
-import signal
-import subprocess
-import time
-from pathlib import Path
-from typing import Any
 
 import mlflow
 import pandas as pd
 import pytest
 import yaml
-from mlflow.entities import Run
 
-from .conftest import Params, Project
+from .conftest import Params, Project, trained, trainings
 
 pytestmark = pytest.mark.slow
 
 ARCHS = ("alexnet", "densenet161")
 SCORES = ("accuracy", "precision", "recall", "f1")
-
-
-@pytest.fixture
-def client(project: Project) -> mlflow.MlflowClient:
-    return mlflow.MlflowClient(f"sqlite:///{project.folder / 'mlflow.db'}")
-
-
-def trainings(client: mlflow.MlflowClient) -> list[Run]:
-    experiment = client.get_experiment_by_name("mitoscope")
-    assert experiment is not None
-    return list(client.search_runs([experiment.experiment_id], order_by=["attributes.start_time"]))
-
-
-def trained(project: Project, arch: str) -> dict[str, Any]:
-    content: dict[str, Any] = json.loads((project.folder / "results/train" / f"{arch}.json").read_text())
-    return content
 
 
 @pytest.fixture(scope="module")
@@ -158,55 +135,3 @@ def test_another_learning_rate_retrains_that_network_only(
     assert "Running stage" not in project.run("dvc", "repro")
     assert trained(project, "densenet161") == before
     assert len(trainings(client)) == len(ARCHS) + 1
-
-
-def test_killed_training_goes_on_where_it_was(project: Project, first_repro: str, client: mlflow.MlflowClient) -> None:
-    def lengthen(params: Params) -> None:
-        params["train"]["alexnet"] |= {"epochs": 4, "samples_per_epoch": 48}
-
-    project.change_params(lengthen)
-    training = project.start("dvc", "repro", "train@alexnet")
-    last: list[Path] = []
-    deadline = time.monotonic() + 120
-    while not last and time.monotonic() < deadline:
-        last = list((project.folder / ".work").glob("train-alexnet-*/last.pt"))
-        time.sleep(0.02)
-    os.killpg(training.pid, signal.SIGKILL)  # the stage and DVC at once, as when a machine loses its power
-    training.wait()
-    assert last, "no checkpoint appeared"
-    run_id = (last[0].parent / "run_id").read_text()
-
-    said = project.run("dvc", "repro", "train@alexnet")
-    assert trained(project, "alexnet")["run_id"] == run_id
-    steps = [metric.step for metric in client.get_metric_history(run_id, "validation/f1")]
-    assert steps == [1, 2, 3, 4]
-    assert client.get_run(run_id).info.status == "FINISHED"
-    assert "epoch 4/4" in said
-    assert not last[0].parent.exists()
-
-
-def test_second_trainer_is_kept_out(project: Project, first_repro: str) -> None:
-    from filelock import FileLock
-
-    with FileLock(project.folder / ".work/train-alexnet.lock"):
-        said = project.run("mitoscope", "train", "alexnet", expect=2)
-    assert "another training of alexnet is still running" in said
-    assert "Traceback" not in said
-
-
-def test_bad_field_stops_the_pipeline_with_one_line(project: Project, first_repro: str) -> None:
-    patches = (project.folder / "results/split.csv").read_bytes()
-    bad = project.folder / "data/01_01.csv"
-    kept = bad.read_text()
-    bad.unlink()  # DVC links its cache into data/: never write through the link
-    bad.write_text("12,nonsense\n")
-    try:
-        done = subprocess.run(
-            ["mitoscope", "split"], cwd=project.folder, env=project.environment, capture_output=True, text=True
-        )
-    finally:
-        bad.write_text(kept)
-    assert done.returncode == 2
-    assert done.stderr.count("\n") == 1
-    assert "01_01.csv: row 1" in done.stderr
-    assert (project.folder / "results/split.csv").read_bytes() == patches

@@ -5,6 +5,7 @@ from pathlib import Path
 import mlflow
 import pandas as pd
 import pytest
+from filelock import FileLock
 
 from mitoscope.errors import InputError
 from mitoscope.paths import SPLIT
@@ -59,4 +60,13 @@ def test_a_diverging_training_names_the_setting(ready):
     params["train"][NETWORK]["lr"] = 1e30
     write_params(params)
     with pytest.raises(InputError, match=rf"train\.{NETWORK}: training diverged in epoch 1 .*; lower lr"):
+        train(NETWORK)
+
+
+def test_a_second_trainer_is_kept_out(ready):
+    Path(".work").mkdir(exist_ok=True)
+    with (
+        FileLock(f".work/train-{NETWORK}.lock"),
+        pytest.raises(InputError, match=f"another training of {NETWORK} is still running"),
+    ):
         train(NETWORK)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from sklearn.metrics import ConfusionMatrixDisplay, PrecisionRecallDisplay, RocCurveDisplay
 
 from mitoscope.files import atomic_path
@@ -21,6 +22,7 @@ def draw_learning_curves(path: Path, history: Sequence[Mapping[str, float]], *, 
         if name == "f1":
             best = [epoch["validation/best_f1"] for epoch in history]
             axes.plot(epochs, best, marker="o", ms=3, ls="--", label="validation, best threshold")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.axvline(best_epoch, color="0.7", lw=1, zorder=0)
         axes.set(title=name if name == "loss" else f"{name} at 0.5", xlabel="epoch")
         if name != "loss":
@@ -49,4 +51,4 @@ def draw_scores(
 
 def _save(figure: Figure, path: Path) -> None:
     with atomic_path(path) as temporary:
-        figure.savefig(temporary, dpi=110)
+        figure.savefig(temporary, dpi=110, bbox_inches="tight")

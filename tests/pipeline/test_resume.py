@@ -1,0 +1,40 @@
+"""A training that loses its machine goes on in the same run. Beside test_pipeline.py, so that both run at once."""
+
+import os
+import signal
+import time
+from pathlib import Path
+
+import mlflow
+import pytest
+
+from .conftest import Params, Project, trained
+
+pytestmark = pytest.mark.slow
+
+
+def test_killed_training_goes_on_where_it_was(project: Project) -> None:
+    def lengthen(params: Params) -> None:
+        params["train"]["alexnet"] |= {"epochs": 4, "samples_per_epoch": 48}
+
+    project.change_params(lengthen)
+    project.run("dvc", "pull", "data.dvc")
+    training = project.start("dvc", "repro", "train@alexnet")
+    last: list[Path] = []
+    deadline = time.monotonic() + 300
+    while not last and time.monotonic() < deadline:
+        last = list((project.folder / ".work").glob("train-alexnet-*/last.pt"))
+        time.sleep(0.02)
+    os.killpg(training.pid, signal.SIGKILL)  # the stage and DVC at once, as when a machine loses its power
+    training.wait()
+    assert last, "no checkpoint appeared"
+    run_id = (last[0].parent / "run_id").read_text()
+
+    said = project.run("dvc", "repro", "train@alexnet")
+    assert trained(project, "alexnet")["run_id"] == run_id
+    client = mlflow.MlflowClient(f"sqlite:///{project.folder / 'mlflow.db'}")
+    steps = [metric.step for metric in client.get_metric_history(run_id, "validation/f1")]
+    assert steps == [1, 2, 3, 4]
+    assert client.get_run(run_id).info.status == "FINISHED"
+    assert "epoch 4/4" in said
+    assert not last[0].parent.exists()

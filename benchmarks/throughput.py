@@ -20,7 +20,7 @@ from mitoscope.learning.loop import autocast
 from mitoscope.learning.networks import build
 from mitoscope.params import Train, read_params
 
-ROUNDS, SECONDS = 3, 4.0
+ROUNDS, SECONDS = 3, 1.5
 
 
 def main() -> None:

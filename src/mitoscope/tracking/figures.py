@@ -40,6 +40,8 @@ def draw_scores(
     left, middle, right = figure.subplots(1, 3)
     PrecisionRecallDisplay.from_predictions(labels, probabilities, ax=left, plot_chance_level=True)
     RocCurveDisplay.from_predictions(labels, probabilities, ax=middle, plot_chance_level=True)
+    for axes in (left, middle):  # the displays ask for squares, which leaves no room for the labels below them
+        axes.set_aspect("auto")
     predicted = [int(probability >= threshold) for probability in probabilities]
     ConfusionMatrixDisplay.from_predictions(
         labels, predicted, labels=[0, 1], display_labels=["negative", "mitosis"], ax=right, colorbar=False
@@ -51,4 +53,4 @@ def draw_scores(
 
 def _save(figure: Figure, path: Path) -> None:
     with atomic_path(path) as temporary:
-        figure.savefig(temporary, dpi=110, bbox_inches="tight")
+        figure.savefig(temporary, dpi=110)

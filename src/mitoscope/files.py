@@ -68,10 +68,10 @@ def atomic_folder(target: Path, *, replace: bool = False) -> Iterator[Path]:
             try:
                 temporary.rename(target)
             except OSError:
-                (old / target.name).rename(target)
+                (old / target.name).rename(target)  # where even this fails, the old content stays in `old`
+                old.rmdir()
                 raise
-            finally:
-                shutil.rmtree(old)
+            shutil.rmtree(old)
         else:
             temporary.rename(target)
     finally:

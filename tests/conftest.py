@@ -22,6 +22,7 @@ def tiny_params() -> Params:
         "launch": "mitoscope",
         "split": {"folds": 4, "fold": 0, "seed": 0},
         "extract": {
+            "stain": "none",
             "scale": 0.5,
             "patch_size": 32,
             "sigma": 2.0,
@@ -37,6 +38,7 @@ def tiny_params() -> Params:
                 "rotations": {"positive": [0, 45, 90], "negative": [0, 22.5]},
                 "flips": True,
                 "stain_jitter": 0.05,
+                "mining": {"start_epoch": 1, "every": 0, "lr_factor": 0.5},
                 "epochs": 1,
                 "samples_per_epoch": 16,
                 "positive_fraction": 0.5,
@@ -123,3 +125,36 @@ def mlflow_store(_store_folder: Path, no_mlflow_environment: None, monkeypatch: 
         mlflow.end_run()
     mlflow.set_tracking_uri("")
     mlflow.set_registry_uri("")
+
+
+@pytest.fixture
+def trained(extracted: Path, mlflow_store: str) -> str:
+    """The small project with a network of chance, saved and logged as training does. Returns the id of its run."""
+    import mlflow
+    import torch
+
+    from mitoscope.files import write_json
+    from mitoscope.learning.checkpoints import save_network
+    from mitoscope.learning.networks import build
+    from mitoscope.tracking.runs import connect
+
+    client = connect()
+    experiment = client.get_experiment_by_name("mitoscope")
+    assert experiment is not None
+    run_id: str = client.create_run(experiment.experiment_id).info.run_id
+    model = mlflow.initialize_logged_model("best", source_run_id=run_id)
+    with torch.random.fork_rng(), torch.no_grad():
+        torch.manual_seed(0)
+        network = build({"arch": NETWORK, "patch_size": 32, "input_size": 32}).train()
+        for layer in network.modules():
+            if isinstance(layer, torch.nn.BatchNorm2d):
+                layer.momentum = 0.5
+        for _ in range(10):  # without statistics of its layers, its answers would all be alike
+            network(torch.randint(0, 256, (8, 3, 32, 32), dtype=torch.uint8))
+    names = ("stain", "scale", "sigma", "peak_window", "candidates_per_mm2")
+    fields = {name: tiny_params()["extract"][name] for name in names} | {"microns_per_pixel": 0.25}
+    path = Path("models", NETWORK, "best.pt")
+    save_network(path, network.eval(), threshold=0.5, field_threshold=0.4, fields=fields)
+    report = {"run_id": run_id, "model_id": model.model_id, "start_weights": "random"}
+    write_json(Path("results/train", f"{NETWORK}.json"), report)
+    return run_id

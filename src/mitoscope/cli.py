@@ -21,7 +21,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 importing = typer.Typer(help="Bring a published dataset into data/.", no_args_is_help=True)
-_STAGES, _DATA, _LOOK = "Stages (run by dvc repro)", "Data", "Look"
+_STAGES, _DATA, _FIELDS, _LOOK = "Stages (run by dvc repro)", "Data", "Whole fields", "Look"
 app.add_typer(importing, name="import", rich_help_panel=_DATA)
 
 Arch = Annotated[
@@ -158,6 +158,27 @@ def export_patches(
     from mitoscope.commands.export_patches import export_patches as run
 
     run(out, arch=network, replace=replace)
+
+
+@app.command(rich_help_panel=_FIELDS)
+def detect(
+    images: Annotated[list[Path], typer.Argument(help="Fields: tif, png, jpg or bmp, 8-bit RGB, any size.")],
+    model: Annotated[
+        str, typer.Option(help="A file as models/alexnet/best.pt, runs:/RUN_ID/best, or models:/mitoscope@champion.")
+    ],
+    out: Annotated[Path, typer.Option(help="Folder to write into; files of the same names are replaced.")],
+    microns_per_pixel: Annotated[
+        float | None, typer.Option(min=0.05, max=2, help="Of the images; by default that of the training fields.")
+    ] = None,
+) -> None:
+    """Find the mitoses of fields: CSV, GeoJSON for QuPath, overlay, and the count per mm2.
+
+    A file that is no image is reported and left out; the exit code is then 1.
+    """
+    from mitoscope.commands.detect import detect as run
+
+    if run(images, model=model, out=out, microns_per_pixel=microns_per_pixel):
+        raise typer.Exit(1)
 
 
 @app.command(rich_help_panel=_LOOK)

@@ -1,10 +1,10 @@
 """params.yaml as typed, validated objects: one block per stage, one model per block."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from mitoscope.errors import InputError
 
@@ -28,6 +28,7 @@ class Split(Block):
 class Extract(Block):
     """How fields become patches."""
 
+    stain: Literal["none", "macenko", "reinhard"] = Field(description="stain normalisation of the whole field")
     scale: float = Field(gt=0, le=1, description="fields are reduced to this size first; 0.5 is about 0.5 um/px")
     patch_size: int = Field(ge=16, description="side of a patch, px after scaling")
     sigma: float = Field(gt=0, description="smoothing of the blue-ratio image, px at half resolution")
@@ -50,6 +51,14 @@ class Rotations(Block):
     negative: tuple[Angle, ...] = Field(min_length=1)
 
 
+class Mining(Block):
+    """Hard negatives: later epochs draw those that the network takes for mitoses."""
+
+    start_epoch: int = Field(ge=1, description="the epochs up to this one draw negatives evenly")
+    every: int = Field(ge=0, description="score the negatives anew after so many epochs; 0 turns mining off")
+    lr_factor: float = Field(gt=0, le=1, description="the mined epochs' learning rate peaks at this share of lr")
+
+
 class Train(Block):
     """How one network is trained."""
 
@@ -58,6 +67,7 @@ class Train(Block):
     rotations: Rotations
     flips: bool
     stain_jitter: float = Field(ge=0, lt=1, description="0.2 varies each stain by up to 20 %; 0 is off")
+    mining: Mining
     epochs: int = Field(ge=1)
     samples_per_epoch: int = Field(ge=2)
     positive_fraction: float = Field(gt=0, lt=1, description="share of mitoses among an epoch's samples")
@@ -66,6 +76,12 @@ class Train(Block):
     weight_decay: float = Field(ge=0)
     patience: int = Field(ge=1, description="stop after this many epochs without a better validation F1")
     seed: int = Field(ge=0)
+
+    @model_validator(mode="after")
+    def _mining_begins(self) -> Self:
+        if self.mining.every and self.mining.start_epoch >= self.epochs:
+            raise ValueError("mining.start_epoch must come before the last epoch (mining.every: 0 turns mining off)")
+        return self
 
 
 class Evaluate(Block):

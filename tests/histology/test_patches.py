@@ -19,6 +19,7 @@ from mitoscope.histology.patches import (
     FieldPatches,
     cut_windows,
     extract_field,
+    is_sample,
     nearest,
     read_index,
     resize,
@@ -30,6 +31,7 @@ from mitoscope.histology.patches import (
 ROWS, COLS = 331, 300
 CENTRES = [(160.0, 141.0), (10.0, 280.0), (250.5, 60.25)]  # the second is at the edge
 NUMBERS = {
+    "stain": "none",
     "scale": 0.5,
     "patch_size": 32,
     "sigma": 2.0,
@@ -55,6 +57,10 @@ def field(tmp_path: Path) -> FieldOfView:
 
 def extracted(field: FieldOfView, **changes: object) -> FieldPatches:
     return extract_field(field, **{**NUMBERS, **changes})
+
+
+def candidates(found: FieldPatches) -> int:
+    return int((found.index.source == "candidate").sum())
 
 
 @given(st.integers(1, 400))
@@ -113,6 +119,7 @@ def test_resize_averages():
     image[:, ::2] = 100
     assert (resize(image, 0.5) == 50).all() and resize(image, 0.5).shape == (2, 3, 3)
     assert resize(image, 1) is image
+    assert resize(image, 2).shape == (2 * image.shape[0], 2 * image.shape[1], 3)
     assert resize(image, 0.01).shape == (1, 1, 3)
 
 
@@ -123,9 +130,10 @@ def test_mitoses_come_first_then_candidates_strongest_first(field):
     assert set(index.patient) == {"07"} and set(index.field) == {"03"}
     mitoses, negatives = index[index.label == 1], index[index.label == 0]
     assert index.label.tolist() == [1] * len(mitoses) + [0] * len(negatives)
-    assert list(zip(mitoses.row, mitoses.col, strict=True)) == CENTRES
-    assert set(mitoses.source) == {"annotation"} and set(negatives.source) == {"candidate"}
-    assert mitoses.center.tolist() == [0, 1, 2]
+    assert list(zip(mitoses.row, mitoses.col, strict=True))[:3] == CENTRES
+    assert mitoses.source.tolist() == ["annotation"] * 3 + ["candidate"] * (len(mitoses) - 3)
+    assert set(negatives.source) == {"candidate"}
+    assert mitoses.center.tolist() == list(range(len(mitoses)))
     assert negatives.center.tolist() == list(range(len(negatives))) and len(negatives) > 20
     fewer = extracted(field, candidates_per_mm2=2000).index  # the strongest of them, the mitoses' own peaks left out
     places = [index[index.label == 0][["row", "col"]].to_numpy() for index in (fewer, index)]
@@ -139,27 +147,30 @@ def test_distances_and_the_excluded(field):
     microns = tree.query(negatives[["row", "col"]])[0] * 0.25
     np.testing.assert_allclose(negatives.distance, microns, atol=0.02)
     assert negatives.distance.min() > 7.5
-    assert (found.index.distance[found.index.label == 1] == 0).all()
-    assert found.near_mitosis + len(negatives) == found.candidates
-    assert found.near_mitosis >= 3  # each disc is a candidate itself
-    assert extracted(field, exclusion_um=1e6).index.label.tolist() == [1, 1, 1]
-    wider = extracted(field, exclusion_um=20.0)
-    assert wider.candidates == found.candidates
-    assert wider.near_mitosis - found.near_mitosis == (microns <= 20).sum() > 0
+    near = found.index[~is_sample(found.index)]
+    assert len(near) >= 3  # each disc is a candidate itself
+    assert set(near.label) == {1} and set(near.source) == {"candidate"} and near.distance.max() <= 7.5
+    np.testing.assert_allclose(near.distance, tree.query(near[["row", "col"]])[0] * 0.25, atol=0.02)
+    assert extracted(field, exclusion_um=1e6).index.label.all()
+    wider = extracted(field, exclusion_um=20.0).index
+    assert len(wider) == len(found.index)
+    assert (~is_sample(wider)).sum() - len(near) == (microns <= 20).sum() > 0
 
 
 def test_candidates_are_as_many_as_the_area_asks_for(field):
     area = ROWS * COLS * 0.25**2 / 1e6
-    assert extracted(field, candidates_per_mm2=2000.0).candidates == math.ceil(2000 * area) == 13
+    found = extracted(field, candidates_per_mm2=2000.0)
+    assert found.area_mm2 == pytest.approx(area)
+    assert candidates(found) == math.ceil(2000 * area) == 13
     # Twice the pixel size is four times the area, so four times as many.
-    assert extracted(field, candidates_per_mm2=2000.0, microns_per_pixel=0.5).candidates == math.ceil(8000 * area)
+    assert candidates(extracted(field, candidates_per_mm2=2000.0, microns_per_pixel=0.5)) == math.ceil(8000 * area)
 
 
 def test_a_cropped_field_has_the_same_density(field):
     image = cv2.imread(str(field.image))
     cv2.imwrite(str(field.image), image[: ROWS // 2])
     field.annotation.unlink()
-    assert extracted(field, candidates_per_mm2=2000.0).candidates == 7  # half of 13
+    assert candidates(extracted(field, candidates_per_mm2=2000.0)) == 7  # half of 13
 
 
 def test_windows_at_the_border_are_marked(field):
@@ -194,8 +205,16 @@ def test_both_scales_show_the_same_tissue(field):
 def test_a_field_without_mitosis_has_candidates_at_no_distance(field):
     field.annotation.unlink()
     found = extracted(field)
-    assert not found.index.label.any() and len(found.index) == found.candidates > 0
-    assert found.index.distance.isna().all() and found.near_mitosis == 0
+    assert not found.index.label.any() and len(found.index) == candidates(found) > 0
+    assert found.index.distance.isna().all() and is_sample(found.index).all()
+
+
+def test_the_stain_is_normalised_where_there_is_tissue(field):
+    plain, normalised = extracted(field), extracted(field, stain="macenko")
+    assert not plain.normalised
+    cv2.imwrite(str(field.image), np.full((ROWS, COLS, 3), 255, np.uint8))
+    assert not extracted(field, stain="macenko").normalised
+    assert normalised.normalised and not np.array_equal(plain.windows[0], normalised.windows[0])
 
 
 def test_a_provided_mask_is_respected(field):

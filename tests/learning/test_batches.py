@@ -63,6 +63,38 @@ def test_the_positive_share_is_exact():
         assert labels[indices].sum() == expected
 
 
+def test_hard_negatives_are_drawn_in_proportion():
+    labels = np.array([1, 0, 0, 0, 0])
+    hardness = np.array([0, 0.6, 0.3, 0.1, 0.0])
+    indices, angles = draw_epoch(
+        labels,
+        Rotations([0], [0, 45]),
+        samples=20_000,
+        positive_fraction=0.5,
+        rng=np.random.default_rng(0),
+        hardness=hardness,
+    )
+    shares = np.bincount(indices, minlength=5) / 10_000
+    np.testing.assert_allclose(shares, [1, 0.6, 0.3, 0.1, 0], atol=0.02)
+    assert shares[4] == 0  # what the network is sure of is left out
+    assert np.mean(angles[indices == 1] == 45) == pytest.approx(0.5, abs=0.03)
+
+
+def test_without_any_hard_negative_they_are_drawn_evenly():
+    draws = [
+        draw_epoch(
+            np.array([1, 0, 0]),
+            Rotations([0], [0]),
+            samples=8,
+            positive_fraction=0.5,
+            rng=np.random.default_rng(0),
+            hardness=hardness,
+        )[0].tolist()
+        for hardness in (None, np.zeros(3))
+    ]
+    assert draws[0] == draws[1]
+
+
 def test_the_generator_decides_the_draw_and_its_order():
     labels = np.arange(40) % 4 == 0
 
@@ -103,6 +135,13 @@ def test_windows_come_from_their_store_and_record(stored):
     expected = np.stack([fields[1][1], fields[0][2], fields[0][2], fields[1][0]])
     assert windows.dtype == torch.uint8 and windows.shape == (4, 3, 5, 5)
     assert np.array_equal(windows.permute(0, 2, 3, 1).numpy(), expected)
+
+
+def test_some_of_the_samples(stored):
+    patches, fields = stored
+    some = patches.take(np.array([3, 1]))
+    assert some.labels.tolist() == [1, 0] and len(some) == 2
+    assert np.array_equal(some.windows(np.array([0]))[0].permute(1, 2, 0).numpy(), fields[1][1])
 
 
 def test_changing_a_batch_does_not_touch_the_store(stored):

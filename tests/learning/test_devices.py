@@ -33,7 +33,7 @@ import torch.distributed as dist
 
 from mitoscope.learning.batches import PatchSet, Rotations
 from mitoscope.learning.devices import join
-from mitoscope.learning.loop import Recipe, fit, score_patches
+from mitoscope.learning.loop import Mining, Recipe, fit, score_patches
 from mitoscope.learning.networks import build, start_state
 
 torch.set_num_threads(1)
@@ -44,7 +44,7 @@ windows = np.where(labels[:, None, None, None] == 1, 60, 160) + rng.integers(0, 
 patches = PatchSet([windows.astype(np.uint8)], np.zeros(21, int), np.arange(21), labels)
 recipe = Recipe(
     Rotations([0, 45], [0]), flips=True, stain_jitter=0.1, epochs=2, samples_per_epoch=24, positive_fraction=0.5,
-    batch_size=9, lr=1e-3, weight_decay=0.01, patience=2, seed=1,
+    batch_size=9, lr=1e-3, weight_decay=0.01, patience=2, seed=1, mining=Mining(start_epoch=1, every=1, lr_factor=0.5),
 )
 ARCH = "shufflenet_v2_x0_5"
 network = build({"arch": ARCH, "patch_size": 16, "input_size": 32}, start_state(ARCH, None, 3)[0])

@@ -13,7 +13,7 @@ import torch
 
 from mitoscope.learning.batches import Rotations
 from mitoscope.learning.checkpoints import load, load_network
-from mitoscope.learning.loop import Recipe, best_epoch, finished, fit, score_patches, validation_scores
+from mitoscope.learning.loop import Mining, Recipe, best_epoch, finished, fit, score_patches, validation_scores
 from mitoscope.learning.networks import build, start_state
 from mitoscope.learning.scores import best_threshold
 
@@ -21,6 +21,7 @@ RECIPE = Recipe(
     rotations=Rotations([0, 45, 90], [0, 45]),
     flips=True,
     stain_jitter=0.05,
+    mining=Mining(start_epoch=1, every=0, lr_factor=0.5),
     epochs=3,
     samples_per_epoch=24,
     positive_fraction=0.5,
@@ -30,6 +31,8 @@ RECIPE = Recipe(
     patience=3,
     seed=1,
 )
+# The second epoch mines, the third draws by what the second found.
+MINED = Mining(start_epoch=1, every=2, lr_factor=0.5)
 # Dropout and running statistics: what a resume may get wrong.
 RESUMED = "mobilenet_v3_small"
 TRAINING, VALIDATION = [1, 0, 0, 1, 0, 0, 1, 0], [0, 1, 0, 0, 1, 0, 0]
@@ -130,6 +133,50 @@ def test_training_ends_with_the_epochs_or_with_patience():
     assert finished(reached(0.1, 0.2, 0.3, 0.4, 0.5), recipe)
 
 
+def test_patience_counts_from_the_first_mined_epoch():
+    recipe = replace(RECIPE, epochs=9, patience=2, mining=Mining(start_epoch=4, every=1, lr_factor=0.5))
+    assert not finished(reached(0.5, 0.4, 0.4, 0.4, 0.4), recipe)
+    assert finished(reached(0.5, 0.4, 0.4, 0.4, 0.4, 0.4), recipe)
+
+
+def test_mining_finds_the_negatives_that_look_like_mitoses(tmp_path, here, coloured):
+    """Mislabelled mitoses among the negatives are what a network takes for mitoses, so it must mine these."""
+    labels = [1, 0, 0, 1, 0, 0, 1, 0] * 3
+    colours = [1, 0, 0, 1, 1, 0, 1, 0] * 3  # one negative of five is blue
+    calls = []
+    fitted = fit(
+        fresh(),
+        replace(coloured(colours, seed=1), labels=np.array(labels)),
+        coloured(VALIDATION, seed=2),
+        replace(RECIPE, epochs=4, patience=4, lr=3e-3, mining=MINED),
+        place=here,
+        work=tmp_path,
+        fingerprint="a",
+        on_batch=lambda *call: calls.append(call),
+    )
+    hard = fitted.hardness
+    blue = np.arange(24) % 8 == 4
+    assert hard.shape == (24,) and (hard[np.array(labels) == 1] == 0).all()
+    assert hard[blue].min() > hard[~blue].max()
+    assert [sorted(name for name in epoch if "mining/" in name) for epoch in fitted.history] == [
+        [],
+        ["mining/effective_negatives", "mining/false_positives", "mining/mean_score"],
+        [],
+        ["mining/effective_negatives", "mining/false_positives", "mining/mean_score"],
+    ]
+    assert 1 <= fitted.history[-1]["mining/effective_negatives"] <= 15
+    assert calls.count(("epoch 2/4 mine", 15, 15)) == calls.count(("epoch 4/4 mine", 15, 15)) == 1
+
+
+def test_the_learning_rate_of_mined_epochs_peaks_lower(train):
+    rates = []
+    for epochs, mining in ((2, replace(MINED, every=0)), (4, replace(MINED, start_epoch=2))):
+        _, fitted = train(epochs=epochs, patience=9, mining=mining, work=str(epochs))
+        rates.append([epoch["train/lr"] for epoch in fitted.history])
+    assert rates[1][:2] == rates[0]
+    assert rates[1][2:] == pytest.approx([rate / 2 for rate in rates[0]])
+
+
 def test_training_that_gets_nowhere_stops_early(train):
     network = fresh("squeezenet1_1")  # has no running statistics, which would move without a learning rate
     _, fitted = train(network, epochs=10, patience=2, lr=1e-20, samples_per_epoch=8)
@@ -191,7 +238,7 @@ def never_killed(tmp_path_factory, here, coloured):
         network,
         coloured(TRAINING, seed=1),
         coloured(VALIDATION, seed=2),
-        RECIPE,
+        replace(RECIPE, mining=MINED),
         place=here,
         work=work,
         fingerprint="a",
@@ -205,19 +252,30 @@ def never_killed(tmp_path_factory, here, coloured):
     [
         {"on_batch": killing(lambda label, done, of: done == 16)},
         {"on_epoch": killing(lambda history: len(history) == 1)},
+        {"on_batch": killing(lambda label, done, of: label == "epoch 2/3 mine")},
         {"on_batch": killing(lambda label, done, of: label == "epoch 2/3 train" and done == 16)},
+        {"on_epoch": killing(lambda history: len(history) == 2)},
         {"on_batch": killing(lambda label, done, of: label == "epoch 3/3 validate")},
         {"on_epoch": killing(lambda history: len(history) == 3)},
     ],
-    ids=["in epoch 1", "after epoch 1", "in epoch 2", "while validating epoch 3", "at the very end"],
+    ids=[
+        "in epoch 1",
+        "after epoch 1",
+        "while mining",
+        "in epoch 2",
+        "after epoch 2",
+        "while validating epoch 3",
+        "at the very end",
+    ],
 )
 def test_a_killed_and_resumed_run_equals_one_that_never_was(train, tmp_path, never_killed, hook):
     state, expected, work = never_killed
     with pytest.raises(Killed):
-        train(fresh(RESUMED, 32), **hook)
+        train(fresh(RESUMED, 32), mining=MINED, **hook)
     torch.manual_seed(12345)  # another process would come with other chance
     np.random.seed(12345)
-    network, fitted = train(fresh(RESUMED, 32))
+    network, fitted = train(fresh(RESUMED, 32), mining=MINED)
+    np.testing.assert_array_equal(fitted.hardness, expected.hardness)
     assert same(network.network.state_dict(), state)
     assert lasting(fitted.history) == lasting(expected.history) and fitted.best_epoch == expected.best_epoch
     saved, other = load(tmp_path / "work" / "best.pt"), load(work / "best.pt")
@@ -311,7 +369,7 @@ import numpy as np
 import torch
 from mitoscope.learning.batches import PatchSet, Rotations
 from mitoscope.learning.devices import Place
-from mitoscope.learning.loop import Recipe, fit
+from mitoscope.learning.loop import Mining, Recipe, fit
 from mitoscope.learning.networks import build, start_state
 
 torch.set_num_threads(1)
@@ -320,7 +378,7 @@ windows = np.random.default_rng(0).integers(0, 256, (12, 24, 24, 3)).astype(np.u
 patches = PatchSet([windows], np.zeros(12, int), np.arange(12), labels)
 recipe = Recipe(
     Rotations([0, 45], [0]), flips=True, stain_jitter=0.1, epochs=2, samples_per_epoch=16, positive_fraction=0.5,
-    batch_size=8, lr=1e-3, weight_decay=0.01, patience=2, seed=1,
+    batch_size=8, lr=1e-3, weight_decay=0.01, patience=2, seed=1, mining=Mining(start_epoch=1, every=1, lr_factor=0.5),
 )
 ARCH = "mobilenet_v3_small"
 

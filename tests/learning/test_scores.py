@@ -1,11 +1,18 @@
-"""Scores of patches, worked by hand."""
+"""Scores of patches and objects, worked by hand."""
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mitoscope.learning.scores import best_threshold, classification, patient_intervals, ranking
+from mitoscope.learning.scores import (
+    best_threshold,
+    classification,
+    froc,
+    object_scores,
+    patient_intervals,
+    ranking,
+)
 
 
 def test_the_four_scores_worked_by_hand():
@@ -81,8 +88,53 @@ def test_no_other_threshold_is_better(samples):
         return 2 * (found & (labels == 1)).sum() / max(found.sum() + labels.sum(), 1)
 
     assert f1_at(threshold) == pytest.approx(f1)
-    assert max(f1_at(other) for other in probabilities) == pytest.approx(f1)  # every cut there is
-    assert threshold <= probabilities.max()
+    cuts = [other for other in probabilities if other > 0]  # what has no probability at all is never found
+    assert max((f1_at(other) for other in cuts), default=0) == pytest.approx(f1)
+    assert 0 < threshold <= max(probabilities.max(), 0.5)
+
+
+# Detections with 0.9, 0.8, 0.7 and 0.2: right, wrong, right, wrong; and a mitosis that none of them reaches.
+OBJECTS = np.array([1, 0, 1, 0, 1]), np.array([0.9, 0.8, 0.7, 0.2, 0.0])
+
+
+def test_object_scores_worked_by_hand():
+    # At 0.7: two of three mitoses, one false positive. Average precision: 1/3 of recall at 1/1 and 1/3 at 2/3.
+    assert object_scores(*OBJECTS, 0.7) == pytest.approx(
+        {"precision": 2 / 3, "recall": 2 / 3, "f1": 2 / 3, "ap": 1 / 3 * 1 + 1 / 3 * 2 / 3}
+    )
+    # However low the threshold, what no detection reaches is missed.
+    assert object_scores(*OBJECTS, 1e-12)["recall"] == pytest.approx(2 / 3)
+
+
+@pytest.mark.parametrize(
+    ("labels", "probabilities", "expected"),
+    [
+        ([0], [0.9], {"precision": 0, "recall": 0, "f1": 0}),
+        ([1], [0.0], {"precision": 0, "recall": 0, "f1": 0, "ap": 0}),
+        ([0, 1], [0.9, 0.0], {"precision": 0, "recall": 0, "f1": 0, "ap": 0}),
+    ],
+    ids=["no mitosis", "no detection", "nothing found"],
+)
+def test_objects_of_which_little_is_known(labels, probabilities, expected):
+    assert object_scores(np.array(labels, np.int64), np.array(probabilities, float), 0.5) == expected
+
+
+def test_froc_worked_by_hand():
+    curve = froc(*OBJECTS, area_mm2=0.5)
+    np.testing.assert_allclose(curve["threshold"], [0.9, 0.8, 0.7, 0.2])
+    np.testing.assert_allclose(curve["fp_per_mm2"], [0, 2, 2, 4])
+    np.testing.assert_allclose(curve["recall"], [1 / 3, 1 / 3, 2 / 3, 2 / 3])
+
+
+def test_froc_without_a_match_or_without_a_false_positive_has_no_point():
+    for labels in ([0, 0], [1, 1]):
+        assert len(froc(np.array(labels), np.array([0.5, 0.6]), 1.0)["recall"]) == 0
+
+
+def test_the_threshold_of_objects_leaves_out_what_no_detection_reaches():
+    # To find "all" at probability 0 would give F1 6/8; the best that detections can is 4/6, at 0.7.
+    assert best_threshold(*OBJECTS) == pytest.approx(((0.7 + 0.2) / 2, 2 / 3))
+    assert best_threshold(np.array([0, 1]), np.array([0.9, 0.0])) == (0.5, 0.0)
 
 
 def accuracy(labels, probabilities):

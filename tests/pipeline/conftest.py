@@ -64,6 +64,7 @@ def make_tiny(params: Params) -> None:
     params["evaluate"]["bootstrap"] = 100
     for arch, block in params["train"].items():
         params["weights"][arch] = "random"
+        block |= {"mining": {"start_epoch": 1, "every": 1, "lr_factor": 0.5}}
         block |= {"epochs": 2, "samples_per_epoch": 32, "batch_size": 16, "input_size": 64 if arch == "alexnet" else 32}
 
 

@@ -74,6 +74,10 @@ def test_store_holds_one_finished_run_per_network(
         test_scores = json.loads((project.folder / f"results/evaluate/{arch}/metrics.json").read_text())["patches"]
         for score in (*SCORES, "ap", "auc"):
             assert run.data.metrics[f"test/{score}"] == pytest.approx(test_scores[score])
+        fields = json.loads((project.folder / f"results/evaluate/{arch}/metrics.json").read_text())["fields"]
+        for score in ("precision", "recall", "f1", "ap"):
+            assert run.data.metrics[f"test_fields/{score}"] == pytest.approx(fields[score])
+        assert [metric.step for metric in client.get_metric_history(run.info.run_id, "mining/mean_score")] == [2]
         assert run.data.metrics["throughput/train_patches_per_second"] > 0
         assert any(name.startswith("system/") for name in run.data.metrics)
 
@@ -85,7 +89,8 @@ def test_store_holds_the_checkpoints_pictures_and_the_model(
     for run in trainings(client):
         run_id, arch = run.info.run_id, run.data.tags["architecture"]
         files = {item.path for folder in ("checkpoints", "pictures") for item in client.list_artifacts(run_id, folder)}
-        assert files == {"checkpoints/last.pt", f"pictures/{arch}.png", "pictures/scores.png"}
+        pictures = {f"{arch}.png", "mined.png", "patches.png", "fields.png", "errors.png", "overlays"}
+        assert files == {"checkpoints/last.pt", *(f"pictures/{name}" for name in pictures)}
         logged = client.get_logged_model(trained(project, arch)["model_id"])
         assert logged.source_run_id == run_id
         info = mlflow.models.get_model_info(logged.model_uri)
@@ -110,6 +115,29 @@ def test_compare_says_synthetic_and_names_the_start_weights(project: Project, fi
     said = project.run("mitoscope", "compare")
     for words in ("alexnet", "densenet161", "synthetic", "random", "another dataset"):
         assert words in said
+
+
+def test_detection_in_a_field_finds_what_evaluation_found(project: Project, first_repro: str) -> None:
+    objects = pd.read_csv(project.folder / "results/evaluate/alexnet/objects.csv", dtype={"patient": str, "field": str})
+    counts = pd.read_csv(project.folder / "results/evaluate/alexnet/fields.csv", dtype={"patient": str, "field": str})
+    names = (counts.patient + "_" + counts.field).tolist()
+    images = [str(path) for name in names for path in (project.folder / "data").glob(f"{name}.[jt]*")]
+    assert len(images) == len(names) > 1
+    said = project.run("mitoscope", "detect", *images, "--model", "models/alexnet/best.pt", "--out", "detected")
+    assert "per 2 mm2" in said
+    for name in names:
+        patient, field = name.split("_")
+        expected = objects[(objects.patient == patient) & (objects.field == field) & (objects.predicted == 1)]
+        found = pd.read_csv(project.folder / "detected" / f"{name}_mitoses.csv")
+        assert found[["row", "col"]].to_numpy() == pytest.approx(expected[["row", "col"]].to_numpy(), abs=0.02)
+        assert found.probability.to_numpy() == pytest.approx(expected.probability.to_numpy(), abs=1e-5)
+    summary = pd.read_csv(project.folder / "detected/summary.csv").set_index("field")
+    assert summary.mitoses["all"] == counts.detections.sum()
+    # The logged model is the same network.
+    model = f"runs:/{trained(project, 'alexnet')['run_id']}/best"
+    project.run("mitoscope", "detect", images[0], "--model", model, "--out", "again")
+    file = f"{names[0]}_mitoses.csv"
+    assert (project.folder / "again" / file).read_text() == (project.folder / "detected" / file).read_text()
 
 
 def test_another_learning_rate_retrains_that_network_only(

@@ -8,7 +8,6 @@ import mlflow
 import numpy as np
 import pandas as pd
 import pytest
-import torch
 from sklearn.metrics import average_precision_score, f1_score, roc_auc_score
 
 from mitoscope.errors import InputError
@@ -17,7 +16,6 @@ from mitoscope.learning.checkpoints import save_network
 from mitoscope.learning.networks import build
 from mitoscope.params import Evaluate
 from mitoscope.stages.evaluate import evaluate, score_test
-from mitoscope.tracking.runs import connect
 from tests.conftest import NETWORK
 
 SETTINGS = Evaluate(bootstrap=200, seed=0)
@@ -73,28 +71,6 @@ def test_without_mitosis_it_is_refused():
         score_test(predictions().query("label == 0"), 0.4, SETTINGS)
 
 
-@pytest.fixture
-def trained(extracted: Path, mlflow_store: str) -> str:
-    """A network, saved as training does, with a run of its own. Returns the run's id."""
-    client = connect()
-    experiment = client.get_experiment_by_name("mitoscope")
-    assert experiment is not None
-    run_id: str = client.create_run(experiment.experiment_id).info.run_id
-    model = mlflow.initialize_logged_model("best", source_run_id=run_id)
-    with torch.random.fork_rng(), torch.no_grad():
-        torch.manual_seed(0)
-        network = build({"arch": NETWORK, "patch_size": 32, "input_size": 32}).train()
-        for layer in network.modules():
-            if isinstance(layer, torch.nn.BatchNorm2d):
-                layer.momentum = 0.5
-        for _ in range(10):  # without statistics of its layers, its answers would all be alike
-            network(torch.randint(0, 256, (8, 3, 32, 32), dtype=torch.uint8))
-    save_network(Path("models", NETWORK, "best.pt"), network.eval(), threshold=0.5)
-    report = {"run_id": run_id, "model_id": model.model_id, "start_weights": "random"}
-    write_json(Path("results/train", f"{NETWORK}.json"), report)
-    return run_id
-
-
 def test_the_stage_writes_and_logs_one_set_of_scores(trained, mlflow_store, capsys):
     evaluate(NETWORK)
     table = pd.read_csv(OUT / "predictions.csv", dtype={"patient": str})
@@ -115,9 +91,43 @@ def test_the_stage_writes_and_logs_one_set_of_scores(trained, mlflow_store, caps
     assert logged.data.metrics["test/auc"] == pytest.approx(metrics["auc"])
     assert logged.data.metrics["test_at_half/f1"] == pytest.approx(metrics["at_half"]["f1"])
     files = {item.path for item in mlflow.MlflowClient(mlflow_store).list_artifacts(trained, "tables")}
-    assert files == {"tables/predictions.csv"}
+    assert files == {f"tables/{name}.csv" for name in ("predictions", "objects", "fields")}
     assert "synthetic data" in capsys.readouterr().out
-    assert cv2.imread(str(OUT / "scores.png")).shape[1] > 1000
+    assert cv2.imread(str(OUT / "patches.png")).shape[1] > 1000
+
+
+def test_the_field_level_has_one_truth_too(trained, mlflow_store):
+    evaluate(NETWORK)
+    objects = pd.read_csv(OUT / "objects.csv", dtype={"patient": str, "field": str})
+    fields = pd.read_csv(OUT / "fields.csv", dtype={"patient": str, "field": str})
+    metrics = json.loads((OUT / "metrics.json").read_text())["fields"]
+    split = pd.read_csv("results/split.csv", dtype={"patient": str}).query("subset == 'test'")
+    assert set(objects.patient) == set(fields.patient) == set(split.patient)
+    assert len(fields) == split.fields.sum() == metrics["fields"]
+    assert objects.label.sum() == fields.mitoses.sum() == split.mitoses.sum() == metrics["mitoses"]
+    assert (objects.predicted == (objects.probability >= 0.4)).all()
+    for column in ("detections", "tp", "fp", "fn"):
+        assert metrics[column] == fields[column].sum()
+    assert metrics["tp"] + metrics["fp"] == metrics["detections"] > 0
+    assert metrics["tp"] + metrics["fn"] == metrics["mitoses"]
+    assert metrics["f1"] == pytest.approx(f1_score(objects.label, objects.predicted, zero_division=0))
+    assert metrics["recall"] <= metrics["reachable"] <= 1
+    assert metrics["area_mm2"] == pytest.approx(0.01 * len(fields))
+    assert metrics["mitoses_per_mm2"] == pytest.approx(metrics["mitoses"] / metrics["area_mm2"])
+
+    pictures = sorted(path.name for path in (OUT / "overlays").iterdir())
+    assert pictures == [f"{row.patient}_{row.field}.jpg" for row in fields.itertuples()]
+    assert cv2.imread(str(OUT / "overlays" / pictures[0])).shape[1] >= 400
+    assert cv2.imread(str(OUT / "errors.png")) is not None
+    client = mlflow.MlflowClient(mlflow_store)
+    logged = client.get_run(trained).data.metrics
+    assert logged["test_fields/f1"] == pytest.approx(metrics["f1"])
+    assert {Path(item.path).name for item in client.list_artifacts(trained, "pictures/overlays")} == set(pictures)
+    assert {Path(item.path).name for item in client.list_artifacts(trained, "pictures") if not item.is_dir} == {
+        "patches.png",
+        "fields.png",
+        "errors.png",
+    }
 
 
 def test_the_curves_end_where_they_must(trained):
@@ -134,7 +144,7 @@ def test_a_threshold_near_one_counts_as_predicted(trained):
     head = list(network.parameters())[-1]
     head.data[:] = head.data.new_tensor([-7.5, 7.5])  # probabilities of 0.9999997 and so
     threshold = 0.99999975
-    save_network(Path("models", NETWORK, "best.pt"), network, threshold=threshold)
+    save_network(Path("models", NETWORK, "best.pt"), network, threshold=threshold, field_threshold=threshold)
     evaluate(NETWORK)
     table = pd.read_csv(OUT / "predictions.csv")
     metrics = json.loads((OUT / "metrics.json").read_text())["patches"]

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from mitoscope.errors import InputError
-from mitoscope.histology.patches import read_index
+from mitoscope.histology.patches import is_sample, read_index
 from mitoscope.stages.extract import extract
 from tests.conftest import tiny_params, write_params
 
@@ -37,7 +37,7 @@ def test_every_field_has_its_windows(extracted):
         assert windows.shape == (len(rows), 46, 46, 3) and windows.dtype == np.uint8
         assert rows.record.tolist() == list(range(len(rows)))
         centres = Path("data", f"{name}.csv")
-        assert rows.label.sum() == (len(centres.read_text().split()) if centres.exists() else 0)
+        assert (rows.source == "annotation").sum() == (len(centres.read_text().split()) if centres.exists() else 0)
 
 
 def test_a_window_shows_the_halved_field(extracted):
@@ -52,7 +52,8 @@ def test_a_window_shows_the_halved_field(extracted):
 
 
 def test_the_summary_counts_the_index(extracted):
-    index, counts = read_index(PATCHES), summary()
+    everything, counts = read_index(PATCHES), summary()
+    index = everything[is_sample(everything)]
     assert counts["fields"] == 8 and counts["mitoses"] == index.label.sum() == 21
     assert counts["negatives"] == (index.label == 0).sum() > 50
     assert counts["patients"] == {
@@ -62,8 +63,11 @@ def test_the_summary_counts_the_index(extracted):
     edge = index[index.edge].label
     assert counts["dropped"]["mitoses too near the edge to train on"] == (edge == 1).sum() > 0
     assert counts["dropped"]["negatives too near the edge to train on"] == (edge == 0).sum() > 0
-    candidates = 8 * 15  # 1500 per mm2 x (400 x 0.25 um)^2
-    assert counts["dropped"]["candidates within exclusion_um of a mitosis"] == candidates - counts["negatives"]
+    assert counts["candidates"] == 8 * 15  # 1500 per mm2 x (400 x 0.25 um)^2
+    near = counts["candidates"] - counts["negatives"]
+    assert counts["dropped"]["candidates within exclusion_um of a mitosis"] == near == len(everything) - len(index)
+    assert counts["areas_mm2"] == {field: pytest.approx(0.01) for field in counts["areas_mm2"]}
+    assert len(counts["areas_mm2"]) == 8 and counts["stain_unchanged"] == 0
     assert counts["settings"] == {**tiny_params()["extract"], "window_size": 46}
     assert counts["dataset"]["synthetic"] is True
     gallery = cv2.imread("results/extract/gallery.png")

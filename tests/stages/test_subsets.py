@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 
 from mitoscope.errors import InputError
-from mitoscope.histology.patches import read_index, read_summary
-from mitoscope.stages.subsets import read_subset
+from mitoscope.histology.patches import is_sample, read_index, read_summary
+from mitoscope.stages.subsets import read_candidates, read_samples
 
 PATCHES, SPLIT = Path("patches"), Path("results/split.csv")
 
@@ -19,10 +19,10 @@ def put_all_in(subset: str, *patients: str) -> None:
     split.to_csv(SPLIT, index=False)
 
 
-def test_the_subsets_share_out_all_whole_patches(extracted):
+def test_the_subsets_share_out_all_whole_samples(extracted):
     index = read_index(PATCHES)
-    rows = pd.concat([read_subset(name)[1] for name in ("train", "validation", "test")])
-    whole = index[~index.edge]
+    rows = pd.concat([read_samples(name)[1] for name in ("train", "validation", "test")])
+    whole = index[is_sample(index) & ~index.edge]
     assert 0 < len(whole) < len(index)
     names = ["patient", "field", "record"]
     assert sorted(rows[names].itertuples(index=False)) == sorted(whole[names].itertuples(index=False))
@@ -31,12 +31,12 @@ def test_the_subsets_share_out_all_whole_patches(extracted):
 def test_each_subset_has_its_patients_only(extracted):
     split = pd.read_csv(SPLIT, dtype={"patient": str}).set_index("patient").subset
     for name in ("train", "validation", "test"):
-        _, rows = read_subset(name)
+        _, rows = read_samples(name)
         assert set(rows.patient) == set(split.index[split == name])
 
 
 def test_rows_labels_and_windows_line_up(extracted):
-    patches, rows = read_subset("train")
+    patches, rows = read_samples("train")
     assert len(patches) == len(rows) and not rows.edge.any()
     np.testing.assert_array_equal(patches.labels, rows.label)
     assert 0 < patches.labels.sum() < len(patches)
@@ -45,27 +45,43 @@ def test_rows_labels_and_windows_line_up(extracted):
         np.testing.assert_array_equal(window, np.load(PATCHES / f"{row.patient}_{row.field}.npy")[row.record])
 
 
+def test_the_candidates_of_a_subset_are_all_of_its_fields(extracted):
+    index = read_index(PATCHES)
+    total = 0
+    for name in ("train", "validation", "test"):
+        patches, candidates, truths = read_candidates(name)
+        mine = index[index.patient.isin(candidates.patient)]
+        assert len(patches) == len(candidates) == (mine.source == "candidate").sum()
+        assert len(truths) == (mine.source == "annotation").sum() > 0
+        assert candidates.edge.any() and (candidates.label == 1).any()
+        row = candidates[candidates.label == 1].iloc[0]
+        window = patches.windows(np.array([row.name]))[0].permute(1, 2, 0).numpy()
+        np.testing.assert_array_equal(window, np.load(PATCHES / f"{row.patient}_{row.field}.npy")[row.record])
+        total += len(candidates) + len(truths)
+    assert total == len(index)
+
+
 def test_the_order_of_the_split_does_not_matter(extracted):
-    before, _ = read_subset("train")
+    before, _ = read_samples("train")
     pd.read_csv(SPLIT, dtype=str)[::-1].to_csv(SPLIT, index=False)
-    after, _ = read_subset("train")
+    after, _ = read_samples("train")
     np.testing.assert_array_equal(before.windows(np.arange(9)), after.windows(np.arange(9)))
 
 
 def test_a_patient_of_no_subset_is_named(extracted):
     SPLIT.write_text("".join(line for line in SPLIT.read_text().splitlines(True) if not line.startswith("03")))
     with pytest.raises(InputError, match=r"split\.csv: has no patient 03, which patches has"):
-        read_subset("train")
+        read_samples("train")
 
 
 def test_an_empty_subset_is_said_so(extracted):
     put_all_in("train", "01", "02", "03", "04")
     with pytest.raises(InputError, match="the test patients have no patch"):
-        read_subset("test")
+        read_samples("test")
 
 
 def test_what_has_not_been_run_yet_is_named(project):
-    for call in (lambda: read_subset("train"), lambda: read_summary(PATCHES)):
+    for call in (lambda: read_samples("train"), lambda: read_summary(PATCHES)):
         with pytest.raises(InputError, match="no patch store; run `dvc repro extract` first"):
             call()
 
@@ -73,4 +89,4 @@ def test_what_has_not_been_run_yet_is_named(project):
 def test_a_missing_split_is_said_so(extracted):
     SPLIT.unlink()
     with pytest.raises(InputError, match=r"results/split\.csv: no split of the patients; run `dvc repro split`"):
-        read_subset("train")
+        read_samples("train")

@@ -1,13 +1,16 @@
 """What cannot be trained ends with one line, before a run begins. Whole trainings are in tests/pipeline."""
 
+import json
 from pathlib import Path
 
+import cv2
 import mlflow
 import pandas as pd
 import pytest
 from filelock import FileLock
 
 from mitoscope.errors import InputError
+from mitoscope.learning.checkpoints import load_network
 from mitoscope.paths import SPLIT
 from mitoscope.stages.train import train
 from mitoscope.stages.weights import weights
@@ -26,6 +29,30 @@ def test_a_training_writes_its_outputs_and_leaves_no_checkpoints(ready):
     assert written == {f"{NETWORK}.json", f"{NETWORK}.csv", f"{NETWORK}.png"}
     assert Path("models", NETWORK, "best.pt").exists()
     assert not [path for path in Path(".work").iterdir() if path.is_dir()]
+
+
+def test_the_network_carries_what_detection_needs(ready):
+    train(NETWORK)
+    report = json.loads(Path("results/train", f"{NETWORK}.json").read_text())
+    _, kept = load_network(Path("models", NETWORK, "best.pt"))
+    settings = tiny_params()["extract"]
+    names = ("stain", "scale", "sigma", "peak_window", "candidates_per_mm2")
+    assert kept["fields"] == {name: settings[name] for name in names} | {"microns_per_pixel": 0.25}
+    assert kept["field_threshold"] == report["field_threshold"] > 0
+    logged = mlflow.get_logged_model(report["model_id"]).metrics
+    assert {metric.key: metric.value for metric in logged}["best_validation_fields/f1"] == report["field_validation_f1"]
+
+
+def test_mined_negatives_are_shown(ready, mlflow_store):
+    params = tiny_params()
+    params["train"][NETWORK] |= {"epochs": 2, "mining": {"start_epoch": 1, "every": 1, "lr_factor": 0.5}}
+    write_params(params)
+    train(NETWORK)
+    run_id = json.loads(Path("results/train", f"{NETWORK}.json").read_text())["run_id"]
+    picture = mlflow.artifacts.download_artifacts(run_id=run_id, artifact_path="pictures/mined.png")
+    assert cv2.imread(picture).shape[1] == 10 * 134 + 6
+    curves = pd.read_csv(f"results/train/{NETWORK}.csv")
+    assert curves.mining_mean_score.isna().tolist() == [True, False]
 
 
 def test_start_weights_must_be_there(extracted):

@@ -4,9 +4,10 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import pandas as pd
 import pytest
 
-from mitoscope.tracking.figures import draw_learning_curves, draw_scores
+from mitoscope.tracking.figures import draw_field_scores, draw_learning_curves, draw_scores
 
 LABELS = [1, 1, 1, 0, 0, 0, 0, 0]
 PROBABILITIES = [0.9, 0.8, 0.3, 0.7, 0.2, 0.1, 0.4, 0.05]
@@ -51,6 +52,31 @@ def test_scores(tmp_path):
     assert drawn[0].shape[:2] == (440, 1320)
     changed = (drawn[0] != drawn[1]).any(axis=(0, 2)).nonzero()[0]
     assert changed.min() > 800  # only the third panel, the confusion matrix, depends on the threshold
+
+
+def test_field_scores_show_the_curve_the_counts_and_the_fields(tmp_path):
+    fields = pd.DataFrame({"patient": ["01", "02"], "mitoses_per_mm2": [4.0, 0.0], "detections_per_mm2": [8.0, 2.0]})
+    curve = pd.DataFrame({"fp_per_mm2": [0.0, 2.0, 4.0], "recall": [0.3, 0.3, 0.7]})
+    metrics = {"tp": 2, "fp": 2, "fn": 1, "area_mm2": 0.5, "precision": 0.5, "recall": 0.6, "f1": 0.55}
+
+    def draw(curve, fields, metrics):
+        draw_field_scores(tmp_path / "fields.png", {"alexnet": curve}, fields, metrics, title="alexnet, synthetic data")
+        return pixels(tmp_path / "fields.png")
+
+    first = draw(curve, fields, metrics)
+    assert first.shape[:2] == (440, 1320)
+    for change in ((curve / 2, fields, metrics), (curve, fields[:1], metrics), (curve, fields, metrics | {"fn": 2})):
+        assert (draw(*change) != first).any()
+    assert (draw(curve, fields, metrics) == first).all()
+
+
+@pytest.mark.parametrize("points", [0, 1])
+def test_field_scores_of_nearly_nothing(tmp_path, points):
+    curve = pd.DataFrame({"fp_per_mm2": [1.0] * points, "recall": [0.5] * points})
+    fields = pd.DataFrame({"patient": ["01"], "mitoses_per_mm2": [0.0], "detections_per_mm2": [0.0]})
+    metrics = {"tp": 0, "fp": 0, "fn": 0, "area_mm2": 0.5, "precision": 0.0, "recall": 0.0, "f1": 0.0}
+    draw_field_scores(tmp_path / "fields.png", {"alexnet": curve}, fields, metrics, title="alexnet")
+    assert pixels(tmp_path / "fields.png").shape[:2] == (440, 1320)
 
 
 def test_a_failed_drawing_leaves_the_old_picture(tmp_path):

@@ -209,7 +209,7 @@ def test_the_logged_model_answers_as_the_network_does(client, tmp_path, monkeypa
             requirements=["torch"],
             metrics={"validation/f1": 0.7},
             last_checkpoint=tmp_path / "last.pt",
-            picture=tmp_path / "curves.png",
+            pictures=[tmp_path / "curves.png"],
         )
     model = mlflow.pyfunc.load_model(f"models:/{model_id}")
     with torch.inference_mode():

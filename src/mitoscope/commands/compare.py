@@ -16,54 +16,64 @@ _CAPSTONE = {
     "AlexNet, 2020 capstone": (0.8487, 0.903, 0.675, 0.773),
     "DenseNet161, 2020 capstone": (0.84, 0.896, 0.659, 0.759),
 }
-_SCORES = ("accuracy", "precision", "recall", "f1")
+_SCORES = {"patches": ("accuracy", "precision", "recall", "f1", "ap"), "fields": ("precision", "recall", "f1", "ap")}
 
 
 def compare() -> None:
-    """Print the test scores of every evaluated network.
+    """Print the test scores of every evaluated network, of patches and of whole fields.
 
     Raises:
         InputError: no network has been evaluated.
     """
     dataset = read_summary(PATCHES)["dataset"]
     data = "synthetic" if dataset["synthetic"] else dataset["name"]
-    table = Table(title=f"Scores of the test patches, {data} data", title_justify="left")
-    for column in ("network", "start weights", "data", "mitoses : others"):
-        table.add_column(column, no_wrap=column == "network")
-    for score in _SCORES:
-        table.add_column("F1 %" if score == "f1" else f"{score} %", justify="right", no_wrap=True)
-    found = 0
-    for arch in read_params().train:
-        path = EVALUATED / arch / "metrics.json"
-        if not path.exists():
-            continue
-        scores = json.loads(path.read_text(encoding="utf-8"))["patches"]
-        intervals = json.loads(path.with_name("intervals.json").read_text(encoding="utf-8"))["patches"]
-        trained = json.loads((TRAINED / f"{arch}.json").read_text(encoding="utf-8"))
-        ratio = f"{scores['mitoses']} : {scores['negatives']}"
-        table.add_row(
-            arch,
-            trained["start_weights"],
-            data,
-            ratio,
-            *(_percent(scores[score], intervals.get(score)) for score in _SCORES),
-        )
-        found += 1
-    if not found:
+    evaluated = [arch for arch in read_params().train if (EVALUATED / arch / "metrics.json").exists()]
+    if not evaluated:
         raise InputError(f"{EVALUATED}: no network has been evaluated; run `dvc repro` first")
-    table.add_section()
+    patches = _table(f"Scores of the test patches, {data} data", "mitoses : others", _SCORES["patches"])
+    fields = _table(
+        f"Scores of the whole test fields, {data} data: mitoses found within 7.5 um", "mitoses", _SCORES["fields"]
+    )
+    for arch in evaluated:
+        metrics, intervals, trained = (
+            json.loads(path.read_text(encoding="utf-8"))
+            for path in (
+                EVALUATED / arch / "metrics.json",
+                EVALUATED / arch / "intervals.json",
+                TRAINED / f"{arch}.json",
+            )
+        )
+        ratio = f"{metrics['patches']['mitoses']} : {metrics['patches']['negatives']}"
+        count = f"{metrics['fields']['mitoses']} in {metrics['fields']['fields']} fields"
+        for table, level, size in ((patches, "patches", ratio), (fields, "fields", count)):
+            cells = (_percent(metrics[level].get(score), intervals[level].get(score)) for score in _SCORES[level])
+            table.add_row(arch, trained["start_weights"], data, size, *cells)
+    patches.add_section()
     for label, figures in _CAPSTONE.items():
         row = [label, "ImageNet", "another dataset", "unknown"]
-        table.add_row(*row, *(f"{100 * figure:.1f}" for figure in figures), style="dim")
-    console.print(table)
+        patches.add_row(*row, *(f"{100 * figure:.1f}" for figure in figures), "", style="dim")
+    console.print(patches)
+    console.print(fields)
     console.print(
-        "Threshold chosen on the validation patients; in brackets 95 % intervals by patient. The capstone's patients "
+        "Thresholds chosen on the validation patients; in brackets 95 % intervals by patient. The capstone's patients "
         "are in several of its sets at once, and its data is another: its figures are no yardstick, only a reminder."
     )
 
 
-def _percent(value: float, interval: list[float] | None) -> str:
-    """A score in percent, with its interval on a second line where there is one."""
+def _table(title: str, size: str, scores: tuple[str, ...]) -> Table:
+    table = Table(title=title, title_justify="left")
+    for column in ("network", "start weights", "data", size):
+        table.add_column(column, no_wrap=column == "network")
+    for score in scores:
+        name = score.upper() if score in ("f1", "ap") else score
+        table.add_column(f"{name} %", justify="right", no_wrap=True)
+    return table
+
+
+def _percent(value: float | None, interval: list[float] | None) -> str:
+    """A score in percent, with its interval on a second line where there is one; a dash where there is no score."""
+    if value is None:
+        return "-"
     if interval is None:
         return f"{100 * value:.1f}"
     return f"{100 * value:.1f}\n[{100 * interval[0]:.0f}, {100 * interval[1]:.0f}]"

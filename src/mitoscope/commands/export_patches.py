@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 
 from mitoscope.files import atomic_folder
-from mitoscope.histology.patches import read_index, read_summary, sample_name, store_path
+from mitoscope.histology.patches import is_sample, read_index, read_summary, sample_name, store_path
 from mitoscope.params import read_params
 from mitoscope.paths import PATCHES
 from mitoscope.progress import console, progress
@@ -24,7 +24,7 @@ def export_patches(out: Path, *, arch: str, replace: bool) -> None:
     block, _ = read_params().for_network(arch)
     patch_size = read_summary(PATCHES)["settings"]["patch_size"]
     index = read_index(PATCHES)
-    index = index[~index.edge]
+    index = index[is_sample(index) & ~index.edge]
     angles = {1: block.rotations.positive, 0: block.rotations.negative}
     written, groups = 0, list(index.groupby(["patient", "field"]))
     with atomic_folder(out, replace=replace) as folder, progress() as show:

@@ -2,6 +2,8 @@
 
 A window is wider than a patch, so that the patch can be cropped at any rotation from real pixels; rotations are
 therefore not stored. The store knows nothing of training, validation and test: `train` joins `results/split.csv`.
+It holds the annotated centres (label 1) and every candidate, as whole fields are scored by their candidates alone:
+one near a mitosis has label 1 too, and `is_sample` tells it from the samples of the patch level.
 
     patches/01_02.npy     (N, S, S, 3) uint8 RGB, read memory-mapped
     patches/index.csv     one row per window, COLUMNS; the windows of a field are numbered by `record`
@@ -22,6 +24,8 @@ import pandas as pd
 from mitoscope.errors import InputError
 from mitoscope.histology.blue_ratio import find_candidates, to_scale
 from mitoscope.histology.fields import Centres, FieldOfView, Image, read_centres, read_image, read_mask
+from mitoscope.histology.stain import Method as Stain
+from mitoscope.histology.stain import normalise
 
 COLUMNS = ("patient", "field", "label", "center", "row", "col", "source", "distance", "edge", "record")
 
@@ -30,12 +34,12 @@ Windows = npt.NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class FieldPatches:
-    """What one field gave: its index rows, the windows, and counts of what was left out."""
+    """What one field gave: its index rows, their windows, its area, and whether its stain could be normalised."""
 
     index: pd.DataFrame
     windows: Windows
-    candidates: int
-    near_mitosis: int
+    area_mm2: float
+    normalised: bool
 
 
 def window_size(patch_size: int) -> int:
@@ -48,11 +52,12 @@ def window_size(patch_size: int) -> int:
 
 
 def resize(image: Image, scale: float) -> Image:
-    """Reduce an (H, W, 3) image by `scale` <= 1, averaging pixels."""
+    """Resize an (H, W, 3) image: reduced (`scale` < 1) by averaging pixels, enlarged by cubic interpolation."""
     if scale == 1:
         return image
     size = tuple(max(1, round(side * scale)) for side in (image.shape[1], image.shape[0]))
-    return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), dtype=np.uint8)
+    how = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
+    return np.asarray(cv2.resize(image, size, interpolation=how), dtype=np.uint8)
 
 
 def cut_windows(image: Image, centres: Centres, size: int) -> tuple[Windows, npt.NDArray[np.bool_]]:
@@ -80,6 +85,7 @@ def cut_windows(image: Image, centres: Centres, size: int) -> tuple[Windows, npt
 def extract_field(
     field: FieldOfView,
     *,
+    stain: Stain,
     scale: float,
     patch_size: int,
     sigma: float,
@@ -89,7 +95,7 @@ def extract_field(
     microns_per_pixel: float,
     annotation_order: str,
 ) -> FieldPatches:
-    """Cut the windows of one field: its mitoses first, then the candidates that are no mitosis, strongest first.
+    """Cut the windows of one field: its mitoses, the candidates near them, the other candidates; strongest first.
 
     Raises:
         InputError: the image, the CSV or the mask is bad.
@@ -98,33 +104,37 @@ def extract_field(
     shape = (image.shape[0], image.shape[1])
     centres = read_centres(field, shape, annotation_order)
     mask = read_mask(field.mask("cmask"), shape) if field.mask("cmask").exists() else None
+    image, normalised = normalise(image, stain)
     area_mm2 = shape[0] * shape[1] * microns_per_pixel**2 / 1e6
     candidates = find_candidates(
         image, mask, count=math.ceil(candidates_per_mm2 * area_mm2), sigma=sigma, window=peak_window
     )
     distance_um = nearest(candidates, centres) * microns_per_pixel
     near = distance_um <= exclusion_um  # false for NaN: without a mitosis nothing is near one
-    negatives, distance_um = candidates[~near], distance_um[~near]
-
-    places = np.concatenate([centres, negatives])
+    places = np.concatenate([centres, candidates[near], candidates[~near]])
     windows, edge = cut_windows(resize(image, scale), to_scale(places, scale), window_size(patch_size))
-    count = (len(centres), len(negatives))
+    positives, negatives = len(centres) + int(near.sum()), int((~near).sum())
     index = pd.DataFrame(
         {
             "patient": field.patient,
             "field": field.field,
-            "label": np.repeat([1, 0], count),
-            "center": np.concatenate([np.arange(number) for number in count]),
+            "label": np.repeat([1, 0], (positives, negatives)),
+            "center": np.concatenate([np.arange(positives), np.arange(negatives)]),
             "row": places[:, 0].round(2),
             "col": places[:, 1].round(2),
-            "source": np.repeat(["annotation", "candidate"], count),
-            "distance": np.concatenate([np.zeros(len(centres)), distance_um]).round(2),
+            "source": np.repeat(["annotation", "candidate"], (len(centres), len(candidates))),
+            "distance": np.concatenate([np.zeros(len(centres)), distance_um[near], distance_um[~near]]).round(2),
             "edge": edge,
             "record": np.arange(len(places)),
         },
         columns=list(COLUMNS),
     )
-    return FieldPatches(index, windows, candidates=len(candidates), near_mitosis=int(near.sum()))
+    return FieldPatches(index, windows, area_mm2, normalised)
+
+
+def is_sample(index: pd.DataFrame) -> "pd.Series[bool]":
+    """Which rows of the index are samples of the patch level: the annotated centres, and candidates far from them."""
+    return (index.source == "annotation") | (index.label == 0)
 
 
 def nearest(points: Centres, centres: Centres) -> npt.NDArray[np.float64]:

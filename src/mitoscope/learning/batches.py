@@ -31,6 +31,10 @@ class PatchSet:
     def __len__(self) -> int:
         return len(self.labels)
 
+    def take(self, indices: Integers) -> "PatchSet":
+        """The samples `indices` alone."""
+        return PatchSet(self.stores, self.store[indices], self.record[indices], self.labels[indices])
+
     def windows(self, indices: Integers) -> Tensor:
         """The windows `indices` as (n, 3, S, S) uint8."""
         rows = [self.stores[self.store[index]][self.record[index]] for index in indices]
@@ -46,11 +50,18 @@ class Rotations:
 
 
 def draw_epoch(
-    labels: Integers, rotations: Rotations, *, samples: int, positive_fraction: float, rng: np.random.Generator
+    labels: Integers,
+    rotations: Rotations,
+    *,
+    samples: int,
+    positive_fraction: float,
+    rng: np.random.Generator,
+    hardness: Floats | None = None,
 ) -> tuple[Integers, Floats]:
     """Draw the samples of one epoch, shuffled.
 
-    Within each class every (patch, angle) pair comes once before any comes twice.
+    Within each class every (patch, angle) pair comes once before any comes twice; but with `hardness` the negatives
+    are drawn in proportion to it, with replacement.
 
     Args:
         labels: (M,) of the training patches; both classes must be there.
@@ -58,6 +69,7 @@ def draw_epoch(
         samples: how many to draw; at least one of each class.
         positive_fraction: share of mitoses among them.
         rng: the source of chance.
+        hardness: (M,) >= 0, the network's false-positive score where the label is 0.
 
     Returns:
         (samples,) indices into `labels` and (samples,) angles in degrees.
@@ -67,8 +79,13 @@ def draw_epoch(
     for label, angles, count in ((1, rotations.positive, positives), (0, rotations.negative, samples - positives)):
         patches = np.flatnonzero(labels == label)
         pairs = np.stack([np.repeat(patches, len(angles)), np.tile(angles, len(patches))])
-        rounds = [rng.permutation(pairs.shape[1]) for _ in range(-(-count // pairs.shape[1]))]
-        drawn.append(pairs[:, np.concatenate(rounds)[:count]])
+        if label == 0 and hardness is not None and hardness[patches].any():
+            weights = hardness[pairs[0].astype(np.int64)]
+            chosen = rng.choice(pairs.shape[1], size=count, p=weights / weights.sum())
+        else:
+            rounds = [rng.permutation(pairs.shape[1]) for _ in range(-(-count // pairs.shape[1]))]
+            chosen = np.concatenate(rounds)[:count]
+        drawn.append(pairs[:, chosen])
     order = rng.permutation(samples)
     indices, angles_drawn = np.concatenate(drawn, axis=1)[:, order]
     return indices.astype(np.int64), angles_drawn

@@ -1,10 +1,11 @@
 """The training loop, to be read from top to bottom.
 
 One epoch draws its samples, crops and varies them, takes a step per batch, scores the validation patches and writes
-the `last` checkpoint (and `best` when it is). Chance is seeded anew in every epoch from the seed and the epoch's
-number, so that a run that was killed and resumed equals one that never was, with no generator's state to keep: bit for
-bit on the processor, while a GPU has a few operations that are not repeatable. In several processes the `train` scores
-are those of the first one's share.
+the `last` checkpoint (and `best` when it is). With mining, the first epochs draw negatives evenly and the others draw
+those that the network takes for mitoses, in a second one-cycle schedule. Chance is seeded anew in every epoch from the
+seed and the epoch's number, so that a run that was killed and resumed equals one that never was, with no generator's
+state to keep: bit for bit on the processor, while a GPU has a few operations that are not repeatable. In several
+processes the `train` scores are those of the first one's share.
 """
 
 import time
@@ -34,12 +35,25 @@ OnBatch = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
+class Mining:
+    """Hard negatives: epochs after `start_epoch` draw negatives by their score, taken anew every `every` epochs.
+
+    `every` 0 is off. The learning rate of these epochs peaks at `lr_factor` times that of the first ones.
+    """
+
+    start_epoch: int
+    every: int
+    lr_factor: float
+
+
+@dataclass(frozen=True)
 class Recipe:
     """The settings of a training run; the same names and meanings as a `train` block of params.yaml."""
 
     rotations: Rotations
     flips: bool
     stain_jitter: float
+    mining: Mining
     epochs: int
     samples_per_epoch: int
     positive_fraction: float
@@ -49,13 +63,22 @@ class Recipe:
     patience: int
     seed: int
 
+    @property
+    def plain_epochs(self) -> int:
+        """How many epochs draw negatives evenly."""
+        return self.mining.start_epoch if self.mining.every else self.epochs
+
 
 @dataclass(frozen=True)
 class Fitted:
-    """What training gave: one entry per epoch, and the number of the best (from 1)."""
+    """What training gave: one entry per epoch, the number of the best (from 1), and the mined negatives.
+
+    `hardness` is each training patch's false-positive score, as the last mining found it; None without mining.
+    """
 
     history: list[Epoch]
     best_epoch: int
+    hardness: Probabilities | None
 
 
 def autocast(place: Place) -> AbstractContextManager[None]:
@@ -133,21 +156,40 @@ def fit(
     steps = max(recipe.samples_per_epoch // batch_size, 1)
     trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=recipe.lr, weight_decay=recipe.weight_decay, fused=True)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, recipe.lr, total_steps=recipe.epochs * steps)
+
+    def one_cycle(number: int) -> torch.optim.lr_scheduler.OneCycleLR:
+        """The schedule that epoch `number` belongs to, from its start."""
+        epochs, peak = recipe.plain_epochs, recipe.lr
+        if number > epochs:
+            epochs, peak = recipe.epochs - epochs, peak * recipe.mining.lr_factor
+        return torch.optim.lr_scheduler.OneCycleLR(optimizer, peak, total_steps=epochs * steps)
+
     model: nn.Module = DistributedDataParallel(network) if place.world > 1 else network
     history: list[Epoch] = []
+    hardness: Probabilities | None = None
+    schedule = one_cycle(1)
     last = work / "last.pt"
     if last.exists() and (saved := checkpoints.load(last)).get("fingerprint") == fingerprint:
+        history = saved["history"]
+        hardness = None if saved["hardness"] is None else saved["hardness"].numpy()
         network.network.load_state_dict(saved["state"])
+        schedule = one_cycle(len(history))
         optimizer.load_state_dict(saved["optimizer"])
         schedule.load_state_dict(saved["schedule"])
-        history = saved["history"]
         if place.first and on_epoch:
             on_epoch(history)
 
     while not finished(history, recipe):
         number = len(history) + 1
         started = time.perf_counter()
+        mining: Epoch = {}
+        mined_epochs = number - recipe.plain_epochs - 1
+        if mined_epochs == 0:
+            schedule = one_cycle(number)
+        if mined_epochs >= 0 and mined_epochs % recipe.mining.every == 0:
+            label = f"epoch {number}/{recipe.epochs} mine"
+            hardness, mining = mine(network, training, place, on_batch if place.first else None, label)
+        started_training = time.perf_counter()
         rng = np.random.default_rng([recipe.seed, number])
         indices, angles = draw_epoch(
             training.labels,
@@ -155,6 +197,7 @@ def fit(
             samples=steps * batch_size,
             positive_fraction=recipe.positive_fraction,
             rng=rng,
+            hardness=hardness,
         )
         # The draw is the same in every process; what follows must differ between them.
         rng = np.random.default_rng([recipe.seed, number, place.rank])
@@ -184,7 +227,7 @@ def fit(
         if place.world > 1:  # running means and variances, which each process took from its own share
             for buffer in network.buffers():
                 dist.broadcast(buffer, src=0)
-        seconds = time.perf_counter() - started
+        seconds = time.perf_counter() - started_training
         train_loss = float(torch.stack(losses).mean())
         train_scores, train_truths = torch.cat(scores).cpu().numpy(), torch.cat(truths).cpu().numpy()
         probabilities = score_patches(
@@ -196,6 +239,7 @@ def fit(
             "train/loss": train_loss,
             **{f"train/{name}": value for name, value in classification(train_truths, train_scores, 0.5).items()},
             **validation_scores(validation.labels, probabilities),
+            **mining,
             "throughput/train_patches_per_second": steps * batch_size / seconds,
             "throughput/epoch_seconds": time.perf_counter() - started,
             "train/lr": float(schedule.get_last_lr()[0]),
@@ -214,12 +258,31 @@ def fit(
                     "state": state,
                     "optimizer": optimizer.state_dict(),
                     "schedule": schedule.state_dict(),
+                    "hardness": None if hardness is None else torch.from_numpy(hardness),
                     "history": history,
                 },
             )
             if on_epoch:
                 on_epoch(history)
-    return Fitted(history, best_epoch(history))
+    return Fitted(history, best_epoch(history), hardness)
+
+
+def mine(
+    network: PatchNetwork, training: PatchSet, place: Place, on_batch: OnBatch | None, label: str
+) -> tuple[Probabilities, Epoch]:
+    """Score all negatives of the training patches: how hard each is, (M,) with 0 for the mitoses, and figures of them.
+
+    `effective_negatives` is the number of equally hard ones that would be drawn as variedly (Kish's effective size).
+    """
+    negatives = np.flatnonzero(training.labels == 0)
+    scores = score_patches(network, training.take(negatives), place, on_batch, label)
+    hardness = np.zeros(len(training))
+    hardness[negatives] = scores
+    return hardness, {
+        "mining/false_positives": float((scores >= 0.5).sum()),
+        "mining/mean_score": float(scores.mean()),
+        "mining/effective_negatives": float(scores.sum() ** 2 / max((scores**2).sum(), 1e-12)),
+    }
 
 
 def validation_scores(labels: Labels, probabilities: Probabilities) -> Epoch:
@@ -244,5 +307,11 @@ def best_epoch(history: list[Epoch]) -> int:
 
 
 def finished(history: list[Epoch], recipe: Recipe) -> bool:
-    """Whether all epochs are done, or `patience` epochs brought no better validation F1."""
-    return len(history) >= recipe.epochs or bool(history and len(history) - best_epoch(history) >= recipe.patience)
+    """Whether all epochs are done, or `patience` epochs brought no better validation F1.
+
+    Mining gets its chance: the epochs before it do not count.
+    """
+    if not history:
+        return False
+    begins = recipe.plain_epochs if recipe.mining.every else 0
+    return len(history) >= recipe.epochs or len(history) - max(best_epoch(history), begins) >= recipe.patience

@@ -1,4 +1,8 @@
-"""Scores of patches: scikit-learn's metrics, a threshold, and intervals by patient."""
+"""Scores of patches and of detected objects: scikit-learn's metrics, a threshold, and intervals by patient.
+
+Objects come as histology.detections.find_objects gives them: one row per detection, and one with probability 0 per
+mitosis that no detection reaches, which is why nothing of probability 0 counts as found at any threshold.
+"""
 
 from collections.abc import Callable
 
@@ -11,6 +15,7 @@ from sklearn.metrics import (
     precision_recall_curve,
     precision_recall_fscore_support,
     roc_auc_score,
+    roc_curve,
 )
 
 Labels = npt.NDArray[np.int64]
@@ -44,10 +49,41 @@ def ranking(labels: Labels, probabilities: Probabilities) -> dict[str, float]:
     }
 
 
+def object_scores(labels: Labels, probabilities: Probabilities, threshold: float) -> dict[str, float]:
+    """Precision, recall, F1 (at `threshold` > 0) and average precision of detected objects; without mitosis no ap."""
+    scores = classification(labels, probabilities, threshold)
+    del scores["accuracy"]  # of what a field does not hold, no one knows how much there is
+    if not labels.any():
+        return scores
+    found = probabilities > 0
+    reached = float(labels[found].sum() / labels.sum())
+    average = float(average_precision_score(labels[found], probabilities[found])) if reached else 0.0
+    return scores | {"ap": reached * average}
+
+
+def froc(labels: Labels, probabilities: Probabilities, area_mm2: float) -> dict[str, Probabilities]:
+    """Free-response ROC of detected objects: false positives per mm2, recall and threshold, point by point.
+
+    Source: Chakraborty, "A brief history of free-response receiver operating characteristic paradigm data analysis",
+    Academic Radiology 20 (2013). The area is that of all the fields, in mm2.
+    """
+    found = probabilities > 0
+    positives, negatives = labels[found].sum(), (labels[found] == 0).sum()
+    if not (positives and negatives):
+        return {name: np.zeros(0) for name in ("fp_per_mm2", "recall", "threshold")}
+    false, true, thresholds = roc_curve(labels[found], probabilities[found], drop_intermediate=False)
+    return {
+        "fp_per_mm2": false[1:] * negatives / area_mm2,
+        "recall": true[1:] * positives / labels.sum(),
+        "threshold": thresholds[1:],  # the first is infinite, where nothing is found
+    }
+
+
 def best_threshold(labels: Labels, probabilities: Probabilities) -> tuple[float, float]:
     """The threshold with the highest F1, and that F1.
 
-    It lies halfway to the next lower probability, so that rounding elsewhere does not tip a patch over it.
+    It lies halfway to the next lower probability, so that rounding elsewhere does not tip a patch over it. Where no
+    mitosis has a probability above 0, it is 0.5 and the F1 is 0.
 
     Raises:
         ValueError: there is no positive label.
@@ -56,9 +92,12 @@ def best_threshold(labels: Labels, probabilities: Probabilities) -> tuple[float,
         raise ValueError("a threshold needs at least one mitosis")
     precision, recall, thresholds = precision_recall_curve(labels, probabilities)
     f1 = 2 * precision * recall / np.maximum(precision + recall, 1e-12)
-    best = int(np.argmax(f1[:-1]))
+    f1 = np.where(thresholds > 0, f1[:-1], 0)
+    best = int(np.argmax(f1))
+    if not f1[best]:
+        return 0.5, 0.0
     lower = thresholds[best - 1] if best else 0.0
-    return float((thresholds[best] + lower) / 2), float(f1[best])
+    return float((thresholds[best] + lower) / 2 or thresholds[best]), float(f1[best])
 
 
 def patient_intervals(

@@ -1,4 +1,4 @@
-"""Stage `evaluate@arch`: the trained network on the test patients -> results/evaluate/<arch>/."""
+"""Stage `evaluate@arch`: the trained network on the test patients' patches and fields -> results/evaluate/<arch>/."""
 
 import json
 from pathlib import Path
@@ -14,20 +14,22 @@ from mitoscope.histology.patches import read_summary, sample_name
 from mitoscope.params import Evaluate, read_params
 from mitoscope.paths import EVALUATED, MODELS, PATCHES, SPLIT, TRAINED
 from mitoscope.progress import console, progress
-from mitoscope.stages.subsets import read_subset
+from mitoscope.stages.field_scores import count_fields, detect, draw_errors, score_fields
+from mitoscope.stages.subsets import read_samples
 
 
 def evaluate(arch: str) -> None:
-    """Score the test patches with network `arch`; write metrics, curves and predictions and log them to its run.
+    """Score network `arch` on the test patients at both levels; write the results and log them to its run.
 
     Raises:
-        InputError: the network or the patches are missing, or the MLflow store lacks the network's run.
+        InputError: the network, the patches or the fields are missing, or the MLflow store lacks the network's run.
     """
     from mitoscope.learning import checkpoints
     from mitoscope.learning.devices import join
     from mitoscope.learning.loop import score_patches
+    from mitoscope.learning.scores import froc
     from mitoscope.tracking import runs
-    from mitoscope.tracking.figures import draw_scores
+    from mitoscope.tracking.figures import draw_field_scores, draw_scores
 
     settings = read_params().evaluate
     report = TRAINED / f"{arch}.json"
@@ -35,42 +37,66 @@ def evaluate(arch: str) -> None:
         raise InputError(f"{report}: {arch} has not been trained; run `dvc repro train@{arch}` first")
     trained = json.loads(report.read_text(encoding="utf-8"))
     network, kept = checkpoints.load_network(MODELS / arch / "best.pt")
-    patches, rows = read_subset("test")
-    with join() as place, progress() as show:
-        probabilities = score_patches(network.to(place.device), patches, place, show, f"{arch} test")
-    threshold = float(kept["threshold"])
-    predictions = pd.DataFrame(
-        {
-            "name": [sample_name(row) for row in rows.itertuples()],
-            "patient": rows.patient,
-            "label": rows.label,
-            "probability": probabilities,
-            "predicted": (probabilities >= threshold).astype(int),
-        }
-    )
-    metrics, intervals = score_test(predictions, threshold, settings)
-
+    patches, rows = read_samples("test")
     out = EVALUATED / arch
-    _write_tables(out, predictions)
-    synthetic = ", synthetic data" if read_summary(PATCHES)["dataset"]["synthetic"] else ""
-    title = f"{arch}, {trained['start_weights']} start weights: test patches{synthetic}"
-    draw_scores(out / "scores.png", rows.label.to_list(), probabilities.tolist(), threshold=threshold, title=title)
-    flat = {f"test/{name}": value for name, value in metrics.items() if isinstance(value, float)}
-    flat |= {f"test_at_half/{name}": value for name, value in metrics["at_half"].items() if isinstance(value, float)}
+    summary = read_summary(PATCHES)
+    dataset = summary["dataset"]
+    synthetic = ", synthetic data" if dataset["synthetic"] else ""
+    title = f"{arch}, {trained['start_weights']} start weights: test {{}}{synthetic}"
+
+    with join() as place, progress() as show:
+        network.to(place.device)
+        probabilities = score_patches(network, patches, place, show, f"{arch} test patches")
+        threshold = float(kept["threshold"])
+        predictions = pd.DataFrame(
+            {
+                "name": [sample_name(row) for row in rows.itertuples()],
+                "patient": rows.patient,
+                "label": rows.label,
+                "probability": probabilities,
+                "predicted": (probabilities >= threshold).astype(int),
+            }
+        )
+        metrics, intervals = score_test(predictions, threshold, settings)
+
+        objects = detect(network, "test", place, show)
+        field_threshold = float(kept["field_threshold"])
+        objects["predicted"] = (objects.probability >= field_threshold).astype(int)
+        fields = count_fields(objects, summary["areas_mm2"], rows.patient.unique().tolist())
+        field_metrics, field_intervals = score_fields(objects, fields, field_threshold, settings)
+        draw_errors(out, objects, dataset["microns_per_pixel"], show)
+
+    labels = objects.label.to_numpy()
+    curve = pd.DataFrame(froc(labels, objects.probability.to_numpy(), field_metrics["area_mm2"]))
+    tables = {"objects": objects, "fields": fields, "froc": curve}
+    _write_tables(out, tables | _patch_tables(predictions))
+    pictures = {level: out / f"{level}.png" for level in ("patches", "fields")}
+    draw_scores(
+        pictures["patches"],
+        rows.label.to_list(),
+        probabilities.tolist(),
+        threshold=threshold,
+        title=title.format("patches"),
+    )
+    draw_field_scores(pictures["fields"], {arch: curve}, fields, field_metrics, title=title.format("fields"))
     runs.log_results(
         trained["run_id"],
         trained["model_id"],
-        flat,
-        {"pictures": [out / "scores.png"], "tables": [out / "predictions.csv"]},
+        _flat("test", metrics) | _flat("test_at_half", metrics["at_half"]) | _flat("test_fields", field_metrics),
+        {
+            "pictures": [*pictures.values(), out / "errors.png"],
+            "pictures/overlays": sorted((out / "overlays").iterdir()),
+            "tables": [out / "predictions.csv", out / "objects.csv", out / "fields.csv"],
+        },
     )
     # Last, because it is what the other commands look for.
-    write_json(out / "intervals.json", {"patches": intervals})
-    write_json(out / "metrics.json", {"patches": metrics})
-    console.print(
-        f"{arch} on {metrics['mitoses']} mitoses and {metrics['negatives']} negatives of {metrics['patients']} test "
-        f"patients{synthetic}: recall {metrics['recall']:.3f}, precision {metrics['precision']:.3f}, "
-        f"F1 {metrics['f1']:.3f}",
-    )
+    write_json(out / "intervals.json", {"patches": intervals, "fields": field_intervals})
+    write_json(out / "metrics.json", {"patches": metrics, "fields": field_metrics})
+    for level, scores in (("patches", metrics), ("fields", field_metrics)):
+        console.print(
+            f"{arch}, test {level}{synthetic}, {scores['mitoses']} mitoses of {scores['patients']} patients: "
+            f"recall {scores['recall']:.3f}, precision {scores['precision']:.3f}, F1 {scores['f1']:.3f}"
+        )
 
 
 def score_test(
@@ -99,37 +125,42 @@ def score_test(
         raise InputError(f"{SPLIT}: the test patients ({who}) have no mitosis; choose another split.fold")
 
     def score(some: Any, values: Any) -> dict[str, float]:
-        at_half = {f"at_half.{name}": value for name, value in classification(some, values, 0.5).items()}
-        return classification(some, values, threshold) | ranking(some, values) | at_half
+        return classification(some, values, threshold) | ranking(some, values)
 
-    intervals = patient_intervals(
-        patients, labels, probabilities, score, resamples=settings.bootstrap, seed=settings.seed
-    )
+    def score_at_half(some: Any, values: Any) -> dict[str, float]:
+        return classification(some, values, 0.5)
+
     counts = {
         "patients": len(np.unique(patients)),
         "mitoses": int(labels.sum()),
         "negatives": int((labels == 0).sum()),
         "threshold": threshold,
     }
-    return counts | _nested(score(labels, probabilities)), _nested(intervals)
+    bounds, bounds_at_half = (
+        patient_intervals(patients, labels, probabilities, how, resamples=settings.bootstrap, seed=settings.seed)
+        for how in (score, score_at_half)
+    )
+    metrics = counts | score(labels, probabilities) | {"at_half": score_at_half(labels, probabilities)}
+    return metrics, bounds | ({"at_half": bounds_at_half} if bounds_at_half else {})
 
 
-def _nested(scores: dict[str, Any]) -> dict[str, Any]:
-    """`at_half.f1` as an entry of a dictionary `at_half`."""
-    nested = {name: value for name, value in scores.items() if "." not in name}
-    half = {name.removeprefix("at_half."): value for name, value in scores.items() if "." in name}
-    return nested | ({"at_half": half} if half else {})
-
-
-def _write_tables(out: Path, predictions: pd.DataFrame) -> None:
-    """predictions.csv, confusion.csv (a row per patch: what it is and what it was taken for), pr.csv and roc.csv."""
+def _patch_tables(predictions: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """The predictions, the confusion (a row per patch: what it is and what it was taken for), and both curves."""
     words = {0: "negative", 1: "mitosis"}
     confusion = pd.DataFrame({"actual": predictions.label.map(words), "predicted": predictions.predicted.map(words)})
     precision, recall, cuts = precision_recall_curve(predictions.label, predictions.probability)
     pr = pd.DataFrame({"recall": recall[:-1], "precision": precision[:-1], "threshold": cuts})
     false_positive_rate, true_positive_rate, cuts = roc_curve(predictions.label, predictions.probability)
     roc = pd.DataFrame({"fpr": false_positive_rate, "tpr": true_positive_rate, "threshold": cuts})
-    tables = {"predictions": predictions, "confusion": confusion, "pr": pr, "roc": roc}
+    return {"predictions": predictions, "confusion": confusion, "pr": pr, "roc": roc}
+
+
+def _write_tables(out: Path, tables: dict[str, pd.DataFrame]) -> None:
     for name, table in tables.items():
         with atomic_path(out / f"{name}.csv") as temporary:
             table.to_csv(temporary, index=False)
+
+
+def _flat(prefix: str, metrics: dict[str, Any]) -> dict[str, float]:
+    """The scores among the metrics as MLflow names them."""
+    return {f"{prefix}/{name}": value for name, value in metrics.items() if isinstance(value, float)}

@@ -11,7 +11,7 @@ from joblib import Parallel, delayed
 from mitoscope.files import atomic_folder, write_json
 from mitoscope.histology.fields import Description, FieldOfView, list_fields, read_description
 from mitoscope.histology.galleries import draw_gallery
-from mitoscope.histology.patches import extract_field, sample_name, store_path, window_size
+from mitoscope.histology.patches import extract_field, is_sample, sample_name, store_path, window_size
 from mitoscope.params import Extract, read_params
 from mitoscope.paths import DATA, GALLERY, PATCHES
 from mitoscope.progress import console, progress
@@ -31,11 +31,12 @@ def extract() -> None:
     with atomic_folder(PATCHES, replace=True) as folder:
         index = _write_store(folder, fields, settings, description)
     _draw_examples(index, settings, description)
-    mitoses = int(index.label.sum())
-    edge = index[index.edge].label
+    samples = index[is_sample(index)]
+    mitoses = int(samples.label.sum())
+    edge = samples[samples.edge].label
     console.print(
-        f"{mitoses} mitoses and {len(index) - mitoses} negatives from {len(fields)} fields, of which {edge.sum()} and "
-        f"{(edge == 0).sum()} are too near an edge to train on; see {GALLERY}"
+        f"{mitoses} mitoses and {len(samples) - mitoses} negatives from {len(fields)} fields, of which {edge.sum()} "
+        f"and {(edge == 0).sum()} are too near an edge to train on; see {GALLERY}"
     )
 
 
@@ -71,8 +72,8 @@ def _store_field(folder: Path, field: FieldOfView, settings: Extract, descriptio
     return {
         "name": field.name,
         "index": found.index,
-        "near_mitosis": found.near_mitosis,
-        "candidates": found.candidates,
+        "area_mm2": found.area_mm2,
+        "normalised": found.normalised,
         "digest": digest,
     }
 
@@ -81,21 +82,24 @@ def _summarise(
     index: pd.DataFrame, parts: list[dict[str, Any]], settings: Extract, description: Description
 ) -> dict[str, Any]:
     """The content of summary.json."""
-    edge = index[index.edge].label
+    samples = index[is_sample(index)]
+    edge = samples[samples.edge].label
     content = "".join([*(part["digest"] for part in parts), index.to_csv(index=False)])
     return {
         "dataset": description.model_dump(),
         "settings": {**settings.model_dump(), "window_size": window_size(settings.patch_size)},
         "fields": len(parts),
-        "mitoses": int(index.label.sum()),
-        "negatives": int((index.label == 0).sum()),
-        "candidates": sum(part["candidates"] for part in parts),
+        "mitoses": int(samples.label.sum()),
+        "negatives": int((samples.label == 0).sum()),
+        "candidates": int((index.source == "candidate").sum()),
         "patients": {
             str(patient): {"mitoses": int(labels.sum()), "negatives": int((labels == 0).sum())}
-            for patient, labels in index.groupby("patient").label
+            for patient, labels in samples.groupby("patient").label
         },
+        "stain_unchanged": sum(settings.stain != "none" and not part["normalised"] for part in parts),
+        "areas_mm2": {part["name"]: part["area_mm2"] for part in parts},
         "dropped": {
-            "candidates within exclusion_um of a mitosis": sum(part["near_mitosis"] for part in parts),
+            "candidates within exclusion_um of a mitosis": len(index) - len(samples),
             "mitoses too near the edge to train on": int(edge.sum()),
             "negatives too near the edge to train on": int((edge == 0).sum()),
         },
@@ -108,7 +112,7 @@ def _draw_examples(index: pd.DataFrame, settings: Extract, description: Descript
     margin = (window_size(settings.patch_size) - settings.patch_size) // 2
     sections = []
     for label, title in ((1, "mitoses"), (0, "negatives")):
-        inner = index[(index.label == label) & ~index.edge]
+        inner = index[is_sample(index) & (index.label == label) & ~index.edge]
         shown = inner.sample(min(_SHOWN_PER_CLASS, len(inner)), random_state=0).sort_index()
         examples = []
         for row in shown.itertuples():

@@ -4,19 +4,39 @@ import numpy as np
 import pandas as pd
 
 from mitoscope.errors import InputError
-from mitoscope.histology.patches import read_index, store_path
+from mitoscope.histology.patches import is_sample, read_index, store_path
 from mitoscope.learning.batches import PatchSet
 from mitoscope.paths import PATCHES, SPLIT
 
 
-def read_subset(subset: str) -> tuple[PatchSet, pd.DataFrame]:
-    """The whole patches of the train, validation or test patients, and their index rows in the same order.
+def read_samples(subset: str) -> tuple[PatchSet, pd.DataFrame]:
+    """The samples of the patch level of the train, validation or test patients, and their index rows in this order.
 
     Windows with reflected border (`edge`) are left out: no rotation of them would show real pixels only.
 
     Raises:
         InputError: a patient of the patch store is in no subset, or the subset is empty.
     """
+    rows = _read_rows(subset)
+    rows = rows[is_sample(rows) & ~rows.edge]
+    if rows.empty:
+        raise InputError(f"{SPLIT}: the {subset} patients have no patch; choose another split.fold")
+    return _open(rows)
+
+
+def read_candidates(subset: str) -> tuple[PatchSet, pd.DataFrame, pd.DataFrame]:
+    """All candidates in the fields of a subset's patients, their index rows in the same order, and those of the truth.
+
+    Candidates at the edge of a field are among them: a mitosis there still counts.
+
+    Raises:
+        InputError: a patient of the patch store is in no subset.
+    """
+    rows = _read_rows(subset)
+    return *_open(rows[rows.source == "candidate"]), rows[rows.source == "annotation"]
+
+
+def _read_rows(subset: str) -> pd.DataFrame:
     index = read_index(PATCHES)
     if not SPLIT.exists():
         raise InputError(f"{SPLIT}: no split of the patients; run `dvc repro split` first")
@@ -25,9 +45,11 @@ def read_subset(subset: str) -> tuple[PatchSet, pd.DataFrame]:
     if rows.subset.isna().any():
         lost = rows.patient[rows.subset.isna()].iloc[0]
         raise InputError(f"{SPLIT}: has no patient {lost}, which {PATCHES} has; run `dvc repro split extract`")
-    rows = rows[(rows.subset == subset) & ~rows.edge].reset_index(drop=True)
-    if rows.empty:
-        raise InputError(f"{SPLIT}: the {subset} patients have no patch; choose another split.fold")
+    return rows[rows.subset == subset]
+
+
+def _open(rows: pd.DataFrame) -> tuple[PatchSet, pd.DataFrame]:
+    rows = rows.reset_index(drop=True)
     fields = rows[["patient", "field"]].drop_duplicates()
     stores = [np.load(store_path(PATCHES, *names), mmap_mode="r") for names in fields.itertuples(index=False)]
     store, _ = pd.factorize(rows.patient + "_" + rows.field)

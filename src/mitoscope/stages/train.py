@@ -8,31 +8,35 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 import yaml
 from filelock import FileLock, Timeout
 
 from mitoscope.errors import InputError
 from mitoscope.files import atomic_path, write_json
-from mitoscope.histology.patches import read_summary
+from mitoscope.histology.galleries import draw_gallery
+from mitoscope.histology.patches import read_summary, sample_name
 from mitoscope.params import Train, read_params
 from mitoscope.paths import DATA, MODELS, PATCHES, SPLIT, TRAINED, WORK
 from mitoscope.progress import console, progress
-from mitoscope.stages.subsets import read_subset
+from mitoscope.stages.field_scores import detect
+from mitoscope.stages.subsets import read_samples
 
 if TYPE_CHECKING:
     from mitoscope.learning.batches import PatchSet
     from mitoscope.learning.devices import Place
-    from mitoscope.learning.loop import Epoch, Fitted
+    from mitoscope.learning.loop import Epoch, Fitted, OnBatch
     from mitoscope.learning.networks import PatchNetwork
 
+_SHOWN = 40  # hard negatives in the picture
 # What a machine needs that loads the logged model.
 _SERVING_NEEDS = ("mlflow", "numpy", "opencv-python-headless", "pandas", "torch", "torchvision")
 
@@ -47,6 +51,7 @@ class Inputs:
     start: dict[str, Any]
     summary: dict[str, Any]
     training: "PatchSet"
+    rows: pd.DataFrame  # of the index, one per training patch
     validation: "PatchSet"
     fingerprint: str
 
@@ -54,6 +59,18 @@ class Inputs:
     def models(self) -> Path:
         """Folder of the start weights and of the trained network."""
         return MODELS / self.arch
+
+    @property
+    def fields(self) -> dict[str, Any]:
+        """How the fields became patches: what detection in a new field has to do likewise."""
+        names = ("stain", "scale", "sigma", "peak_window", "candidates_per_mm2")
+        settings = {name: self.summary["settings"][name] for name in names}
+        return settings | {"microns_per_pixel": self.summary["dataset"]["microns_per_pixel"]}
+
+    @property
+    def mined(self) -> Path:
+        """Picture of the mined negatives, on its way to MLflow."""
+        return self.work / "mined.png"
 
     @property
     def work(self) -> Path:
@@ -72,12 +89,13 @@ def train(arch: str) -> None:
     from mitoscope.learning import checkpoints
     from mitoscope.learning.batches import Rotations
     from mitoscope.learning.devices import join
-    from mitoscope.learning.loop import Recipe, fit
+    from mitoscope.learning.loop import Mining, Recipe, fit
     from mitoscope.learning.networks import build
 
     inputs = _read_inputs(arch)
     settings = inputs.block.model_dump(exclude={"input_size", "trainable"})
-    recipe = Recipe(**settings | {"rotations": Rotations(**settings["rotations"])})
+    nested = {"rotations": Rotations(**settings["rotations"]), "mining": Mining(**settings["mining"])}
+    recipe = Recipe(**settings | nested)
     description = {"arch": arch, "input_size": inputs.block.input_size}
     description["patch_size"] = inputs.summary["settings"]["patch_size"]
     try:
@@ -102,7 +120,8 @@ def train(arch: str) -> None:
                     raise
                 except FloatingPointError as error:
                     raise InputError(f"params.yaml: train.{arch}: {error}") from error
-                _write_outputs(inputs, run_id, fitted)
+                # The other processes are done: what remains is computed by this one alone.
+                _write_outputs(inputs, run_id, fitted, replace(place, world=1), show)
             shutil.rmtree(inputs.work)
 
 
@@ -142,8 +161,8 @@ def _read_inputs(arch: str) -> Inputs:
         "start": hashlib.sha256(start_file.read_bytes()).hexdigest(),
         "processes": os.environ.get("WORLD_SIZE", "1"),  # an epoch's batches are shared out among them
     }
-    training, _ = read_subset("train")
-    validation, _ = read_subset("validation")
+    training, rows = read_samples("train")
+    validation, _ = read_samples("validation")
     for name, patches in (("train", training), ("validation", validation)):
         if len(np.unique(patches.labels)) < 2:
             raise InputError(f"{SPLIT}: the {name} patients lack mitoses or negatives away from the fields' edges")
@@ -154,6 +173,7 @@ def _read_inputs(arch: str) -> Inputs:
         start=json.loads(start_file.with_suffix(".json").read_text(encoding="utf-8")),
         summary=summary,
         training=training,
+        rows=rows,
         validation=validation,
         fingerprint=hashlib.sha256(json.dumps(evidence, sort_keys=True).encode()).hexdigest(),
     )
@@ -218,11 +238,12 @@ def _logged_run(inputs: Inputs, place: "Place") -> "Iterator[tuple[str, Any]]":
         yield run_id, log_epochs
 
 
-def _write_outputs(inputs: Inputs, run_id: str, fitted: "Fitted") -> None:
+def _write_outputs(inputs: Inputs, run_id: str, fitted: "Fitted", place: "Place", show: "OnBatch") -> None:
     """Write the stage's outputs from the checkpoints, and log them to the active run."""
     from mitoscope import serving
     from mitoscope.learning import checkpoints
     from mitoscope.learning.augment import crop
+    from mitoscope.learning.scores import best_threshold
     from mitoscope.tracking import runs
     from mitoscope.tracking.figures import draw_learning_curves
 
@@ -236,11 +257,18 @@ def _write_outputs(inputs: Inputs, run_id: str, fitted: "Fitted") -> None:
     draw_learning_curves(
         picture, fitted.history, title=f"{arch}, {start} start weights{synthetic}", best_epoch=fitted.best_epoch
     )
+    objects = detect(best.to(place.device), "validation", place, show)
+    field_threshold, field_f1 = best_threshold(objects.label.to_numpy(), objects.probability.to_numpy())
+    best.cpu()
     console.print(f"{arch}: logging the best and the last checkpoint")
     last = inputs.work / "checkpoints" / "last.pt"
     checkpoints.save(last, best.describe() | {"state": checkpoints.load(inputs.work / "last.pt")["state"]})
     trained = inputs.models / "best.pt"
-    checkpoints.save_network(trained, best, **kept | {"scale": inputs.summary["settings"]["scale"], "run_id": run_id})
+    evidence = kept | {"run_id": run_id, "field_threshold": field_threshold, "fields": inputs.fields}
+    checkpoints.save_network(trained, best, **evidence)
+    if fitted.hardness is not None:
+        _draw_mined(inputs, fitted.hardness)
+    best_epoch = fitted.history[fitted.best_epoch - 1]
     patch = crop(inputs.training.windows(np.arange(1)), 0, best.patch_size)[0].permute(1, 2, 0).numpy()
     model_id = runs.log_training(
         model_code=Path(serving.__file__),
@@ -249,14 +277,14 @@ def _write_outputs(inputs: Inputs, run_id: str, fitted: "Fitted") -> None:
         answer=pd.DataFrame({serving.PROBABILITY: [0.5], serving.MITOSIS: [True]}),
         requirements=[f"{name}=={version(name)}" for name in _SERVING_NEEDS],
         metrics={
-            name: value
-            for name, value in fitted.history[fitted.best_epoch - 1].items()
-            if name.startswith("validation/")
+            **{name: value for name, value in best_epoch.items() if name.startswith("validation/")},
+            "validation_fields/f1": field_f1,
+            "validation_fields/threshold": field_threshold,
         },
         last_checkpoint=last,
-        picture=picture,
+        pictures=[picture] if fitted.hardness is None else [picture, inputs.mined],
     )
-    threshold, f1 = kept["threshold"], fitted.history[fitted.best_epoch - 1]["validation/best_f1"]
+    threshold, f1 = kept["threshold"], best_epoch["validation/best_f1"]
     result = {
         "run_id": run_id,
         "model_id": model_id,
@@ -266,13 +294,28 @@ def _write_outputs(inputs: Inputs, run_id: str, fitted: "Fitted") -> None:
         "best_epoch": fitted.best_epoch,
         "threshold": threshold,
         "validation_f1": f1,
+        "field_threshold": field_threshold,
+        "field_validation_f1": field_f1,
         "fingerprint": inputs.fingerprint,
     }
     write_json(TRAINED / f"{arch}.json", result)
     console.print(
         f"{arch}: epoch {fitted.best_epoch} of {len(fitted.history)} is the best, validation F1 {f1:.3f} at threshold "
-        f"{threshold:.3f}; MLflow run {run_id}",
+        f"{threshold:.3f}, in whole fields {field_f1:.3f} at {field_threshold:.3f}; MLflow run {run_id}",
     )
+
+
+def _draw_mined(inputs: Inputs, hardness: npt.NDArray[np.float64]) -> None:
+    """Draw the negatives that the last mining found hardest, each with its score."""
+    size = inputs.summary["settings"]["patch_size"]
+    hardest = np.argsort(-hardness, kind="stable")[:_SHOWN]
+    windows = inputs.training.windows(hardest).permute(0, 2, 3, 1).numpy()
+    margin = (windows.shape[1] - size) // 2
+    names = [f"{hardness[index]:.2f} {sample_name(inputs.rows.iloc[index])}" for index in hardest]
+    patches = [window[margin : margin + size, margin : margin + size] for window in windows]
+    count = int((hardness >= 0.5).sum())
+    title = f"hard negatives of {inputs.arch}: {count} score 0.5 or more, the hardest {len(hardest)}"
+    draw_gallery(inputs.mined, [(title, list(zip(names, patches, strict=True)))])
 
 
 def _data_digest(summary: dict[str, Any]) -> str:

@@ -2,7 +2,9 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
@@ -47,6 +49,48 @@ def draw_scores(
         labels, predicted, labels=[0, 1], display_labels=["negative", "mitosis"], ax=right, colorbar=False
     )
     right.set_title(f"at the validation threshold, {threshold:.3f}")
+    figure.suptitle(title)
+    _save(figure, path)
+
+
+def draw_field_scores(
+    path: Path,
+    curves: Mapping[str, pd.DataFrame],
+    fields: pd.DataFrame,
+    metrics: Mapping[str, Any],
+    *,
+    title: str,
+) -> None:
+    """Draw FROC curves with the point at the threshold, the counts of objects, and counted against true densities.
+
+    Args:
+        path: the picture.
+        curves: by name, tables with fp_per_mm2 and recall.
+        fields: one row per field with mitoses_per_mm2 and detections_per_mm2.
+        metrics: of all fields: tp, fp, fn, area_mm2, precision, recall, f1.
+        title: above the panels.
+    """
+    figure = Figure(figsize=(12, 4), layout="constrained")
+    left, middle, right = figure.subplots(1, 3)
+    for name, curve in curves.items():
+        left.step(curve.fp_per_mm2, curve.recall, where="post", label=name)
+    left.plot(metrics["fp"] / metrics["area_mm2"], metrics["recall"], "k*", ms=10, label="at the validation threshold")
+    left.set(title="FROC", xlabel="false positives per mm2", ylabel="recall", ylim=(0, 1.02), xscale="symlog")
+    left.legend(fontsize=7, loc="lower right")
+    counts = {"found": metrics["tp"], "missed": metrics["fn"], "false positives": metrics["fp"]}
+    bars = middle.bar(
+        list(counts), list(counts.values()), color=["#56B4E9", "#F0E442", "#D55E00"]
+    )  # as in the overlays
+    middle.bar_label(bars)
+    words = (f"{word} {metrics[name]:.3f}" for word, name in (("P", "precision"), ("R", "recall"), ("F1", "f1")))
+    middle.set(title=", ".join(words))
+    for patient, rows in fields.groupby("patient"):
+        right.plot(rows.mitoses_per_mm2, rows.detections_per_mm2, "o", ms=5, alpha=0.7, label=str(patient))
+    most = float(fields[["mitoses_per_mm2", "detections_per_mm2"]].to_numpy().max()) * 1.05 or 1.0
+    right.plot([0, most], [0, most], color="0.7", lw=1, zorder=0)
+    right.set(title="one point per field", xlabel="mitoses per mm2", ylabel="detections per mm2")
+    if fields.patient.nunique() <= 10:
+        right.legend(fontsize=7, title="patient", title_fontsize=7)
     figure.suptitle(title)
     _save(figure, path)
 

@@ -148,7 +148,7 @@ def log_training(
     requirements: list[str],
     metrics: Mapping[str, float],
     last_checkpoint: Path,
-    picture: Path,
+    pictures: Sequence[Path],
 ) -> str:
     """Log what a training gave to the active run; returns the id of the logged model `best`.
 
@@ -160,7 +160,7 @@ def log_training(
         requirements: pip requirements of the model, given so that MLflow need not guess them.
         metrics: of the best epoch; logged on the run and beside the model as `best_<name>`.
         last_checkpoint: file of the last epoch.
-        picture: the learning curves.
+        pictures: the learning curves and what else shows how it learned.
     """
     import mlflow
     from mlflow.models import infer_signature
@@ -176,7 +176,8 @@ def log_training(
     )
     mlflow.log_metrics({f"best_{name}": value for name, value in metrics.items()}, model_id=info.model_id)
     mlflow.log_artifact(str(last_checkpoint), "checkpoints")
-    mlflow.log_artifact(str(picture), "pictures")
+    for picture in pictures:
+        mlflow.log_artifact(str(picture), "pictures")
     return str(info.model_id)
 
 

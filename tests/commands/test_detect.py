@@ -1,0 +1,147 @@
+"""Detection in any field: the same as evaluation's, in files that other tools open."""
+
+import json
+from pathlib import Path
+
+import cv2
+import mlflow
+import numpy as np
+import pandas as pd
+import pytest
+from typer.testing import CliRunner
+
+from mitoscope import serving
+from mitoscope.cli import app
+from mitoscope.commands.detect import detect
+from mitoscope.errors import InputError
+from mitoscope.learning.checkpoints import load, save
+from mitoscope.stages.evaluate import evaluate
+from tests.conftest import NETWORK
+
+MODEL = f"models/{NETWORK}/best.pt"
+OUT = Path("out")
+
+
+def found(name: str) -> pd.DataFrame:
+    return pd.read_csv(OUT / f"{name}_mitoses.csv")
+
+
+def run(*images: Path, model: str = MODEL, microns: float | None = None) -> int:
+    return detect(images, model=model, out=OUT, microns_per_pixel=microns)
+
+
+def test_detection_finds_what_evaluation_found(trained):
+    evaluate(NETWORK)
+    objects = pd.read_csv(f"results/evaluate/{NETWORK}/objects.csv", dtype={"patient": str, "field": str})
+    fields = pd.read_csv(f"results/evaluate/{NETWORK}/fields.csv", dtype={"patient": str, "field": str})
+    names = [f"{row.patient}_{row.field}" for row in fields.itertuples()]
+    assert run(*(Path("data", f"{name}.jpg") for name in names)) == 0
+    summary = pd.read_csv(OUT / "summary.csv").set_index("field")
+    assert objects.predicted.sum() > 0
+    for row, name in zip(fields.itertuples(), names, strict=True):
+        expected = objects.query("patient == @row.patient and field == @row.field and predicted == 1")
+        mine = found(name)
+        np.testing.assert_allclose(mine[["row", "col"]], expected[["row", "col"]], atol=0.02)
+        np.testing.assert_allclose(mine.probability, expected.probability, atol=1e-5)
+        points = json.loads((OUT / f"{name}_mitoses.geojson").read_text())["features"]
+        assert len(points) == len(mine) == summary.mitoses[name] == row.detections
+        assert summary.per_2mm2[name] == pytest.approx(2 * row.detections / 0.01)
+        assert cv2.imread(str(OUT / f"{name}_overlay.jpg")).shape[1] >= 400
+    assert summary.mitoses["all"] == fields.detections.sum()
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (9, 31), (20, 300), (333, 211)])
+@pytest.mark.parametrize("suffix", [".png", ".tif", ".jpg"])
+def test_a_field_may_have_any_size(trained, shape, suffix):
+    path = Path(f"any{suffix}")
+    cv2.imwrite(str(path), np.random.default_rng(0).integers(0, 256, (*shape, 3)).astype(np.uint8))
+    assert run(path) == 0
+    places = found("any")
+    assert (places.row.between(-1, shape[0]) & places.col.between(-1, shape[1])).all()
+    assert pd.read_csv(OUT / "summary.csv").mitoses.tolist() == [len(places)] * 2
+
+
+@pytest.mark.parametrize("colour", [0, 128, 255])
+def test_a_field_of_one_colour_has_no_mitosis(trained, colour):
+    cv2.imwrite("flat.png", np.full((200, 200, 3), colour, np.uint8))
+    assert run(Path("flat.png")) == 0
+    assert found("flat").empty
+
+
+def test_an_enlarged_field_gives_the_same_places(trained):
+    """At 0.125 um a pixel the field has four times the pixels and shows the same tissue."""
+    image = cv2.imread("data/01_01.jpg")
+    cv2.imwrite("large.png", cv2.resize(image, None, fx=2, fy=2, interpolation=cv2.INTER_NEAREST))
+    cv2.imwrite("plain.png", image)
+    run(Path("large.png"), microns=0.125)
+    area = pd.read_csv(OUT / "summary.csv").area_mm2[0]
+    run(Path("plain.png"))
+    assert area == pd.read_csv(OUT / "summary.csv").area_mm2[0]
+    large, plain = found("large"), found("plain")
+    assert len(large) == len(plain) > 0
+    np.testing.assert_allclose(large[["row", "col"]], plain[["row", "col"]] * 2 + 0.5, atol=0.02)
+
+
+def test_what_is_no_field_is_reported_and_the_others_are_done(trained, capsys):
+    Path("notes.tif").write_text("no image")
+    Path("short.jpg").write_bytes(Path("data/01_01.jpg").read_bytes()[:2000])
+    images = [Path("notes.tif"), Path("data/01_01.jpg"), Path("short.jpg"), Path("absent.png")]
+    assert run(*images) == 3
+    said = capsys.readouterr().out
+    for name in ("notes.tif", "short.jpg", "absent.png"):
+        assert said.count(f"skipped: {name}") == 1
+    assert {path.name for path in OUT.iterdir()} == {
+        "01_01_mitoses.csv",
+        "01_01_mitoses.geojson",
+        "01_01_overlay.jpg",
+        "summary.csv",
+    }
+    arguments = ["detect", *map(str, images), "--model", MODEL, "--out", str(OUT)]
+    assert CliRunner().invoke(app, arguments).exit_code == 1
+
+
+def test_a_logged_model_is_found_by_its_run(trained, mlflow_store):
+    with mlflow.start_run(trained):
+        info = mlflow.pyfunc.log_model(
+            name="best",
+            python_model=serving.__file__,
+            artifacts={"network": MODEL},
+            pip_requirements=[],
+        )
+    run(Path("data/01_01.jpg"))
+    expected = found("01_01")
+    mlflow.register_model(info.model_uri, "mitoscope-detect-test")
+    client = mlflow.MlflowClient()
+    client.set_registered_model_alias("mitoscope-detect-test", "champion", "1")
+    for model in (f"runs:/{trained}/best", f"models:/{info.model_id}", "models:/mitoscope-detect-test@champion"):
+        assert run(Path("data/01_01.jpg"), model=model) == 0
+        pd.testing.assert_frame_equal(found("01_01"), expected)
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        ("absent.pt", r"absent\.pt: no such model file; give a file"),
+        ("runs:/0123456789abcdef/best", r"runs:/0123456789abcdef/best: no such model in the MLflow store"),
+        ("models:/nothing@champion", r"models:/nothing@champion: no such model in the MLflow store"),
+        ("data/01_01.jpg", r"01_01\.jpg: is no checkpoint"),
+    ],
+)
+def test_a_model_that_is_not_there_is_named(trained, model, message):
+    with pytest.raises(InputError, match=message):
+        run(Path("data/01_01.jpg"), model=model)
+    assert not OUT.exists()
+
+
+def test_a_model_without_settings_for_fields_is_refused(trained):
+    content = load(Path(MODEL))
+    del content["fields"]
+    save(Path("old.pt"), content)
+    with pytest.raises(InputError, match=r"old\.pt: .* train it again with `dvc repro`"):
+        run(Path("data/01_01.jpg"), model="old.pt")
+
+
+def test_two_images_of_one_name_are_refused(trained):
+    with pytest.raises(InputError, match="01_01: two images have this name"):
+        run(Path("data/01_01.jpg"), Path("elsewhere/01_01.png"))
+    assert not OUT.exists()

@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-import cv2
 import numpy as np
 
 from mitoscope.files import atomic_folder
+from mitoscope.histology.fields import encode_image
 from mitoscope.histology.patches import is_sample, read_index, read_summary, sample_name, store_path
 from mitoscope.params import read_params
 from mitoscope.paths import PATCHES
@@ -34,9 +34,7 @@ def export_patches(out: Path, *, arch: str, replace: bool) -> None:
                 window = from_numpy(windows[row.record].copy()).permute(2, 0, 1)[None]
                 for angle in angles[int(str(row.label))]:
                     patch = crop(window, angle, patch_size)[0].permute(1, 2, 0).numpy()
-                    # Not cv2.imwrite, which says nothing when the disk is full.
-                    _, png = cv2.imencode(".png", cv2.cvtColor(patch, cv2.COLOR_RGB2BGR))
-                    (folder / sample_name(row, angle)).write_bytes(png.tobytes())
+                    (folder / sample_name(row, angle)).write_bytes(encode_image(patch, ".png"))
                     written += 1
             show("export", done, len(groups))
     console.print(f"{written} patches in {out}")

@@ -157,6 +157,16 @@ def read_image(path: Path) -> Image:
     return np.ascontiguousarray(pixels[..., ::-1])
 
 
+def encode_image(image: Image, suffix: str, *, quality: int = 90) -> bytes:
+    """Encode an (H, W, 3) uint8 RGB image as the content of a .png or .jpg file; `quality` (0 to 100) is a JPEG's.
+
+    Write it with `Path.write_bytes`: unlike `cv2.imwrite` that says so when the disk is full.
+    """
+    options = [cv2.IMWRITE_JPEG_QUALITY, quality] if suffix == ".jpg" else []
+    _, content = cv2.imencode(suffix, cv2.cvtColor(image, cv2.COLOR_RGB2BGR), options)
+    return content.tobytes()
+
+
 def read_mask(path: Path, shape: tuple[int, int]) -> Mask:
     """Read a mask as (H, W) bool, where anything above 0 is set.
 

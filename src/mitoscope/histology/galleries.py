@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 
 from mitoscope.files import atomic_path
-from mitoscope.histology.fields import Image
+from mitoscope.histology.fields import Image, encode_image
 
 _TILE, _CAPTION, _TITLE, _GAP = 128, 16, 36, 6
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
@@ -35,7 +35,5 @@ def draw_gallery(path: Path, sections: Sequence[tuple[str, Sequence[tuple[str, I
             caption = name.removesuffix(".png").removesuffix("_rot0")
             cv2.putText(strip, caption, (left, top + _TILE + 11), _FONT, 0.32, (60, 60, 60), 1, cv2.LINE_AA)
         strips.append(strip)
-    # Not cv2.imwrite, which says nothing when the disk is full.
-    _, png = cv2.imencode(".png", cv2.cvtColor(np.concatenate(strips), cv2.COLOR_RGB2BGR))
     with atomic_path(path) as temporary:
-        temporary.write_bytes(png.tobytes())
+        temporary.write_bytes(encode_image(np.concatenate(strips), ".png"))

@@ -10,7 +10,7 @@ import numpy as np
 
 from mitoscope.errors import InputError
 from mitoscope.files import atomic_path
-from mitoscope.histology.fields import Centres, Image
+from mitoscope.histology.fields import Centres, Image, encode_image
 
 NUCLEUS_UM = 5.0  # radius of a mitotic nucleus, round which the marks lie
 
@@ -83,14 +83,10 @@ def draw_overlay(path: Path, image: Image, marks: Marks, *, radius: float, title
         for row, col in centres.tolist():
             _mark(field, kind, row, col, max(2 * radius, radius + _halo(unit)), unit)
 
-    jpeg = path.suffix == ".jpg"
-    if jpeg and max(picture.shape) > _JPEG_SIDE:
+    if path.suffix == ".jpg" and max(picture.shape) > _JPEG_SIDE:
         raise InputError(f"{path}: {columns} x {rows} px and the legend are too large for a JPEG; write a .png")
-    # Not cv2.imwrite, which says nothing when the disk is full.
-    quality = [cv2.IMWRITE_JPEG_QUALITY, 90] if jpeg else []
-    _, content = cv2.imencode(path.suffix, cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), quality)
     with atomic_path(path) as temporary:
-        temporary.write_bytes(content.tobytes())
+        temporary.write_bytes(encode_image(picture, path.suffix))
 
 
 def _strip(title: str, legend: Sequence[tuple[Kind, str]], columns: int, unit: float) -> Image:

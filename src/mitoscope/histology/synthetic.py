@@ -17,6 +17,7 @@ import yaml
 from numpy.typing import NDArray
 
 from mitoscope.files import write_text
+from mitoscope.histology.fields import encode_image
 
 Rng = np.random.Generator
 _Floats = NDArray[np.float32]
@@ -394,9 +395,7 @@ def synthesize(
             quiet = patient % 6 == 2 and field == 2
             mitoses = 0 if quiet else max(1, rng.poisson(usual_mitoses * megapixels))
             image, centres = render_field(rng, stain, size, mitoses, round(rng.integers(42, 60) * megapixels))
-            bgr = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
-            _, encoded = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])
-            (out / f"{name}.jpg").write_bytes(encoded.tobytes())
+            (out / f"{name}.jpg").write_bytes(encode_image(image, ".jpg", quality=_JPEG_QUALITY))
             if len(centres):
                 write_text(out / f"{name}.csv", "".join(f"{row},{col}\n" for row, col in centres))
             on_field(name)

@@ -4,11 +4,12 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import pandas as pd
 import pytest
 
 from mitoscope.commands.export_patches import export_patches
 from mitoscope.errors import InputError
-from mitoscope.histology.patches import read_index
+from mitoscope.histology.patches import is_sample, read_index
 from tests.conftest import NETWORK, tiny_params, write_params
 
 OUT = Path("exported")
@@ -18,9 +19,14 @@ def picture(name: str) -> np.ndarray:
     return cv2.imread(str(OUT / name), cv2.IMREAD_UNCHANGED)[..., ::-1]
 
 
+def whole_samples() -> pd.DataFrame:
+    index = read_index(Path("patches"))
+    return index[is_sample(index) & ~index.edge]
+
+
 def test_every_whole_patch_at_every_angle(extracted, capsys):
     export_patches(OUT, arch=NETWORK, replace=False)
-    index = read_index(Path("patches")).query("not edge")
+    index = whole_samples()
     expected = {
         f"{row.patient}_{row.field}_class{row.label}_center{row.center}_rot{angle}.png"
         for row in index.itertuples()
@@ -33,7 +39,7 @@ def test_every_whole_patch_at_every_angle(extracted, capsys):
 
 def test_pixels_are_the_middle_of_the_window(extracted):
     export_patches(OUT, arch=NETWORK, replace=False)
-    for row in read_index(Path("patches")).query("not edge").groupby("label").head(3).itertuples():
+    for row in whole_samples().groupby("label").head(3).itertuples():
         window = np.load(Path("patches") / f"{row.patient}_{row.field}.npy")[row.record]
         middle = window[7:-7, 7:-7]  # 46 px to 32
         name = f"{row.patient}_{row.field}_class{row.label}_center{row.center}_rot"

@@ -152,7 +152,8 @@ def trained(extracted: Path, mlflow_store: str) -> str:
         for _ in range(10):  # without statistics of its layers, its answers would all be alike
             network(torch.randint(0, 256, (8, 3, 32, 32), dtype=torch.uint8))
     names = ("stain", "scale", "sigma", "peak_window", "candidates_per_mm2")
-    fields = {name: tiny_params()["extract"][name] for name in names} | {"microns_per_pixel": 0.25}
+    fields = {name: tiny_params()["extract"][name] for name in names}
+    fields |= {"microns_per_pixel": 0.25, "synthetic": True}
     path = Path("models", NETWORK, "best.pt")
     save_network(path, network.eval(), threshold=0.5, field_threshold=0.4, fields=fields)
     report = {"run_id": run_id, "model_id": model.model_id, "start_weights": "random"}

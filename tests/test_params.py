@@ -55,6 +55,23 @@ ENTRIES = [
 ]
 
 
+@pytest.mark.parametrize("preset", sorted((REPOSITORY / "presets").iterdir()), ids=lambda path: path.stem)
+def test_every_preset_can_take_the_place_of_params(preset):
+    assert set(read_params(preset).train) == set(read_params(REPOSITORY / "params.yaml").train)
+
+
+def test_mining_must_begin_before_the_end(tmp_path):
+    path = tmp_path / "params.yaml"
+    params = yaml.safe_load((REPOSITORY / "params.yaml").read_text())
+    block = params["train"]["alexnet"]
+    block["mining"] |= {"start_epoch": block["epochs"], "every": 1}
+    path.write_text(yaml.safe_dump(params))
+    assert "train.alexnet: mining.start_epoch must come before the last epoch" in complaint(path)
+    block["mining"]["every"] = 0  # off
+    path.write_text(yaml.safe_dump(params))
+    assert read_params(path).train["alexnet"].mining.every == 0
+
+
 @pytest.mark.parametrize("entry", ENTRIES)
 def test_a_missing_entry_is_named(tmp_path, entry):
     assert complaint(written(tmp_path, entry, MISSING)) == f"{entry}: Field required"

@@ -181,6 +181,18 @@ def detect(
         raise typer.Exit(1)
 
 
+@app.command(rich_help_panel=_FIELDS)
+def crossvalidate(arch: Arch) -> None:
+    """Test every patient once: train and evaluate a network in each fold, and pool the counts.
+
+    Killed and started again, it goes on where it was. The folds run in a copy of the project: its own settings and
+    results stay as they are.
+    """
+    from mitoscope.commands.crossvalidate import crossvalidate as run
+
+    run(arch)
+
+
 @app.command(rich_help_panel=_LOOK)
 def compare() -> None:
     """Print the networks' test scores beside each other."""

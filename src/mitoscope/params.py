@@ -74,7 +74,7 @@ class Train(Block):
     batch_size: int = Field(ge=2)
     lr: float = Field(gt=0, description="peak of the one-cycle schedule")
     weight_decay: float = Field(ge=0)
-    patience: int = Field(ge=1, description="stop after this many epochs without a better validation F1")
+    patience: int = Field(ge=1, description="stop after so many epochs, plain or mined, without a better F1")
     seed: int = Field(ge=0)
 
     @model_validator(mode="after")
@@ -134,4 +134,4 @@ def read_params(path: Path = Path("params.yaml")) -> Params:
         first, more = errors[0], len(errors) - 1
         place = ".".join(str(part) for part in first["loc"]) or "the file"
         rest = f" (and {more} more)" if more else ""
-        raise InputError(f"{path}: {place}: {first['msg']}{rest}") from error
+        raise InputError(f"{path}: {place}: {first['msg'].removeprefix('Value error, ')}{rest}") from error

@@ -95,9 +95,41 @@ def test_what_is_no_field_is_reported_and_the_others_are_done(trained, capsys):
         "01_01_mitoses.geojson",
         "01_01_overlay.jpg",
         "summary.csv",
+        "model.json",
     }
     arguments = ["detect", *map(str, images), "--model", MODEL, "--out", str(OUT)]
     assert CliRunner().invoke(app, arguments).exit_code == 1
+
+
+def test_a_mask_beside_the_field_holds_the_candidates(trained):
+    run(Path("data/01_01.jpg"))
+    everywhere = found("01_01")
+    mask = np.zeros((400, 400), np.uint8)
+    mask[:200] = 255
+    cv2.imwrite("data/01_01_cmask.png", mask)
+    run(Path("data/01_01.jpg"))
+    upper = found("01_01")
+    assert 0 < len(upper) < len(everywhere) and (upper.row < 200).all()
+
+
+def test_what_was_found_says_by_which_model(trained, capsys):
+    run(Path("data/01_01.jpg"))
+    evidence = json.loads((OUT / "model.json").read_text())
+    assert (evidence["model"], evidence["threshold"], evidence["microns_per_pixel"]) == (MODEL, 0.4, 0.25)
+    said = capsys.readouterr().out
+    assert "threshold 0.400" in said and "0.25 um per pixel" in said and "trained on synthetic data" in said
+
+
+def test_pixels_far_from_the_models_are_refused(trained):
+    with pytest.raises(InputError, match=r"--microns-per-pixel 1\.5: the model knows 0\.25 um"):
+        run(Path("data/01_01.jpg"), microns=1.5)
+
+
+def test_looking_for_a_run_where_there_is_no_store_makes_none(trained, monkeypatch):
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
+    with pytest.raises(InputError, match=r"there is no MLflow store .*mlflow\.db; run this in the project's folder"):
+        run(Path("data/01_01.jpg"), model="runs:/0123/best")
+    assert not Path("mlflow.db").exists()
 
 
 def test_a_logged_model_is_found_by_its_run(trained, mlflow_store):

@@ -98,7 +98,7 @@ def test_suppression_keeps_the_strongest_and_no_two_neighbours(places, random):
 
 
 def table(*rows: tuple[str, str, float, float]) -> pd.DataFrame:
-    return pd.DataFrame(rows, columns=["patient", "field", "row", "col"])
+    return pd.DataFrame(rows, columns=["patient", "field", "row", "col"]).astype({"row": float, "col": float})
 
 
 def test_objects_of_fields_with_and_without_mitoses_and_detections():
@@ -112,6 +112,11 @@ def test_objects_of_fields_with_and_without_mitoses_and_detections():
         ("01", "b", 7, 7, 0.0, 1),  # no candidate there: missed at every threshold
         ("02", "a", 0, 0, 0.9, 0),
     ]
+
+
+def test_nothing_at_all_gives_an_empty_table():
+    objects = find_objects(table(), np.zeros(0), table(), 0.25)
+    assert objects.empty and objects.label.dtype == np.int64 and objects.probability.dtype == np.float64
 
 
 def test_the_radius_is_in_microns():

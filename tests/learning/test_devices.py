@@ -60,6 +60,7 @@ with join() as place:
     assert dist.get_world_size() == 2
     torch.save(
         {"rank": place.rank, "state": network.network.state_dict(), "probabilities": torch.from_numpy(probabilities),
+         "hardness": torch.from_numpy(fitted.hardness),
          "f1": [epoch["validation/best_f1"] for epoch in fitted.history],
          "loss": [epoch["validation/loss"] for epoch in fitted.history]},
         work / f"rank{place.rank}.pt",
@@ -89,6 +90,7 @@ def test_two_processes_train_one_network(tmp_path):
     assert len(first["f1"]) == 2
     assert first["f1"] == second["f1"] and first["loss"] == second["loss"]  # both stop at the same epoch
     assert torch.equal(first["probabilities"], second["probabilities"])
+    assert torch.equal(first["hardness"], second["hardness"]) and first["hardness"].any()
     alone = torch.load(tmp_path / "alone.pt", weights_only=True)
     torch.testing.assert_close(first["probabilities"], alone, atol=1e-5, rtol=0)
     assert alone.std() > 0

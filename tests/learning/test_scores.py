@@ -126,9 +126,16 @@ def test_froc_worked_by_hand():
     np.testing.assert_allclose(curve["recall"], [1 / 3, 1 / 3, 2 / 3, 2 / 3])
 
 
-def test_froc_without_a_match_or_without_a_false_positive_has_no_point():
-    for labels in ([0, 0], [1, 1]):
-        assert len(froc(np.array(labels), np.array([0.5, 0.6]), 1.0)["recall"]) == 0
+def test_froc_at_its_extremes():
+    nothing_false = froc(np.array([1, 1]), np.array([0.5, 0.5]), 1.0)  # equal probabilities are one point
+    assert {name: values.tolist() for name, values in nothing_false.items()} == {
+        "fp_per_mm2": [0],
+        "recall": [1],
+        "threshold": [0.5],
+    }
+    nothing_found = froc(np.array([0, 1]), np.array([0.5, 0.0]), 0.5)
+    assert nothing_found["fp_per_mm2"].tolist() == [2] and nothing_found["recall"].tolist() == [0]
+    assert len(froc(np.array([1]), np.array([0.0]), 1.0)["recall"]) == 0
 
 
 def test_the_threshold_of_objects_leaves_out_what_no_detection_reaches():
@@ -186,6 +193,12 @@ def test_whole_patients_are_drawn_not_patches():
     single = [f"{number:02}" for number in range(40)]
     narrow_low, narrow_high = intervals(single, labels, probabilities)["accuracy"]
     assert 0.3 < narrow_low < 0.5 < narrow_high < 0.7
+
+
+def test_draws_without_a_mitosis_are_left_out():
+    # Patient 01 has its mitosis found, 02 has none and a false positive: drawn alone, 02 has no recall.
+    found = intervals(["01", "02"], [1, 0], [0.9, 0.9], lambda a, b: classification(a, b, 0.5))
+    assert found["recall"] == (1, 1) and found["precision"] == (0.5, 1)
 
 
 def test_a_score_that_some_draws_lack_is_taken_from_the_others():

@@ -4,16 +4,22 @@ The tests of this module follow one project through its life, in their order.
 """
 
 import json
+from pathlib import Path
 
 import mlflow
 import pandas as pd
 import pytest
 import yaml
 
+from mitoscope.learning.checkpoints import save_network
+from mitoscope.learning.networks import build, start_state
+
 from .conftest import Params, Project, trained, trainings
 
 pytestmark = pytest.mark.slow
 
+# Of chance, but the same chance everywhere: torch's generator gives the same numbers on every machine.
+GOLDEN_START, _ = start_state("squeezenet1_1", None, seed=0)
 ARCHS = ("alexnet", "densenet161")
 SCORES = ("accuracy", "precision", "recall", "f1")
 
@@ -138,6 +144,19 @@ def test_detection_in_a_field_finds_what_evaluation_found(project: Project, firs
     project.run("mitoscope", "detect", images[0], "--model", model, "--out", "again")
     file = f"{names[0]}_mitoses.csv"
     assert (project.folder / "again" / file).read_text() == (project.folder / "detected" / file).read_text()
+
+
+def test_detection_on_the_sample_is_what_it_was(project: Project, first_repro: str) -> None:
+    """The rows were written by an earlier version: candidates, windows and coordinates must not change unnoticed."""
+    network = build({"arch": "squeezenet1_1", "patch_size": 64, "input_size": 64}, GOLDEN_START).eval()
+    settings = {"stain": "none", "scale": 0.5, "sigma": 2.0, "peak_window": 11, "candidates_per_mm2": 1500}
+    fields = settings | {"microns_per_pixel": 0.25, "synthetic": True}
+    save_network(project.folder / "golden.pt", network, field_threshold=0.5218, fields=fields)
+    project.run("mitoscope", "detect", "data/03_01.jpg", "--model", "golden.pt", "--out", "golden")
+    found = pd.read_csv(project.folder / "golden/03_01_mitoses.csv")
+    golden = pd.read_csv(Path(__file__).with_name("golden_03_01.csv"))
+    assert found[["row", "col"]].to_numpy().tolist() == golden[["row", "col"]].to_numpy().tolist()
+    assert found.probability.to_numpy() == pytest.approx(golden.probability.to_numpy(), abs=1e-4)
 
 
 def test_another_learning_rate_retrains_that_network_only(

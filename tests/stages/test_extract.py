@@ -170,3 +170,15 @@ def test_the_index_is_the_same_whatever_the_number_of_threads(extracted, monkeyp
     monkeypatch.setenv("LOKY_MAX_CPU_COUNT", "1")
     extract()
     pd.testing.assert_frame_equal(pd.read_csv(PATCHES / "index.csv"), before)
+
+
+def test_fields_that_cannot_be_normalised_are_counted(extracted, capsys):
+    params = tiny_params()
+    params["extract"]["stain"] = "macenko"
+    write_params(params)
+    cv2.imwrite("data/01_01.jpg", np.full((400, 400, 3), 255, np.uint8))
+    before = np.load(PATCHES / "02_01.npy")
+    extract()
+    assert summary()["stain_unchanged"] == 1
+    assert "1 fields have too little tissue" in capsys.readouterr().out
+    assert not np.array_equal(before, np.load(PATCHES / "02_01.npy"))

@@ -37,7 +37,8 @@ def test_the_network_carries_what_detection_needs(ready):
     _, kept = load_network(Path("models", NETWORK, "best.pt"))
     settings = tiny_params()["extract"]
     names = ("stain", "scale", "sigma", "peak_window", "candidates_per_mm2")
-    assert kept["fields"] == {name: settings[name] for name in names} | {"microns_per_pixel": 0.25}
+    dataset = {"microns_per_pixel": 0.25, "synthetic": True}
+    assert kept["fields"] == {name: settings[name] for name in names} | dataset
     assert kept["field_threshold"] == report["field_threshold"] > 0
     logged = mlflow.get_logged_model(report["model_id"]).metrics
     assert {metric.key: metric.value for metric in logged}["best_validation_fields/f1"] == report["field_validation_f1"]

@@ -43,6 +43,8 @@ def compare() -> None:
                 TRAINED / f"{arch}.json",
             )
         )
+        if "fields" not in metrics:
+            raise InputError(f"{EVALUATED / arch / 'metrics.json'}: is of an older version; run `dvc repro` first")
         ratio = f"{metrics['patches']['mitoses']} : {metrics['patches']['negatives']}"
         count = f"{metrics['fields']['mitoses']} in {metrics['fields']['fields']} fields"
         for table, level, size in ((patches, "patches", ratio), (fields, "fields", count)):

@@ -5,15 +5,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 from rich.table import Table
 
 from mitoscope.errors import InputError
+from mitoscope.files import write_json
 from mitoscope.histology.blue_ratio import find_candidates, to_scale
 from mitoscope.histology.detections import MATCH_UM, suppress
 from mitoscope.histology.exports import FieldCount, write_detections_csv, write_geojson, write_summary
-from mitoscope.histology.fields import Centres, Image, read_image
+from mitoscope.histology.fields import Centres, Image, Mask, read_image, read_mask
 from mitoscope.histology.overlays import NUCLEUS_UM, Marks, draw_overlay
 from mitoscope.histology.patches import cut_windows, resize
 from mitoscope.histology.stain import normalise
@@ -23,16 +25,18 @@ if TYPE_CHECKING:
     from mitoscope.learning.devices import Place
     from mitoscope.learning.networks import PatchNetwork
 
+_MOST_ZOOM = 4
 _AT_ONCE = 4096  # windows in memory: 200 MB of 128 px
 
 
 def detect(images: Sequence[Path], *, model: str, out: Path, microns_per_pixel: float | None) -> int:
-    """Detect mitoses in fields; write per field a CSV, a GeoJSON and an overlay, and summary.csv of all.
+    """Detect mitoses in fields; write per field a CSV, a GeoJSON and an overlay, and of all summary.csv and model.json.
 
     A file that is no field is reported and left out. Files of the same names in `out` are replaced, each as a whole.
 
     Args:
-        images: 8-bit RGB fields of any size.
+        images: 8-bit RGB fields of any size. Where `NAME_cmask.png` lies beside one, candidates are taken from this
+            mask only, as in training.
         model: a file best.pt, `runs:/<run>/best` or `models:/<name>@<alias>`.
         out: folder to write into.
         microns_per_pixel: of the images; None = as the fields that the model was trained on.
@@ -41,7 +45,7 @@ def detect(images: Sequence[Path], *, model: str, out: Path, microns_per_pixel: 
         How many images could not be read.
 
     Raises:
-        InputError: there is no such model, or two images have the same name.
+        InputError: there is no such model, two images have the same name, or the pixels are far from the model's.
     """
     from mitoscope.learning import checkpoints
     from mitoscope.learning.devices import join
@@ -52,42 +56,57 @@ def detect(images: Sequence[Path], *, model: str, out: Path, microns_per_pixel: 
         raise InputError(f"{sorted(twice)[0]}: two images have this name; give them one call and one --out each")
     with network_file(model) as path:
         network, kept = checkpoints.load_network(path)
-    if "fields" not in kept:
+    if not {"fields", "field_threshold"} <= kept.keys():
         raise InputError(f"{model}: was saved without its settings for whole fields; train it again with `dvc repro`")
-    microns = microns_per_pixel or float(kept["fields"]["microns_per_pixel"])
-    radius = NUCLEUS_UM / microns
+    threshold, known = kept["field_threshold"], kept["fields"]["microns_per_pixel"]
+    microns = microns_per_pixel or known
+    if not 1 / _MOST_ZOOM <= microns / known <= _MOST_ZOOM:
+        raise InputError(
+            f"--microns-per-pixel {microns}: the model knows {known} um, and more than {_MOST_ZOOM} times finer or "
+            "coarser pixels do not show what it learned"
+        )
+    note = ", by a model trained on synthetic data" if kept["fields"]["synthetic"] else ""
+    console.print(f"{model}: threshold {threshold:.3f}, fields at {microns} um per pixel{note}")
     counts = []
     with join() as place, progress() as show:
         network.to(place.device)
         for done, path in enumerate(images, start=1):
             try:
                 image = read_image(path)
+                points, probabilities = detect_field(image, _mask(path, image), network, kept, place, microns)
+                title = f"{path.stem}: {len(points)} mitoses of probability {threshold:.3f} or more{note}"
+                # Not PP_FF.csv, which in a dataset's folder is the truth.
+                overlay = out / f"{path.stem}_overlay.jpg"
+                draw_overlay(overlay, image, Marks(points), radius=NUCLEUS_UM / microns, title=title)
             except InputError as error:
                 console.print(f"skipped: {error}", style="red", markup=False)
-                continue
-            points, probabilities = detect_field(image, network, kept, place, microns)
-            # Not PP_FF.csv, which in a dataset's folder is the truth.
-            write_detections_csv(out / f"{path.stem}_mitoses.csv", points, probabilities)
-            write_geojson(out / f"{path.stem}_mitoses.geojson", points, probabilities, radius=radius)
-            title = f"{path.stem}: {len(points)} mitoses at a probability of {kept['field_threshold']:.3f} or more"
-            draw_overlay(out / f"{path.stem}_overlay.jpg", image, Marks(points), radius=radius, title=title)
-            rows, columns = image.shape[:2]
-            area = rows * columns * microns**2 / 1e6
-            counts.append(FieldCount(path.stem, columns, rows, len(points), area))
+            else:
+                write_detections_csv(out / f"{path.stem}_mitoses.csv", points, probabilities)
+                write_geojson(out / f"{path.stem}_mitoses.geojson", points, probabilities, radius=NUCLEUS_UM / microns)
+                rows, columns = image.shape[:2]
+                counts.append(FieldCount(path.stem, columns, rows, len(points), rows * columns * microns**2 / 1e6))
             show("detect", done, len(images))
     if counts:
         write_summary(out / "summary.csv", counts)
-        _print_counts(counts, out)
+        evidence = {"model": model, "run_id": kept.get("run_id"), "threshold": threshold, "microns_per_pixel": microns}
+        write_json(out / "model.json", evidence | {"fields": kept["fields"]})
+        _print_counts(counts, out, note)
     return len(images) - len(counts)
 
 
 def detect_field(
-    image: Image, network: "PatchNetwork", kept: dict[str, Any], place: "Place", microns_per_pixel: float
+    image: Image,
+    mask: Mask | None,
+    network: "PatchNetwork",
+    kept: dict[str, Any],
+    place: "Place",
+    microns_per_pixel: float,
 ) -> tuple[Centres, npt.NDArray[np.float64]]:
     """Detect the mitoses of one field as training and evaluation would.
 
     Args:
         image: (H, W, 3) uint8 RGB.
+        mask: (H, W) bool, where candidates may lie; None = anywhere.
         network: from the model's file.
         kept: the rest of that file, with `fields` and `field_threshold`.
         place: where to compute.
@@ -101,11 +120,16 @@ def detect_field(
 
     settings = kept["fields"]
     zoom = microns_per_pixel / settings["microns_per_pixel"]
-    known, _ = normalise(resize(image, zoom), settings["stain"])
+    known, normalised = normalise(resize(image, zoom), settings["stain"])
+    if settings["stain"] != "none" and not normalised:
+        console.print("too little tissue to normalise the stain of the next field: left as it is", style="yellow")
+    if mask is not None:
+        size = (known.shape[1], known.shape[0])
+        mask = cv2.resize(mask.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST).astype(np.bool_)
     area_mm2 = known.shape[0] * known.shape[1] * settings["microns_per_pixel"] ** 2 / 1e6
     candidates = find_candidates(
         known,
-        None,
+        mask,
         count=math.ceil(settings["candidates_per_mm2"] * area_mm2),
         sigma=settings["sigma"],
         window=settings["peak_window"],
@@ -123,8 +147,14 @@ def detect_field(
     return to_scale(candidates[found], 1 / zoom), probabilities[found]
 
 
-def _print_counts(counts: Sequence[FieldCount], out: Path) -> None:
-    table = Table(title=f"Mitoses, also in {out / 'summary.csv'}", title_justify="left")
+def _mask(path: Path, image: Image) -> Mask | None:
+    """The mask of candidates beside a field, if there is one."""
+    mask = path.with_name(f"{path.stem}_cmask.png")
+    return read_mask(mask, (image.shape[0], image.shape[1])) if mask.exists() else None
+
+
+def _print_counts(counts: Sequence[FieldCount], out: Path, note: str) -> None:
+    table = Table(title=f"Mitoses{note}, also in {out / 'summary.csv'}", title_justify="left")
     table.add_column("field")
     for column in ("mitoses", "mm2", "per mm2", "per 2 mm2"):
         table.add_column(column, justify="right")

@@ -64,7 +64,8 @@ def label(points: Centres, truths: Centres, radius: float) -> Integers:
     """Which detections add a match when they are counted from the first to the last; (N,) of 1 and 0.
 
     With the most probable first, the sum of the labels down to a threshold is the number of matches at this
-    threshold: one detection more never loses a match and never adds two.
+    threshold: one detection more never loses a match and never adds two. Of two detections of one mitosis the more
+    probable one has the label, though at a threshold below both `match` takes the nearer one: the counts are equal.
     """
     labels = np.zeros(len(points), dtype=np.int64)
     if not (len(points) and len(truths)):
@@ -87,15 +88,17 @@ def find_objects(
         microns_per_pixel: of the fields.
 
     Returns:
-        patient, field, row, col, probability, label. One row per detection, label 1 where it finds a mitosis; and one
-        per mitosis that no detection reaches, with label 1 and probability 0.
+        patient, field, row, col, probability, label. One row per detection, label 1 where it adds a match (see
+        `label`); and one per mitosis that no detection reaches, with label 1 and probability 0.
     """
     radius = MATCH_UM / microns_per_pixel
     place = ["row", "col"]
     scored = candidates.assign(probability=np.asarray(probabilities, dtype=np.float64))
     found = dict(list(scored.groupby(["patient", "field"])))
     known = dict(list(truths.groupby(["patient", "field"])))
-    parts = []
+    columns = ["patient", "field", *place, "probability", "label"]
+    types = dict.fromkeys([*place, "probability"], np.float64) | {"label": np.int64}
+    parts = [pd.DataFrame(columns=columns).astype(types)]
     for key in sorted(found.keys() | known.keys()):
         here, there = found.get(key, scored.iloc[:0]), known.get(key, truths.iloc[:0])
         detections = here.iloc[suppress(here[place].to_numpy(), here.probability.to_numpy(), radius)]
@@ -103,5 +106,4 @@ def find_objects(
         missed = there[match(points, centres, radius) < 0]
         parts.append(detections.assign(label=label(points, centres, radius)))
         parts.append(missed.assign(label=1, probability=0.0))
-    columns = ["patient", "field", *place, "probability", "label"]
     return pd.concat([part[columns] for part in parts], ignore_index=True)

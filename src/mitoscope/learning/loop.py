@@ -91,6 +91,9 @@ def score_patches(
 ) -> Probabilities:
     """Probability of a mitosis for every patch, unrotated; (M,) float64, the same in every process.
 
+    In float32 on every machine: near 1, where thresholds lie, bfloat16 has few numbers, and a threshold must mean the
+    same wherever the network is used.
+
     Args:
         network: is left in evaluation mode.
         patches: what to score; under torchrun each process scores its share.
@@ -100,12 +103,12 @@ def score_patches(
     """
     network.eval()
     probabilities = np.zeros(len(patches))
-    with torch.inference_mode(), autocast(place):
+    with torch.inference_mode():
         for start in range(0, len(patches), _SCORING_BATCH):
             chosen = np.arange(start, min(start + _SCORING_BATCH, len(patches)))[place.rank :: place.world]
             if len(chosen):
                 batch = crop(patches.windows(chosen).to(place.device), 0, network.patch_size)
-                probabilities[chosen] = network(batch).float().softmax(dim=1)[:, 1].cpu().numpy()
+                probabilities[chosen] = network(batch).softmax(dim=1)[:, 1].cpu().numpy()
             if on_batch:
                 on_batch(label, min(start + _SCORING_BATCH, len(patches)), len(patches))
     if place.world > 1:

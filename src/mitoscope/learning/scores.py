@@ -15,7 +15,6 @@ from sklearn.metrics import (
     precision_recall_curve,
     precision_recall_fscore_support,
     roc_auc_score,
-    roc_curve,
 )
 
 Labels = npt.NDArray[np.int64]
@@ -67,15 +66,13 @@ def froc(labels: Labels, probabilities: Probabilities, area_mm2: float) -> dict[
     Source: Chakraborty, "A brief history of free-response receiver operating characteristic paradigm data analysis",
     Academic Radiology 20 (2013). The area is that of all the fields, in mm2.
     """
-    found = probabilities > 0
-    positives, negatives = labels[found].sum(), (labels[found] == 0).sum()
-    if not (positives and negatives):
-        return {name: np.zeros(0) for name in ("fp_per_mm2", "recall", "threshold")}
-    false, true, thresholds = roc_curve(labels[found], probabilities[found], drop_intermediate=False)
+    thresholds, counts = np.unique(probabilities[probabilities > 0], return_counts=True)
+    order = np.argsort(-probabilities, kind="stable")
+    last = np.cumsum(counts[::-1]) - 1  # of the objects down to each threshold
     return {
-        "fp_per_mm2": false[1:] * negatives / area_mm2,
-        "recall": true[1:] * positives / labels.sum(),
-        "threshold": thresholds[1:],  # the first is infinite, where nothing is found
+        "fp_per_mm2": np.cumsum(labels[order] == 0)[last] / area_mm2,
+        "recall": np.cumsum(labels[order] == 1)[last] / max(labels.sum(), 1),
+        "threshold": thresholds[::-1],
     }
 
 
@@ -112,8 +109,9 @@ def patient_intervals(
     """95 % percentile intervals of a score, by drawing whole patients with replacement.
 
     Patches of one patient are alike, so drawing patches would give intervals that are too narrow. With fewer than two
-    patients there is no interval, and the result is empty. Source: Efron and Tibshirani, An Introduction to the
-    Bootstrap (1993), chapter 13.
+    patients there is no interval, and the result is empty. Draws of patients without any mitosis have no recall and
+    are left out. With few patients there are few different draws, and the interval is rough. Source: Efron and
+    Tibshirani, An Introduction to the Bootstrap (1993), chapter 13.
     """
     groups = [np.flatnonzero(patients == patient) for patient in np.unique(patients)]
     if len(groups) < 2:
@@ -125,6 +123,8 @@ def patient_intervals(
     with config_context(skip_parameter_validation=True):
         for draw, count in zip(different, times, strict=True):
             chosen = np.concatenate([groups[number] for number in draw])
+            if not labels[chosen].any():
+                continue
             for name, value in score(labels[chosen], probabilities[chosen]).items():
                 drawn.setdefault(name, []).extend([value] * int(count))
     return {

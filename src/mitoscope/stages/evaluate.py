@@ -10,12 +10,13 @@ from sklearn.metrics import precision_recall_curve, roc_curve
 
 from mitoscope.errors import InputError
 from mitoscope.files import atomic_path, write_json
+from mitoscope.histology.fields import list_fields
 from mitoscope.histology.patches import read_summary, sample_name
 from mitoscope.params import Evaluate, read_params
-from mitoscope.paths import EVALUATED, MODELS, PATCHES, SPLIT, TRAINED
+from mitoscope.paths import DATA, EVALUATED, MODELS, PATCHES, SPLIT, TRAINED
 from mitoscope.progress import console, progress
-from mitoscope.stages.field_scores import count_fields, detect, draw_errors, score_fields
-from mitoscope.stages.subsets import read_samples
+from mitoscope.stages.field_scores import count_fields, draw_errors, reach, score_fields
+from mitoscope.stages.subsets import detect, read_candidates, read_patients, read_samples
 
 
 def evaluate(arch: str) -> None:
@@ -37,7 +38,11 @@ def evaluate(arch: str) -> None:
         raise InputError(f"{report}: {arch} has not been trained; run `dvc repro train@{arch}` first")
     trained = json.loads(report.read_text(encoding="utf-8"))
     network, kept = checkpoints.load_network(MODELS / arch / "best.pt")
+    if "field_threshold" not in kept:
+        raise InputError(f"{MODELS / arch / 'best.pt'}: is of an older version; run `dvc repro train@{arch}` first")
     patches, rows = read_samples("test")
+    _, candidates, truths = read_candidates("test")
+    tested = [field for field in list_fields(DATA) if field.patient in read_patients("test")]
     out = EVALUATED / arch
     summary = read_summary(PATCHES)
     dataset = summary["dataset"]
@@ -62,9 +67,10 @@ def evaluate(arch: str) -> None:
         objects = detect(network, "test", place, show)
         field_threshold = float(kept["field_threshold"])
         objects["predicted"] = (objects.probability >= field_threshold).astype(int)
-        fields = count_fields(objects, summary["areas_mm2"], rows.patient.unique().tolist())
+        fields = count_fields(objects, {field.name: summary["areas_mm2"][field.name] for field in tested})
         field_metrics, field_intervals = score_fields(objects, fields, field_threshold, settings)
-        draw_errors(out, objects, dataset["microns_per_pixel"], show)
+        field_metrics["reachable"] = reach(candidates, truths, dataset["microns_per_pixel"])
+        draw_errors(out, objects, truths, tested, dataset["microns_per_pixel"], note=synthetic, show=show)
 
     labels = objects.label.to_numpy()
     curve = pd.DataFrame(froc(labels, objects.probability.to_numpy(), field_metrics["area_mm2"]))

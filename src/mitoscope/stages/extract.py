@@ -11,7 +11,7 @@ from joblib import Parallel, delayed
 from mitoscope.files import atomic_folder, write_json
 from mitoscope.histology.fields import Description, FieldOfView, list_fields, read_description
 from mitoscope.histology.galleries import draw_gallery
-from mitoscope.histology.patches import extract_field, is_sample, sample_name, store_path, window_size
+from mitoscope.histology.patches import extract_field, is_sample, read_summary, sample_name, store_path, window_size
 from mitoscope.params import Extract, read_params
 from mitoscope.paths import DATA, GALLERY, PATCHES
 from mitoscope.progress import console, progress
@@ -38,6 +38,8 @@ def extract() -> None:
         f"{mitoses} mitoses and {len(samples) - mitoses} negatives from {len(fields)} fields, of which {edge.sum()} "
         f"and {(edge == 0).sum()} are too near an edge to train on; see {GALLERY}"
     )
+    if unchanged := read_summary(PATCHES)["stain_unchanged"]:
+        console.print(f"{unchanged} fields have too little tissue to normalise their stain: left as they are")
 
 
 def _write_store(folder: Path, fields: list[FieldOfView], settings: Extract, description: Description) -> pd.DataFrame:

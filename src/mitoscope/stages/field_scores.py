@@ -1,4 +1,4 @@
-"""The field level: detections in whole fields, their scores by the MIDOG rule, and pictures of the errors."""
+"""The field level of evaluation: scores of the detections by the MIDOG rule, and pictures of the errors."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -7,34 +7,17 @@ import numpy as np
 import pandas as pd
 
 from mitoscope.files import atomic_folder
-from mitoscope.histology.detections import MATCH_UM, find_objects, match
-from mitoscope.histology.fields import FieldOfView, Image, list_fields, read_image
+from mitoscope.histology.detections import MATCH_UM, match
+from mitoscope.histology.fields import FieldOfView, Image, read_image
 from mitoscope.histology.galleries import draw_gallery
 from mitoscope.histology.overlays import NUCLEUS_UM, Marks, draw_overlay
-from mitoscope.histology.patches import cut_windows, read_summary
+from mitoscope.histology.patches import cut_windows, nearest
 from mitoscope.params import Evaluate
-from mitoscope.paths import DATA, PATCHES
-from mitoscope.stages.subsets import read_candidates
 
 if TYPE_CHECKING:
-    from mitoscope.learning.devices import Place
     from mitoscope.learning.loop import OnBatch
-    from mitoscope.learning.networks import PatchNetwork
 
 _SHOWN, _SHOWN_UM = 40, 32  # of the worst errors, each with its surroundings
-
-
-def detect(network: "PatchNetwork", subset: str, place: "Place", on_batch: "OnBatch | None" = None) -> pd.DataFrame:
-    """Detect mitoses in the whole fields of a subset's patients; the table of `histology.detections.find_objects`.
-
-    Raises:
-        InputError: there is no patch store, or a patient of it is in no subset.
-    """
-    from mitoscope.learning.loop import score_patches
-
-    patches, candidates, truths = read_candidates(subset)
-    probabilities = score_patches(network, patches, place, on_batch, f"{network.arch} {subset} fields")
-    return find_objects(candidates, probabilities, truths, read_summary(PATCHES)["dataset"]["microns_per_pixel"])
 
 
 def score_fields(
@@ -49,8 +32,8 @@ def score_fields(
         settings: of the intervals.
 
     Returns:
-        Counts; precision, recall, f1 at `threshold`; ap; `reachable`, the recall of the candidates and so the highest
-        that any network can reach; mitoses per mm2, true and detected. And under the same names [low, high].
+        Counts; precision, recall, f1 at `threshold`; ap; mitoses per mm2, true and detected. And under the same names
+        [low, high].
     """
     from mitoscope.learning.scores import object_scores, patient_intervals
 
@@ -68,7 +51,6 @@ def score_fields(
         "area_mm2": float(totals.area_mm2),
         "threshold": threshold,
         **score(labels, probabilities),
-        "reachable": float(((labels == 1) & (probabilities > 0)).sum() / labels.sum()),
         "mitoses_per_mm2": float(totals.mitoses / totals.area_mm2),
         "detections_per_mm2": float(totals.detections / totals.area_mm2),
     }
@@ -78,17 +60,15 @@ def score_fields(
     return metrics, intervals
 
 
-def count_fields(objects: pd.DataFrame, areas_mm2: dict[str, float], patients: list[str]) -> pd.DataFrame:
-    """One row per field of these patients: its mitoses, detections, matches and errors, and their densities.
+def count_fields(objects: pd.DataFrame, areas_mm2: dict[str, float]) -> pd.DataFrame:
+    """One row per field: its mitoses, detections, matches and errors, and their densities.
 
     Args:
         objects: the table of `histology.detections.find_objects` with a column `predicted`.
-        areas_mm2: area of every field of the dataset, by its name PP_FF.
-        patients: whose fields.
+        areas_mm2: of the fields, by their names PP_FF; one without any object is a row too.
     """
-    names = [name for name in areas_mm2 if name.partition("_")[0] in patients]
-    table = pd.DataFrame([name.split("_") for name in names], columns=["patient", "field"])
-    table["area_mm2"] = [areas_mm2[name] for name in names]
+    table = pd.DataFrame([name.split("_") for name in areas_mm2], columns=["patient", "field"])
+    table["area_mm2"] = list(areas_mm2.values())
     found, predicted = objects.label == 1, objects.predicted == 1
     for column, chosen in (
         ("mitoses", found),
@@ -105,50 +85,85 @@ def count_fields(objects: pd.DataFrame, areas_mm2: dict[str, float], patients: l
     return table
 
 
-def draw_errors(out: Path, objects: pd.DataFrame, microns_per_pixel: float, show: "OnBatch") -> None:
+def draw_errors(
+    out: Path,
+    objects: pd.DataFrame,
+    truths: pd.DataFrame,
+    fields: list[FieldOfView],
+    microns_per_pixel: float,
+    *,
+    note: str,
+    show: "OnBatch",
+) -> None:
     """Draw every test field with its hits, false positives and misses, and a contact sheet of the worst of these.
 
     Args:
         out: folder for `overlays/` and `errors.png`.
         objects: the table of `histology.detections.find_objects` with a column `predicted`.
+        truths: patient, field, row, col of the mitoses.
+        fields: what to draw.
         microns_per_pixel: of the fields.
+        note: for the titles, as ", synthetic data".
         show: told how many fields are drawn.
     """
-    _, _, truths = read_candidates("test")
-    patients = {*objects.patient, *truths.patient}
-    fields = [field for field in list_fields(DATA) if field.patient in patients]
-    worst = {
-        "false positives": objects[(objects.label == 0) & (objects.predicted == 1)].nlargest(_SHOWN, "probability"),
-        "missed mitoses": objects[(objects.label == 1) & (objects.predicted == 0)].nsmallest(_SHOWN, "probability"),
-    }
     side = round(_SHOWN_UM / microns_per_pixel)
-    tiles: dict[Any, Image] = {}
+    errors: dict[str, list[tuple[float, str, Image]]] = {"false positives": [], "missed mitoses": []}
     with atomic_folder(out / "overlays", replace=True) as folder:
         for done, field in enumerate(fields, start=1):
             image = read_image(field.image)
-            marks = mark(field, objects[objects.predicted == 1], truths, MATCH_UM / microns_per_pixel)
+            here, there = (
+                table[(table.patient == field.patient) & (table.field == field.field)] for table in (objects, truths)
+            )
+            found, false, missed = sort_detections(here, there, MATCH_UM / microns_per_pixel)
+            marks = Marks(*(rows[["row", "col"]].to_numpy() for rows in (found, false, missed)))
             path = folder / f"{field.name}.jpg"
-            draw_overlay(path, image, marks, radius=NUCLEUS_UM / microns_per_pixel, title=field.name)
-            for rows in worst.values():
-                here = rows[(rows.patient == field.patient) & (rows.field == field.field)]
-                windows, _ = cut_windows(image, here[["row", "col"]].to_numpy(), side)
-                tiles.update(zip(here.index, windows, strict=True))
+            draw_overlay(path, image, marks, radius=NUCLEUS_UM / microns_per_pixel, title=f"{field.name}{note}")
+            for kind, rows in (("false positives", false), ("missed mitoses", missed)):
+                windows, _ = cut_windows(image, rows[["row", "col"]].to_numpy(), side)
+                for row, window in zip(rows.itertuples(), windows, strict=True):
+                    name = f"{row.probability:.2f} {field.name} {row.row:.0f},{row.col:.0f}"
+                    errors[kind].append((float(str(row.probability)), name, window))
             show("overlays", done, len(fields))
     sections = []
-    for kind, rows in worst.items():
-        places = (f"{row.patient}_{row.field} {row.row:.0f},{row.col:.0f}" for row in rows.itertuples())
-        names = [f"{chance:.2f} {place}" for chance, place in zip(rows.probability, places, strict=True)]
-        title = f"{kind}: the worst {len(rows)}, {_SHOWN_UM} um wide, each with its probability"
-        sections.append((title, list(zip(names, (tiles[index] for index in rows.index), strict=True))))
+    for kind, tiles in errors.items():
+        # The worst: false positives that it is surest of, and misses that it saw least of.
+        worst = sorted(tiles, key=lambda tile: tile[0], reverse=kind == "false positives")[:_SHOWN]
+        title = f"{len(tiles)} {kind}{note}, the worst {len(worst)}, {_SHOWN_UM} um wide, with their probability"
+        sections.append((title, [(name, window) for _, name, window in worst]))
     draw_gallery(out / "errors.png", sections)
 
 
-def mark(field: FieldOfView, detections: pd.DataFrame, truths: pd.DataFrame, radius: float) -> Marks:
-    """The marks of one field: detections that match a mitosis, those that do not, and mitoses without detection."""
-    points, centres = (
-        table[(table.patient == field.patient) & (table.field == field.field)][["row", "col"]].to_numpy()
-        for table in (detections, truths)
-    )
-    taken = match(points, centres, radius)
-    found = taken[taken >= 0]
-    return Marks(found=points[found], false=np.delete(points, found, axis=0), missed=centres[taken < 0])
+def sort_detections(
+    objects: pd.DataFrame, truths: pd.DataFrame, radius: float
+) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
+    """Detections of one field that match a mitosis, those that do not, and the mitoses that none matches.
+
+    Args:
+        objects: with `predicted` 1 for what counts as detected at the threshold.
+        truths: of the same field.
+        radius: of a match, px.
+
+    Returns:
+        Three tables with row, col and probability; a missed mitosis has that of the best candidate in its reach, or 0.
+    """
+    detections = objects[objects.predicted == 1]
+    taken = match(detections[["row", "col"]].to_numpy(), truths[["row", "col"]].to_numpy(), radius)
+    is_found = np.isin(np.arange(len(detections)), taken)
+    missed = truths[taken < 0]
+    places, chances = objects[["row", "col"]].to_numpy(), objects.probability.to_numpy()
+    near = [np.hypot(*(places - centre).T) <= radius for centre in missed[["row", "col"]].to_numpy()]
+    best = [chances[reached].max(initial=0.0) for reached in near]
+    return detections[is_found], detections[~is_found], missed.assign(probability=np.array(best, dtype=np.float64))
+
+
+def reach(candidates: pd.DataFrame, truths: pd.DataFrame, microns_per_pixel: float) -> float:
+    """Share of the mitoses with a candidate within the matching radius: no network can find the others.
+
+    Both tables have patient, field, row and col in pixels.
+    """
+    found = 0
+    for (patient, field), rows in truths.groupby(["patient", "field"]):
+        here = candidates[(candidates.patient == patient) & (candidates.field == field)]
+        distances = nearest(rows[["row", "col"]].to_numpy(), here[["row", "col"]].to_numpy())
+        found += int((distances <= MATCH_UM / microns_per_pixel).sum())
+    return found / len(truths)

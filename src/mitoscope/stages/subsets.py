@@ -1,12 +1,30 @@
-"""The patch store joined with the split: what train and evaluate read."""
+"""The patch store joined with the split: what train and evaluate read, and detection in it."""
+
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
 from mitoscope.errors import InputError
-from mitoscope.histology.patches import is_sample, read_index, store_path
+from mitoscope.histology.detections import find_objects
+from mitoscope.histology.patches import is_sample, read_index, read_summary, store_path
 from mitoscope.learning.batches import PatchSet
 from mitoscope.paths import PATCHES, SPLIT
+
+if TYPE_CHECKING:
+    from mitoscope.learning.devices import Place
+    from mitoscope.learning.loop import OnBatch
+    from mitoscope.learning.networks import PatchNetwork
+
+
+def read_patients(subset: str) -> list[str]:
+    """The patients of a subset.
+
+    Raises:
+        InputError: there is no split.
+    """
+    split = _read_split()
+    return split.patient[split.subset == subset].tolist()
 
 
 def read_samples(subset: str) -> tuple[PatchSet, pd.DataFrame]:
@@ -36,16 +54,33 @@ def read_candidates(subset: str) -> tuple[PatchSet, pd.DataFrame, pd.DataFrame]:
     return *_open(rows[rows.source == "candidate"]), rows[rows.source == "annotation"]
 
 
+def detect(network: "PatchNetwork", subset: str, place: "Place", on_batch: "OnBatch | None" = None) -> pd.DataFrame:
+    """Detect mitoses in the whole fields of a subset's patients; the table of `histology.detections.find_objects`.
+
+    Raises:
+        InputError: there is no patch store, or a patient of it is in no subset.
+    """
+    from mitoscope.learning.loop import score_patches
+
+    patches, candidates, truths = read_candidates(subset)
+    probabilities = score_patches(network, patches, place, on_batch, f"{network.arch} {subset} fields")
+    return find_objects(candidates, probabilities, truths, read_summary(PATCHES)["dataset"]["microns_per_pixel"])
+
+
 def _read_rows(subset: str) -> pd.DataFrame:
-    index = read_index(PATCHES)
-    if not SPLIT.exists():
-        raise InputError(f"{SPLIT}: no split of the patients; run `dvc repro split` first")
-    split = pd.read_csv(SPLIT, dtype={"patient": str})
-    rows = index.merge(split[["patient", "subset"]], on="patient", how="left", validate="many_to_one")
+    rows = read_index(PATCHES).merge(
+        _read_split()[["patient", "subset"]], on="patient", how="left", validate="many_to_one"
+    )
     if rows.subset.isna().any():
         lost = rows.patient[rows.subset.isna()].iloc[0]
         raise InputError(f"{SPLIT}: has no patient {lost}, which {PATCHES} has; run `dvc repro split extract`")
     return rows[rows.subset == subset]
+
+
+def _read_split() -> pd.DataFrame:
+    if not SPLIT.exists():
+        raise InputError(f"{SPLIT}: no split of the patients; run `dvc repro split` first")
+    return pd.read_csv(SPLIT, dtype={"patient": str})
 
 
 def _open(rows: pd.DataFrame) -> tuple[PatchSet, pd.DataFrame]:

@@ -27,8 +27,7 @@ from mitoscope.histology.patches import read_summary, sample_name
 from mitoscope.params import Train, read_params
 from mitoscope.paths import DATA, MODELS, PATCHES, SPLIT, TRAINED, WORK
 from mitoscope.progress import console, progress
-from mitoscope.stages.field_scores import detect
-from mitoscope.stages.subsets import read_samples
+from mitoscope.stages.subsets import detect, read_samples
 
 if TYPE_CHECKING:
     from mitoscope.learning.batches import PatchSet
@@ -65,7 +64,8 @@ class Inputs:
         """How the fields became patches: what detection in a new field has to do likewise."""
         names = ("stain", "scale", "sigma", "peak_window", "candidates_per_mm2")
         settings = {name: self.summary["settings"][name] for name in names}
-        return settings | {"microns_per_pixel": self.summary["dataset"]["microns_per_pixel"]}
+        dataset = {name: self.summary["dataset"][name] for name in ("microns_per_pixel", "synthetic")}
+        return settings | dataset
 
     @property
     def mined(self) -> Path:
@@ -308,13 +308,15 @@ def _write_outputs(inputs: Inputs, run_id: str, fitted: "Fitted", place: "Place"
 def _draw_mined(inputs: Inputs, hardness: npt.NDArray[np.float64]) -> None:
     """Draw the negatives that the last mining found hardest, each with its score."""
     size = inputs.summary["settings"]["patch_size"]
-    hardest = np.argsort(-hardness, kind="stable")[:_SHOWN]
+    negatives = np.flatnonzero(inputs.training.labels == 0)
+    hardest = negatives[np.argsort(-hardness[negatives], kind="stable")[:_SHOWN]]
     windows = inputs.training.windows(hardest).permute(0, 2, 3, 1).numpy()
     margin = (windows.shape[1] - size) // 2
     names = [f"{hardness[index]:.2f} {sample_name(inputs.rows.iloc[index])}" for index in hardest]
     patches = [window[margin : margin + size, margin : margin + size] for window in windows]
     count = int((hardness >= 0.5).sum())
-    title = f"hard negatives of {inputs.arch}: {count} score 0.5 or more, the hardest {len(hardest)}"
+    synthetic = "synthetic " if inputs.summary["dataset"]["synthetic"] else ""
+    title = f"hard {synthetic}negatives of {inputs.arch}: {count} score 0.5 or more, the hardest {len(hardest)}"
     draw_gallery(inputs.mined, [(title, list(zip(names, patches, strict=True)))])
 
 

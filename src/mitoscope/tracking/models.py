@@ -29,6 +29,9 @@ def network_file(model: str) -> Iterator[Path]:
     import mlflow
     from mlflow.artifacts import download_artifacts
 
+    database = store(Path()).uri.removeprefix("sqlite:///")
+    if database.startswith("/") and not Path(database).exists():  # connecting would make one
+        raise InputError(f"{model}: there is no MLflow store {database}; run this in the project's folder")
     connect()
     with tempfile.TemporaryDirectory() as folder:
         try:

@@ -33,7 +33,8 @@ import torch.distributed as dist
 
 from mitoscope.learning.batches import PatchSet, Rotations
 from mitoscope.learning.devices import join
-from mitoscope.learning.loop import Mining, Recipe, fit, score_patches
+from mitoscope.learning.loop import Mining, Recipe, fit
+from mitoscope.learning.scoring import score_patches
 from mitoscope.learning.networks import build, start_state
 
 torch.set_num_threads(1)

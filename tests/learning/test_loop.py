@@ -13,9 +13,10 @@ import torch
 
 from mitoscope.learning.batches import Rotations
 from mitoscope.learning.checkpoints import load, load_network
-from mitoscope.learning.loop import Mining, Recipe, best_epoch, finished, fit, score_patches, validation_scores
+from mitoscope.learning.loop import Mining, Recipe, best_epoch, finished, fit
 from mitoscope.learning.networks import build, start_state
 from mitoscope.learning.scores import best_threshold
+from mitoscope.learning.scoring import score_patches
 
 RECIPE = Recipe(
     rotations=Rotations([0, 45, 90], [0, 45]),
@@ -104,16 +105,6 @@ def test_an_epoch_says_what_it_reached(train):
     assert calls == [1, 2]
     assert batches[:4] == [("epoch 1/2 train", done, 24) for done in (8, 16, 24)] + [("epoch 1/2 validate", 7, 7)]
     assert len(batches) == 8
-
-
-def test_validation_scores_worked_by_hand():
-    labels, probabilities = np.array([1, 0, 1, 0]), np.array([0.4, 0.1, 0.8, 0.2])
-    scores = validation_scores(labels, probabilities)
-    assert scores["validation/loss"] == pytest.approx(-np.log([0.4, 0.9, 0.8, 0.8]).mean())
-    assert scores["validation/recall"] == 0.5  # at 0.5
-    assert (scores["validation/best_f1"], scores["validation/threshold"]) == pytest.approx((1.0, 0.3))
-    sure_and_wrong = validation_scores(np.array([1, 0]), np.array([0.0, 1.0]))
-    assert sure_and_wrong["validation/loss"] == pytest.approx(-np.log(1e-7))  # not infinite: it goes into JSON
 
 
 def reached(*scores):
@@ -344,21 +335,6 @@ def test_a_learning_rate_that_explodes_is_reported(train, tmp_path, samples):
     with pytest.raises(FloatingPointError, match=r"epoch 1 .*lower lr"):
         train(fresh("squeezenet1_1"), lr=1e30, samples_per_epoch=samples)
     assert not list((tmp_path / "work").iterdir())  # no checkpoint of it
-
-
-def test_scores_do_not_depend_on_the_batch_and_come_in_order(here, coloured):
-    patches = coloured([0, 1, 1] * 100)  # more than one batch
-    network, calls = fresh().train(), []
-    probabilities = score_patches(network, patches, here, lambda *call: calls.append(call), "look")
-    assert calls == [("look", 256, 300), ("look", 300, 300)]
-    assert not network.training
-    assert probabilities.dtype == np.float64 and probabilities.shape == (300,)
-    margin = (patches.stores[0].shape[1] - 32) // 2
-    for index in (0, 1, 299):
-        patch = patches.windows(np.array([index]))[..., margin : margin + 32, margin : margin + 32]
-        with torch.inference_mode():
-            expected = network(patch).softmax(dim=1)[0, 1]
-        assert probabilities[index] == pytest.approx(float(expected), abs=1e-6)
 
 
 # As a program it trains and kills itself in the second epoch, like the kernel does when memory runs out.

@@ -116,7 +116,7 @@ def detect_field(
         (N, 2) row, col in the image's pixels, and (N,) probabilities, the highest first.
     """
     from mitoscope.learning.batches import PatchSet
-    from mitoscope.learning.loop import score_patches
+    from mitoscope.learning.scoring import score_patches
 
     settings = kept["fields"]
     zoom = microns_per_pixel / settings["microns_per_pixel"]

@@ -27,8 +27,8 @@ def evaluate(arch: str) -> None:
     """
     from mitoscope.learning import checkpoints
     from mitoscope.learning.devices import join
-    from mitoscope.learning.loop import score_patches
     from mitoscope.learning.scores import froc
+    from mitoscope.learning.scoring import score_patches
     from mitoscope.tracking import runs
     from mitoscope.tracking.figures import draw_field_scores, draw_scores
 

@@ -15,7 +15,7 @@ from mitoscope.histology.patches import cut_windows, nearest
 from mitoscope.params import Evaluate
 
 if TYPE_CHECKING:
-    from mitoscope.learning.loop import OnBatch
+    from mitoscope.learning.scoring import OnBatch
 
 _SHOWN, _SHOWN_UM = 40, 32  # of the worst errors, each with its surroundings
 

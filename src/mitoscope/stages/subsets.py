@@ -13,8 +13,8 @@ from mitoscope.paths import PATCHES, SPLIT
 
 if TYPE_CHECKING:
     from mitoscope.learning.devices import Place
-    from mitoscope.learning.loop import OnBatch
     from mitoscope.learning.networks import PatchNetwork
+    from mitoscope.learning.scoring import OnBatch
 
 
 def read_patients(subset: str) -> list[str]:
@@ -60,7 +60,7 @@ def detect(network: "PatchNetwork", subset: str, place: "Place", on_batch: "OnBa
     Raises:
         InputError: there is no patch store, or a patient of it is in no subset.
     """
-    from mitoscope.learning.loop import score_patches
+    from mitoscope.learning.scoring import score_patches
 
     patches, candidates, truths = read_candidates(subset)
     probabilities = score_patches(network, patches, place, on_batch, f"{network.arch} {subset} fields")

@@ -10,34 +10,27 @@ from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 import yaml
 from filelock import FileLock, Timeout
 
 from mitoscope.errors import InputError
-from mitoscope.files import atomic_path, write_json
-from mitoscope.histology.galleries import draw_gallery
-from mitoscope.histology.patches import read_summary, sample_name
+from mitoscope.histology.patches import read_summary
 from mitoscope.params import Train, read_params
-from mitoscope.paths import DATA, MODELS, PATCHES, SPLIT, TRAINED, WORK
+from mitoscope.paths import DATA, MODELS, PATCHES, SPLIT, WORK
 from mitoscope.progress import console, progress
-from mitoscope.stages.subsets import detect, read_samples
+from mitoscope.stages.subsets import read_samples
+from mitoscope.stages.train_outputs import write_outputs
 
 if TYPE_CHECKING:
     from mitoscope.learning.batches import PatchSet
     from mitoscope.learning.devices import Place
-    from mitoscope.learning.loop import Epoch, Fitted, OnBatch
     from mitoscope.learning.networks import PatchNetwork
-
-_SHOWN = 40  # hard negatives in the picture
-# What a machine needs that loads the logged model.
-_SERVING_NEEDS = ("mlflow", "numpy", "opencv-python-headless", "pandas", "torch", "torchvision")
+    from mitoscope.learning.scoring import Epoch
 
 
 @dataclass(frozen=True)
@@ -121,7 +114,7 @@ def train(arch: str) -> None:
                 except FloatingPointError as error:
                     raise InputError(f"params.yaml: train.{arch}: {error}") from error
                 # The other processes are done: what remains is computed by this one alone.
-                _write_outputs(inputs, run_id, fitted, replace(place, world=1), show)
+                write_outputs(inputs, run_id, fitted, replace(place, world=1), show)
             shutil.rmtree(inputs.work)
 
 
@@ -236,88 +229,6 @@ def _logged_run(inputs: Inputs, place: "Place") -> "Iterator[tuple[str, Any]]":
             )
 
         yield run_id, log_epochs
-
-
-def _write_outputs(inputs: Inputs, run_id: str, fitted: "Fitted", place: "Place", show: "OnBatch") -> None:
-    """Write the stage's outputs from the checkpoints, and log them to the active run."""
-    from mitoscope import serving
-    from mitoscope.learning import checkpoints
-    from mitoscope.learning.augment import crop
-    from mitoscope.learning.scores import best_threshold
-    from mitoscope.tracking import runs
-    from mitoscope.tracking.figures import draw_learning_curves
-
-    arch, start = inputs.arch, inputs.start["source"]
-    best, kept = checkpoints.load_network(inputs.work / "best.pt")
-    curves = pd.DataFrame(fitted.history, index=pd.RangeIndex(1, len(fitted.history) + 1, name="epoch"))
-    with atomic_path(TRAINED / f"{arch}.csv") as temporary:
-        curves.rename(columns=lambda name: name.replace("/", "_")).to_csv(temporary)
-    picture = TRAINED / f"{arch}.png"
-    synthetic = ", synthetic data" if inputs.summary["dataset"]["synthetic"] else ""
-    draw_learning_curves(
-        picture, fitted.history, title=f"{arch}, {start} start weights{synthetic}", best_epoch=fitted.best_epoch
-    )
-    objects = detect(best.to(place.device), "validation", place, show)
-    field_threshold, field_f1 = best_threshold(objects.label.to_numpy(), objects.probability.to_numpy())
-    best.cpu()
-    console.print(f"{arch}: logging the best and the last checkpoint")
-    last = inputs.work / "checkpoints" / "last.pt"
-    checkpoints.save(last, best.describe() | {"state": checkpoints.load(inputs.work / "last.pt")["state"]})
-    trained = inputs.models / "best.pt"
-    evidence = kept | {"run_id": run_id, "field_threshold": field_threshold, "fields": inputs.fields}
-    checkpoints.save_network(trained, best, **evidence)
-    if fitted.hardness is not None:
-        _draw_mined(inputs, fitted.hardness)
-    best_epoch = fitted.history[fitted.best_epoch - 1]
-    patch = crop(inputs.training.windows(np.arange(1)), 0, best.patch_size)[0].permute(1, 2, 0).numpy()
-    model_id = runs.log_training(
-        model_code=Path(serving.__file__),
-        network=trained,
-        example=pd.DataFrame({serving.INPUT: [serving.encode(patch)]}),
-        answer=pd.DataFrame({serving.PROBABILITY: [0.5], serving.MITOSIS: [True]}),
-        requirements=[f"{name}=={version(name)}" for name in _SERVING_NEEDS],
-        metrics={
-            **{name: value for name, value in best_epoch.items() if name.startswith("validation/")},
-            "validation_fields/f1": field_f1,
-            "validation_fields/threshold": field_threshold,
-        },
-        last_checkpoint=last,
-        pictures=[picture] if fitted.hardness is None else [picture, inputs.mined],
-    )
-    threshold, f1 = kept["threshold"], best_epoch["validation/best_f1"]
-    result = {
-        "run_id": run_id,
-        "model_id": model_id,
-        "arch": arch,
-        "start_weights": start,
-        "epochs": len(fitted.history),
-        "best_epoch": fitted.best_epoch,
-        "threshold": threshold,
-        "validation_f1": f1,
-        "field_threshold": field_threshold,
-        "field_validation_f1": field_f1,
-        "fingerprint": inputs.fingerprint,
-    }
-    write_json(TRAINED / f"{arch}.json", result)
-    console.print(
-        f"{arch}: epoch {fitted.best_epoch} of {len(fitted.history)} is the best, validation F1 {f1:.3f} at threshold "
-        f"{threshold:.3f}, in whole fields {field_f1:.3f} at {field_threshold:.3f}; MLflow run {run_id}",
-    )
-
-
-def _draw_mined(inputs: Inputs, hardness: npt.NDArray[np.float64]) -> None:
-    """Draw the negatives that the last mining found hardest, each with its score."""
-    size = inputs.summary["settings"]["patch_size"]
-    negatives = np.flatnonzero(inputs.training.labels == 0)
-    hardest = negatives[np.argsort(-hardness[negatives], kind="stable")[:_SHOWN]]
-    windows = inputs.training.windows(hardest).permute(0, 2, 3, 1).numpy()
-    margin = (windows.shape[1] - size) // 2
-    names = [f"{hardness[index]:.2f} {sample_name(inputs.rows.iloc[index])}" for index in hardest]
-    patches = [window[margin : margin + size, margin : margin + size] for window in windows]
-    count = int((hardness >= 0.5).sum())
-    synthetic = "synthetic " if inputs.summary["dataset"]["synthetic"] else ""
-    title = f"hard {synthetic}negatives of {inputs.arch}: {count} score 0.5 or more, the hardest {len(hardest)}"
-    draw_gallery(inputs.mined, [(title, list(zip(names, patches, strict=True)))])
 
 
 def _data_digest(summary: dict[str, Any]) -> str:

@@ -1,0 +1,81 @@
+"""A network's probabilities for many patches, and what training takes from them."""
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+import torch.distributed as dist
+
+from mitoscope.learning.augment import crop
+from mitoscope.learning.batches import PatchSet
+from mitoscope.learning.devices import Place
+from mitoscope.learning.networks import PatchNetwork
+from mitoscope.learning.scores import Labels, Probabilities, best_threshold, classification, ranking
+
+_BATCH = 256
+
+Epoch = dict[str, float]
+OnBatch = Callable[[str, int, int], None]
+
+
+def score_patches(
+    network: PatchNetwork, patches: PatchSet, place: Place, on_batch: OnBatch | None = None, label: str = "score"
+) -> Probabilities:
+    """Probability of a mitosis for every patch, unrotated; (M,) float64, the same in every process.
+
+    In float32 on every machine: near 1, where thresholds lie, bfloat16 has few numbers, and a threshold must mean the
+    same wherever the network is used.
+
+    Args:
+        network: is left in evaluation mode.
+        patches: what to score; under torchrun each process scores its share.
+        place: where to compute.
+        on_batch: called with `label`, the patches done and their number.
+        label: what a progress bar calls this.
+    """
+    network.eval()
+    probabilities = np.zeros(len(patches))
+    with torch.inference_mode():
+        for start in range(0, len(patches), _BATCH):
+            chosen = np.arange(start, min(start + _BATCH, len(patches)))[place.rank :: place.world]
+            if len(chosen):
+                batch = crop(patches.windows(chosen).to(place.device), 0, network.patch_size)
+                probabilities[chosen] = network(batch).softmax(dim=1)[:, 1].cpu().numpy()
+            if on_batch:
+                on_batch(label, min(start + _BATCH, len(patches)), len(patches))
+    if place.world > 1:
+        shared = torch.from_numpy(probabilities).to(place.device)
+        dist.all_reduce(shared)
+        probabilities = shared.cpu().numpy()
+    return probabilities
+
+
+def validation_scores(labels: Labels, probabilities: Probabilities) -> Epoch:
+    """Loss, classification at 0.5, the threshold with the best F1, that F1, and ranking scores of the patches."""
+    threshold, best_f1 = best_threshold(labels, probabilities)
+    truth = np.clip(np.where(labels == 1, probabilities, 1 - probabilities), 1e-7, 1)
+    return {
+        "validation/loss": float(-np.log(truth).mean()),
+        **{f"validation/{name}": value for name, value in classification(labels, probabilities, 0.5).items()},
+        "validation/best_f1": best_f1,
+        "validation/threshold": threshold,
+        **{f"validation/{name}": value for name, value in ranking(labels, probabilities).items()},
+    }
+
+
+def mine(
+    network: PatchNetwork, training: PatchSet, place: Place, on_batch: OnBatch | None, label: str
+) -> tuple[Probabilities, Epoch]:
+    """Score all negatives of the training patches: how hard each is, (M,) with 0 for the mitoses, and figures of them.
+
+    `effective_negatives` is the number of equally hard ones that would be drawn as variedly (Kish's effective size).
+    """
+    negatives = np.flatnonzero(training.labels == 0)
+    scores = score_patches(network, training.take(negatives), place, on_batch, label)
+    hardness = np.zeros(len(training))
+    hardness[negatives] = scores
+    return hardness, {
+        "mining/false_positives": float((scores >= 0.5).sum()),
+        "mining/mean_score": float(scores.mean()),
+        "mining/effective_negatives": float(scores.sum() ** 2 / max((scores**2).sum(), 1e-12)),
+    }

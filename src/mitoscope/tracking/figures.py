@@ -76,12 +76,14 @@ def draw_field_scores(
         left.step(curve.fp_per_mm2, curve.recall, where="post", label=name)
     left.plot(metrics["fp"] / metrics["area_mm2"], metrics["recall"], "k*", ms=10, label="at the validation threshold")
     left.set(title="FROC", xlabel="false positives per mm2", ylabel="recall", ylim=(0, 1.02), xscale="symlog")
-    left.legend(fontsize=7, loc="lower right")
+    left.set_xlim(left=0)
+    left.legend(fontsize=7, loc="upper left")
     counts = {"found": metrics["tp"], "missed": metrics["fn"], "false positives": metrics["fp"]}
     bars = middle.bar(
         list(counts), list(counts.values()), color=["#56B4E9", "#F0E442", "#D55E00"]
     )  # as in the overlays
     middle.bar_label(bars)
+    middle.margins(y=0.1)
     words = (f"{word} {metrics[name]:.3f}" for word, name in (("P", "precision"), ("R", "recall"), ("F1", "f1")))
     middle.set(title=", ".join(words))
     for patient, rows in fields.groupby("patient"):

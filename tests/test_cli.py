@@ -16,7 +16,8 @@ from mitoscope.cli import app
 
 COMMANDS = [
     *("split", "extract", "weights", "train", "evaluate"),
-    *("validate", "import", "import janowczyk", "import midog", "synthesize", "export-patches", "compare", "ui"),
+    *("validate", "import", "import janowczyk", "import midog", "synthesize", "export-patches"),
+    *("detect", "crossvalidate", "compare", "ui"),
 ]
 
 

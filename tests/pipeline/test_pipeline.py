@@ -3,6 +3,7 @@
 The tests of this module follow one project through its life, in their order.
 """
 
+import contextlib
 import json
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pandas as pd
 import pytest
 import yaml
 
+from mitoscope.commands.detect import detect
 from mitoscope.learning.checkpoints import save_network
 from mitoscope.learning.networks import build, start_state
 
@@ -123,7 +125,9 @@ def test_compare_says_synthetic_and_names_the_start_weights(project: Project, fi
         assert words in said
 
 
-def test_detection_in_a_field_finds_what_evaluation_found(project: Project, first_repro: str) -> None:
+def test_detection_in_a_field_finds_what_evaluation_found(
+    project: Project, first_repro: str, no_mlflow_environment: None
+) -> None:
     objects = pd.read_csv(project.folder / "results/evaluate/alexnet/objects.csv", dtype={"patient": str, "field": str})
     counts = pd.read_csv(project.folder / "results/evaluate/alexnet/fields.csv", dtype={"patient": str, "field": str})
     names = (counts.patient + "_" + counts.field).tolist()
@@ -141,7 +145,8 @@ def test_detection_in_a_field_finds_what_evaluation_found(project: Project, firs
     assert summary.mitoses["all"] == counts.detections.sum()
     # The logged model is the same network.
     model = f"runs:/{trained(project, 'alexnet')['run_id']}/best"
-    project.run("mitoscope", "detect", images[0], "--model", model, "--out", "again")
+    with contextlib.chdir(project.folder):
+        detect([Path(images[0])], model=model, out=Path("again"), microns_per_pixel=None)
     file = f"{names[0]}_mitoses.csv"
     assert (project.folder / "again" / file).read_text() == (project.folder / "detected" / file).read_text()
 
@@ -152,7 +157,8 @@ def test_detection_on_the_sample_is_what_it_was(project: Project, first_repro: s
     settings = {"stain": "none", "scale": 0.5, "sigma": 2.0, "peak_window": 11, "candidates_per_mm2": 1500}
     fields = settings | {"microns_per_pixel": 0.25, "synthetic": True}
     save_network(project.folder / "golden.pt", network, field_threshold=0.5218, fields=fields)
-    project.run("mitoscope", "detect", "data/03_01.jpg", "--model", "golden.pt", "--out", "golden")
+    with contextlib.chdir(project.folder):
+        detect([Path("data/03_01.jpg")], model="golden.pt", out=Path("golden"), microns_per_pixel=None)
     found = pd.read_csv(project.folder / "golden/03_01_mitoses.csv")
     golden = pd.read_csv(Path(__file__).with_name("golden_03_01.csv"))
     assert found[["row", "col"]].to_numpy().tolist() == golden[["row", "col"]].to_numpy().tolist()

@@ -65,7 +65,7 @@ def compare() -> None:
 def _table(title: str, size: str, scores: tuple[str, ...]) -> Table:
     table = Table(title=title, title_justify="left")
     for column in ("network", "start weights", "data", size):
-        table.add_column(column, no_wrap=column == "network")
+        table.add_column(column, no_wrap=column in ("network", "data"))
     for score in scores:
         name = score.upper() if score in ("f1", "ap") else score
         table.add_column(f"{name} %", justify="right", no_wrap=True)

@@ -76,6 +76,8 @@ def run_dvc(folder: Path, *arguments: str) -> int:
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
         "PYTHONPATH": os.pathsep.join(filter(None, (str(folder.resolve() / "src"), os.environ.get("PYTHONPATH")))),
     }
+    # A script's background job ignores interrupts, and what it starts would too.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     process = subprocess.Popen(
         [*_DVC, *arguments], cwd=folder, env=environment, stdin=subprocess.DEVNULL, start_new_session=True
     )

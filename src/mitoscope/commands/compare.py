@@ -1,6 +1,8 @@
 """Command `compare`: the networks beside each other, and beside the capstone's published figures."""
 
 import json
+import math
+from collections.abc import Sequence
 
 from rich.table import Table
 
@@ -48,7 +50,7 @@ def compare() -> None:
         ratio = f"{metrics['patches']['mitoses']} : {metrics['patches']['negatives']}"
         count = f"{metrics['fields']['mitoses']} in {metrics['fields']['fields']} fields"
         for table, level, size in ((patches, "patches", ratio), (fields, "fields", count)):
-            cells = (_percent(metrics[level].get(score), intervals[level].get(score)) for score in _SCORES[level])
+            cells = (percent(metrics[level].get(score), intervals[level].get(score)) for score in _SCORES[level])
             table.add_row(arch, trained["start_weights"], data, size, *cells)
     patches.add_section()
     for label, figures in _CAPSTONE.items():
@@ -72,9 +74,9 @@ def _table(title: str, size: str, scores: tuple[str, ...]) -> Table:
     return table
 
 
-def _percent(value: float | None, interval: list[float] | None) -> str:
+def percent(value: float | None, interval: Sequence[float] | None = None) -> str:
     """A score in percent, with its interval on a second line where there is one; a dash where there is no score."""
-    if value is None:
+    if value is None or math.isnan(value):
         return "-"
     if interval is None:
         return f"{100 * value:.1f}"

@@ -18,6 +18,7 @@ import yaml
 from filelock import FileLock, Timeout
 from rich.table import Table
 
+from mitoscope.commands.compare import percent
 from mitoscope.commands.project_copy import copy_of_project, require_commit, run_dvc
 from mitoscope.errors import InputError
 from mitoscope.files import atomic_path, write_json
@@ -270,7 +271,7 @@ def _print(report: dict[str, Any], patients: pd.DataFrame) -> None:
         for column in _COLUMNS:
             table.add_column(column, justify="left" if column == "patient" else "right", no_wrap=column == "patient")
         for row in patients[patients.level == level].to_dict("records"):
-            table.add_row(*_cells(row["patient"], row), _percent(row["best_f1_not_attainable"]))
+            table.add_row(*_cells(row["patient"], row), percent(row["best_f1_not_attainable"]))
         table.add_section()
         table.add_row(*_cells("pooled", pooled), "", style="bold")
         console.print(table)
@@ -283,10 +284,4 @@ def _print(report: dict[str, Any], patients: pd.DataFrame) -> None:
 def _cells(who: str, row: dict[str, Any]) -> list[str]:
     counts = (str(row[name]) for name in ("mitoses", "detections", "tp", "fp", "fn"))
     intervals = row.get("intervals", {})
-    return [who, *counts, *(_percent(row[name], intervals.get(name)) for name in ("precision", "recall", "f1"))]
-
-
-def _percent(value: float, interval: Sequence[float] | None = None) -> str:
-    """A score in percent, a dash where there is none, with its interval on a second line where there is one."""
-    text = "-" if np.isnan(value) else f"{100 * value:.1f}"
-    return text if interval is None else f"{text}\n[{100 * interval[0]:.0f}, {100 * interval[1]:.0f}]"
+    return [who, *counts, *(percent(row[name], intervals.get(name)) for name in ("precision", "recall", "f1"))]

@@ -42,7 +42,8 @@ def evaluate(arch: str) -> None:
         raise InputError(f"{MODELS / arch / 'best.pt'}: is of an older version; run `dvc repro train@{arch}` first")
     patches, rows = read_samples("test")
     _, candidates, truths = read_candidates("test")
-    tested = [field for field in list_fields(DATA) if field.patient in read_patients("test")]
+    patients = read_patients("test")
+    tested = [field for field in list_fields(DATA) if field.patient in patients]
     out = EVALUATED / arch
     summary = read_summary(PATCHES)
     dataset = summary["dataset"]

@@ -95,13 +95,13 @@ def write_outputs(inputs: "Inputs", run_id: str, fitted: "Fitted", place: "Place
 
 def _draw_mined(inputs: "Inputs", hardness: npt.NDArray[np.float64]) -> None:
     """Draw the negatives that the last mining found hardest, each with its score."""
-    size = inputs.summary["settings"]["patch_size"]
+    from mitoscope.learning.augment import crop
+
     negatives = np.flatnonzero(inputs.training.labels == 0)
     hardest = negatives[np.argsort(-hardness[negatives], kind="stable")[:_SHOWN]]
-    windows = inputs.training.windows(hardest).permute(0, 2, 3, 1).numpy()
-    margin = (windows.shape[1] - size) // 2
+    windows = inputs.training.windows(hardest)
+    patches = crop(windows, 0, inputs.summary["settings"]["patch_size"]).permute(0, 2, 3, 1).numpy()
     names = [f"{hardness[index]:.2f} {sample_name(inputs.rows.iloc[index])}" for index in hardest]
-    patches = [window[margin : margin + size, margin : margin + size] for window in windows]
     count = int((hardness >= 0.5).sum())
     synthetic = "synthetic " if inputs.summary["dataset"]["synthetic"] else ""
     title = f"hard {synthetic}negatives of {inputs.arch}: {count} score 0.5 or more, the hardest {len(hardest)}"

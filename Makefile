@@ -5,6 +5,8 @@ PYTHON ?= python3
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export DVC_NO_ANALYTICS := 1
 export MLFLOW_DISABLE_TELEMETRY := true
+# Empty is off: containers often forbid bytecode, and then every command compiles torch and MLflow anew (10 s each).
+export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: help setup repro ui test lint bench
 

@@ -11,7 +11,15 @@ from joblib import Parallel, delayed
 from mitoscope.files import atomic_folder, write_json
 from mitoscope.histology.fields import Description, FieldOfView, list_fields, read_description
 from mitoscope.histology.galleries import draw_gallery
-from mitoscope.histology.patches import extract_field, is_sample, read_summary, sample_name, store_path, window_size
+from mitoscope.histology.patches import (
+    FieldPatches,
+    extract_field,
+    is_sample,
+    read_summary,
+    sample_name,
+    store_path,
+    window_size,
+)
 from mitoscope.params import Extract, read_params
 from mitoscope.paths import DATA, GALLERY, PATCHES
 from mitoscope.progress import console, progress
@@ -45,13 +53,22 @@ def extract() -> None:
 def _write_store(folder: Path, fields: list[FieldOfView], settings: Extract, description: Description) -> pd.DataFrame:
     """Write the arrays, the index, which is returned, and the summary."""
     parts: dict[str, dict[str, Any]] = {}
-    # Threads: OpenCV and NumPy release the interpreter's lock.
+    # Threads: OpenCV and NumPy release the interpreter's lock. They only cut; what they cut is written here, so that
+    # no thread still writes into the folder when a bad field ends the stage.
     with progress() as show:
         jobs = Parallel(n_jobs=-1, prefer="threads", return_as="generator_unordered")(
-            delayed(_store_field)(folder, field, settings, description) for field in fields
+            delayed(_cut_field)(field, settings, description) for field in fields
         )
-        for part in jobs:
-            parts[part["name"]] = part
+        for field, found in jobs:
+            path = store_path(folder, field.patient, field.field)
+            np.save(path, found.windows)
+            parts[field.name] = {
+                "name": field.name,
+                "index": found.index,
+                "area_mm2": found.area_mm2,
+                "normalised": found.normalised,
+                "digest": hashlib.sha256(path.read_bytes()).hexdigest(),
+            }
             show("extract", len(parts), len(fields))
     ordered = [parts[field.name] for field in fields]
     index: pd.DataFrame = pd.concat([part["index"] for part in ordered], ignore_index=True)
@@ -60,24 +77,14 @@ def _write_store(folder: Path, fields: list[FieldOfView], settings: Extract, des
     return index
 
 
-def _store_field(folder: Path, field: FieldOfView, settings: Extract, description: Description) -> dict[str, Any]:
-    """Cut and write the windows of one field; keep only what the index and the summary need."""
-    found = extract_field(
+def _cut_field(field: FieldOfView, settings: Extract, description: Description) -> tuple[FieldOfView, FieldPatches]:
+    """The windows of one field, under its name."""
+    return field, extract_field(
         field,
         **settings.model_dump(),
         microns_per_pixel=description.microns_per_pixel,
         annotation_order=description.annotation_order,
     )
-    path = store_path(folder, field.patient, field.field)
-    np.save(path, found.windows)
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    return {
-        "name": field.name,
-        "index": found.index,
-        "area_mm2": found.area_mm2,
-        "normalised": found.normalised,
-        "digest": digest,
-    }
 
 
 def _summarise(

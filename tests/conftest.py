@@ -38,6 +38,7 @@ def tiny_params() -> Params:
                 "rotations": {"positive": [0, 45, 90], "negative": [0, 22.5]},
                 "flips": True,
                 "stain_jitter": 0.05,
+                "near_um": 3.0,
                 "mining": {"start_epoch": 1, "every": 0, "lr_factor": 0.5},
                 "epochs": 1,
                 "samples_per_epoch": 16,
@@ -46,8 +47,19 @@ def tiny_params() -> Params:
                 "lr": 0.001,
                 "weight_decay": 0.0,
                 "patience": 1,
+                "calibrate_fields": True,
                 "seed": 0,
             }
+        },
+        "search": {
+            "trials": 0,
+            "startup_trials": 2,
+            "epochs": 2,
+            "samples_per_epoch": 16,
+            "lr": [1e-4, 1e-2],
+            "rotations": {"positive": [[0, 45, 90], [0]], "negative": [[0], [0, 22.5]]},
+            "storage": "sqlite:///.work/search.db",
+            "seed": 0,
         },
         "evaluate": {"bootstrap": 100, "seed": 0},
     }
@@ -78,6 +90,7 @@ def project(raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture(scope="session")
 def _extracted(raw: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     from mitoscope.stages.extract import extract
+    from mitoscope.stages.search import search
     from mitoscope.stages.split import split
 
     folder = tmp_path_factory.mktemp("extracted")
@@ -86,12 +99,13 @@ def _extracted(raw: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         write_params(tiny_params())
         split()
         extract()
+        search(NETWORK)  # off
     return folder
 
 
 @pytest.fixture
 def extracted(_extracted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The working directory: the small project after the stages split and extract."""
+    """The working directory: the small project after the stages split, extract and search, which is off."""
     shutil.copytree(_extracted, tmp_path, dirs_exist_ok=True)
     monkeypatch.chdir(tmp_path)
     return tmp_path
@@ -153,7 +167,7 @@ def trained(extracted: Path, mlflow_store: str) -> str:
             network(torch.randint(0, 256, (8, 3, 32, 32), dtype=torch.uint8))
     names = ("stain", "scale", "sigma", "peak_window", "candidates_per_mm2")
     fields = {name: tiny_params()["extract"][name] for name in names}
-    fields |= {"microns_per_pixel": 0.25, "synthetic": True}
+    fields |= {"microns_per_pixel": 0.25, "synthetic": True, "typical_spread": [-1.0, 1.0]}
     path = Path("models", NETWORK, "best.pt")
     save_network(path, network.eval(), threshold=0.5, field_threshold=0.4, fields=fields)
     report = {"run_id": run_id, "model_id": model.model_id, "start_weights": "random"}

@@ -56,6 +56,18 @@ def weights(arch: Arch) -> None:
 
 
 @app.command(rich_help_panel=_STAGES)
+def search(arch: Arch) -> None:
+    """Search the learning rate and rotations of a network; several at once share the trials.
+
+    A search that is killed goes on where it was. Its studies are in .work/search.db, or where `search.storage` in
+    params.yaml or MITOSCOPE_SEARCH_STORAGE says: postgresql://... for several machines.
+    """
+    from mitoscope.stages.search import search as run
+
+    run(arch)
+
+
+@app.command(rich_help_panel=_STAGES)
 def train(arch: Arch) -> None:
     """Train a network and log the run; a killed training goes on where it was.
 

@@ -67,6 +67,7 @@ class Train(Block):
     rotations: Rotations
     flips: bool
     stain_jitter: float = Field(ge=0, lt=1, description="0.2 varies each stain by up to 20 %; 0 is off")
+    near_um: float = Field(ge=0, description="candidates this close to a mitosis are positives too; 0 is off")
     mining: Mining
     epochs: int = Field(ge=1)
     samples_per_epoch: int = Field(ge=2)
@@ -75,6 +76,7 @@ class Train(Block):
     lr: float = Field(gt=0, description="peak of the one-cycle schedule")
     weight_decay: float = Field(ge=0)
     patience: int = Field(ge=1, description="stop after so many epochs, plain or mined, without a better F1")
+    calibrate_fields: bool = Field(description="bring each field's scores to the spread of the validation fields")
     seed: int = Field(ge=0)
 
     @model_validator(mode="after")
@@ -82,6 +84,35 @@ class Train(Block):
         if self.mining.every and self.mining.start_epoch >= self.epochs:
             raise ValueError("mining.start_epoch must come before the last epoch (mining.every: 0 turns mining off)")
         return self
+
+
+class RotationChoices(Block):
+    """The lists of angles among which a search chooses, for each class."""
+
+    positive: tuple[Annotated[tuple[Angle, ...], Field(min_length=1)], ...] = Field(min_length=1)
+    negative: tuple[Annotated[tuple[Angle, ...], Field(min_length=1)], ...] = Field(min_length=1)
+
+
+class Search(Block):
+    """Which settings are tried before a training, and how."""
+
+    trials: int = Field(ge=0, description="finished ones (pruned ones too) per network; 0 turns the search off")
+    startup_trials: int = Field(ge=1, description="so many draw at random and are not pruned")
+    epochs: int = Field(ge=1, description="of a trial")
+    samples_per_epoch: int = Field(ge=2, description="of a trial")
+    lr: tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]] = Field(
+        description="lowest and highest; drawn on a logarithmic scale"
+    )
+    rotations: RotationChoices
+    storage: str = Field(min_length=1, description="an Optuna URL; MITOSCOPE_SEARCH_STORAGE takes its place")
+    seed: int = Field(ge=0)
+
+    @field_validator("lr")
+    @classmethod
+    def _is_a_range(cls, value: tuple[float, float]) -> tuple[float, float]:
+        if value[0] > value[1]:
+            raise ValueError("the lowest comes first")
+        return value
 
 
 class Evaluate(Block):
@@ -99,6 +130,7 @@ class Params(Block):
     extract: Extract
     weights: dict[str, str]
     train: dict[str, Train]
+    search: Search
     evaluate: Evaluate
 
     def for_network(self, arch: str) -> tuple[Train, str]:

@@ -155,7 +155,7 @@ def test_detection_on_the_sample_is_what_it_was(project: Project, first_repro: s
     """The rows were written by an earlier version: candidates, windows and coordinates must not change unnoticed."""
     network = build({"arch": "squeezenet1_1", "patch_size": 64, "input_size": 64}, GOLDEN_START).eval()
     settings = {"stain": "none", "scale": 0.5, "sigma": 2.0, "peak_window": 11, "candidates_per_mm2": 1500}
-    fields = settings | {"microns_per_pixel": 0.25, "synthetic": True}
+    fields = settings | {"microns_per_pixel": 0.25, "synthetic": True, "typical_spread": None}
     save_network(project.folder / "golden.pt", network, field_threshold=0.5218, fields=fields)
     with contextlib.chdir(project.folder):
         detect([Path("data/03_01.jpg")], model="golden.pt", out=Path("golden"), microns_per_pixel=None)
@@ -176,7 +176,7 @@ def test_another_learning_rate_retrains_that_network_only(
     project.change_params(change)
     said = project.run("dvc", "repro")
     stages = [line.split("'")[1] for line in said.splitlines() if line.startswith("Running stage")]
-    assert stages == ["train@densenet161", "evaluate@densenet161"]
+    assert stages == ["search@densenet161", "train@densenet161", "evaluate@densenet161"]
     assert len(trainings(client)) == len(ARCHS) + 1
     assert trained(project, "densenet161")["run_id"] != before["run_id"]
 

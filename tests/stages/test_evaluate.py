@@ -144,7 +144,13 @@ def test_a_threshold_near_one_counts_as_predicted(trained):
     head = list(network.parameters())[-1]
     head.data[:] = head.data.new_tensor([-7.5, 7.5])  # probabilities of 0.9999997 and so
     threshold = 0.99999975
-    save_network(Path("models", NETWORK, "best.pt"), network, threshold=threshold, field_threshold=threshold)
+    save_network(
+        Path("models", NETWORK, "best.pt"),
+        network,
+        threshold=threshold,
+        field_threshold=0.5,
+        fields={"typical_spread": None},
+    )
     evaluate(NETWORK)
     table = pd.read_csv(OUT / "predictions.csv")
     metrics = json.loads((OUT / "metrics.json").read_text())["patches"]

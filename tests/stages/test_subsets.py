@@ -28,6 +28,15 @@ def test_the_subsets_share_out_all_whole_samples(extracted):
     assert sorted(rows[names].itertuples(index=False)) == sorted(whole[names].itertuples(index=False))
 
 
+def test_candidates_near_a_mitosis_are_positives_where_they_are_asked_for(extracted):
+    _, plain = read_samples("train")
+    patches, rows = read_samples("train", near_um=3.0)
+    added = rows[(rows.source == "candidate") & (rows.label == 1)]
+    assert len(rows) == len(plain) + len(added) and len(added) > 0
+    assert (added.distance <= 3).all() and not added.edge.any()
+    assert patches.labels.sum() == plain.label.sum() + len(added)
+
+
 def test_each_subset_has_its_patients_only(extracted):
     split = pd.read_csv(SPLIT, dtype={"patient": str}).set_index("patient").subset
     for name in ("train", "validation", "test"):

@@ -12,6 +12,7 @@ from filelock import FileLock
 from mitoscope.errors import InputError
 from mitoscope.learning.checkpoints import load_network
 from mitoscope.paths import SPLIT
+from mitoscope.stages.search import search
 from mitoscope.stages.train import train
 from mitoscope.stages.weights import weights
 from tests.conftest import NETWORK, tiny_params, write_params
@@ -38,6 +39,8 @@ def test_the_network_carries_what_detection_needs(ready):
     settings = tiny_params()["extract"]
     names = ("stain", "scale", "sigma", "peak_window", "candidates_per_mm2")
     dataset = {"microns_per_pixel": 0.25, "synthetic": True}
+    middle, upper = kept["fields"].pop("typical_spread")
+    assert middle < upper
     assert kept["fields"] == {name: settings[name] for name in names} | dataset
     assert kept["field_threshold"] == report["field_threshold"] > 0
     logged = mlflow.get_logged_model(report["model_id"]).metrics
@@ -67,6 +70,7 @@ def test_an_input_size_that_the_network_cannot_take_begins_no_run(ready):
     params["train"]["alexnet"] = params["train"][NETWORK] | {"input_size": 48}  # AlexNet needs 63
     write_params(params)
     weights("alexnet")
+    search("alexnet")
     before = len(mlflow.search_runs(search_all_experiments=True))
     with pytest.raises(InputError, match=r"train\.alexnet\.input_size: alexnet does not work with 48 px"):
         train("alexnet")

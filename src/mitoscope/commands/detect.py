@@ -56,7 +56,7 @@ def detect(images: Sequence[Path], *, model: str, out: Path, microns_per_pixel: 
         raise InputError(f"{sorted(twice)[0]}: two images have this name; give them one call and one --out each")
     with network_file(model) as path:
         network, kept = checkpoints.load_network(path)
-    if not {"fields", "field_threshold"} <= kept.keys():
+    if "typical_spread" not in kept.get("fields", {}):
         raise InputError(f"{model}: was saved without its settings for whole fields; train it again with `dvc repro`")
     threshold, known = kept["field_threshold"], kept["fields"]["microns_per_pixel"]
     microns = microns_per_pixel or known
@@ -116,6 +116,7 @@ def detect_field(
         (N, 2) row, col in the image's pixels, and (N,) probabilities, the highest first.
     """
     from mitoscope.learning.batches import PatchSet
+    from mitoscope.learning.calibration import calibrate
     from mitoscope.learning.scoring import score_patches
 
     settings = kept["fields"]
@@ -142,6 +143,8 @@ def detect_field(
         numbers = np.arange(len(windows))
         patches = PatchSet([windows], np.zeros_like(numbers), numbers, np.zeros_like(numbers))
         probabilities[some] = score_patches(network, patches, place)
+    if len(candidates) and settings["typical_spread"] is not None:
+        probabilities = calibrate(probabilities, settings["typical_spread"])
     found = np.flatnonzero(probabilities >= kept["field_threshold"])
     found = found[suppress(candidates[found], probabilities[found], MATCH_UM / settings["microns_per_pixel"])]
     return to_scale(candidates[found], 1 / zoom), probabilities[found]

@@ -89,7 +89,7 @@ def fit(
     recipe: Recipe,
     *,
     place: Place,
-    work: Path,
+    work: Path | None,
     fingerprint: str,
     on_epoch: Callable[[list[Epoch]], None] | None = None,
     on_batch: OnBatch | None = None,
@@ -102,7 +102,7 @@ def fit(
         validation: patches that choose the best epoch; a mitosis must be there.
         recipe: how to train.
         place: this process among those that train.
-        work: folder of the checkpoints.
+        work: folder of the checkpoints; None = keep none, as in the trials of a search.
         fingerprint: names everything that the result depends on.
         on_epoch: called in the first process with all epochs so far, after their checkpoint is on the disk; also
             once at a resume.
@@ -135,8 +135,8 @@ def fit(
     history: list[Epoch] = []
     hardness: Probabilities | None = None
     schedule = one_cycle(1)
-    last = work / "last.pt"
-    if last.exists() and (saved := checkpoints.load(last)).get("fingerprint") == fingerprint:
+    last = None if work is None else work / "last.pt"
+    if last and last.exists() and (saved := checkpoints.load(last)).get("fingerprint") == fingerprint:
         history = saved["history"]
         hardness = None if saved["hardness"] is None else saved["hardness"].numpy()
         network.network.load_state_dict(saved["state"])
@@ -212,12 +212,11 @@ def fit(
             "train/lr": float(schedule.get_last_lr()[0]),
         }
         history.append(epoch)
-        if place.first:
+        if place.first and last:
             state = network.network.state_dict()
             if best_epoch(history) == number:
-                checkpoints.save_network(
-                    work / "best.pt", network, epoch=number, threshold=epoch["validation/threshold"]
-                )
+                best = last.with_name("best.pt")
+                checkpoints.save_network(best, network, epoch=number, threshold=epoch["validation/threshold"])
             checkpoints.save(
                 last,
                 {
@@ -229,8 +228,8 @@ def fit(
                     "history": history,
                 },
             )
-            if on_epoch:
-                on_epoch(history)
+        if place.first and on_epoch:
+            on_epoch(history)
     return Fitted(history, best_epoch(history), hardness)
 
 

@@ -40,7 +40,8 @@ def score_patches(
             chosen = np.arange(start, min(start + _BATCH, len(patches)))[place.rank :: place.world]
             if len(chosen):
                 batch = crop(patches.windows(chosen).to(place.device), 0, network.patch_size)
-                probabilities[chosen] = network(batch).softmax(dim=1)[:, 1].cpu().numpy()
+                # In float32 whatever scores above 1 - 6e-8 would be 1, and the surest ones could not be ranked.
+                probabilities[chosen] = network(batch).double().softmax(dim=1)[:, 1].cpu().numpy()
             if on_batch:
                 on_batch(label, min(start + _BATCH, len(patches)), len(patches))
     if place.world > 1:

@@ -16,7 +16,7 @@ from mitoscope.params import Evaluate, read_params
 from mitoscope.paths import DATA, EVALUATED, MODELS, PATCHES, SPLIT, TRAINED
 from mitoscope.progress import console, progress
 from mitoscope.stages.field_scores import count_fields, draw_errors, reach, score_fields
-from mitoscope.stages.subsets import detect, read_candidates, read_patients, read_samples
+from mitoscope.stages.subsets import read_patients, read_samples, score_candidates
 
 
 def evaluate(arch: str) -> None:
@@ -38,10 +38,9 @@ def evaluate(arch: str) -> None:
         raise InputError(f"{report}: {arch} has not been trained; run `dvc repro train@{arch}` first")
     trained = json.loads(report.read_text(encoding="utf-8"))
     network, kept = checkpoints.load_network(MODELS / arch / "best.pt")
-    if "field_threshold" not in kept:
+    if "typical_spread" not in kept.get("fields", {}):
         raise InputError(f"{MODELS / arch / 'best.pt'}: is of an older version; run `dvc repro train@{arch}` first")
     patches, rows = read_samples("test")
-    _, candidates, truths = read_candidates("test")
     patients = read_patients("test")
     tested = [field for field in list_fields(DATA) if field.patient in patients]
     out = EVALUATED / arch
@@ -65,13 +64,14 @@ def evaluate(arch: str) -> None:
         )
         metrics, intervals = score_test(predictions, threshold, settings)
 
-        objects = detect(network, "test", place, show)
+        scored = score_candidates(network, "test", place, show)
+        objects = scored.objects(kept["fields"]["typical_spread"])
         field_threshold = float(kept["field_threshold"])
         objects["predicted"] = (objects.probability >= field_threshold).astype(int)
         fields = count_fields(objects, {field.name: summary["areas_mm2"][field.name] for field in tested})
         field_metrics, field_intervals = score_fields(objects, fields, field_threshold, settings)
-        field_metrics["reachable"] = reach(candidates, truths, dataset["microns_per_pixel"])
-        draw_errors(out, objects, truths, tested, dataset["microns_per_pixel"], note=synthetic, show=show)
+        field_metrics["reachable"] = reach(scored.candidates, scored.truths, dataset["microns_per_pixel"])
+        draw_errors(out, objects, scored.truths, tested, dataset["microns_per_pixel"], note=synthetic, show=show)
 
     labels = objects.label.to_numpy()
     curve = pd.DataFrame(froc(labels, objects.probability.to_numpy(), field_metrics["area_mm2"]))

@@ -1,5 +1,6 @@
 """The patch store joined with the split: what train and evaluate read, and detection in it."""
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,6 +13,8 @@ from mitoscope.learning.batches import PatchSet
 from mitoscope.paths import PATCHES, SPLIT
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from mitoscope.learning.devices import Place
     from mitoscope.learning.networks import PatchNetwork
     from mitoscope.learning.scoring import OnBatch
@@ -27,16 +30,21 @@ def read_patients(subset: str) -> list[str]:
     return split.patient[split.subset == subset].tolist()
 
 
-def read_samples(subset: str) -> tuple[PatchSet, pd.DataFrame]:
+def read_samples(subset: str, near_um: float = 0) -> tuple[PatchSet, pd.DataFrame]:
     """The samples of the patch level of the train, validation or test patients, and their index rows in this order.
 
     Windows with reflected border (`edge`) are left out: no rotation of them would show real pixels only.
+
+    Args:
+        subset: train, validation or test.
+        near_um: candidates this close to a mitosis are positives too; 0 = the annotated centres only.
 
     Raises:
         InputError: a patient of the patch store is in no subset, or the subset is empty.
     """
     rows = _read_rows(subset)
-    rows = rows[is_sample(rows) & ~rows.edge]
+    near = (rows.source == "candidate") & (rows.label == 1) & (rows.distance <= near_um)
+    rows = rows[(is_sample(rows) | near) & ~rows.edge]
     if rows.empty:
         raise InputError(f"{SPLIT}: the {subset} patients have no patch; choose another split.fold")
     return _open(rows)
@@ -54,8 +62,47 @@ def read_candidates(subset: str) -> tuple[PatchSet, pd.DataFrame, pd.DataFrame]:
     return *_open(rows[rows.source == "candidate"]), rows[rows.source == "annotation"]
 
 
-def detect(network: "PatchNetwork", subset: str, place: "Place", on_batch: "OnBatch | None" = None) -> pd.DataFrame:
-    """Detect mitoses in the whole fields of a subset's patients; the table of `histology.detections.find_objects`.
+@dataclass(frozen=True)
+class ScoredFields:
+    """What a network says of all candidates of some patients' fields.
+
+    Attributes:
+        candidates: patient, field, row, col and probability, in the order of the store.
+        truths: patient, field, row, col of the mitoses.
+        microns_per_pixel: of the fields.
+    """
+
+    candidates: pd.DataFrame
+    truths: pd.DataFrame
+    microns_per_pixel: float
+
+    def typical_spread(self) -> tuple[float, float]:
+        """The median over the fields of their candidates' `learning.calibration.spread`."""
+        from mitoscope.learning.calibration import spread
+
+        fields = self.candidates.groupby(["patient", "field"]).probability
+        low, high = np.median([spread(values.to_numpy()) for _, values in fields], axis=0)
+        return float(low), float(high)
+
+    def objects(self, typical: "Sequence[float] | None") -> pd.DataFrame:
+        """Detections and misses, the table of `histology.detections.find_objects`.
+
+        Args:
+            typical: the spread that every field's scores are brought to; None = the scores as they are.
+        """
+        from mitoscope.learning.calibration import calibrate
+
+        probabilities = self.candidates.probability
+        if typical is not None and len(probabilities):
+            fields = self.candidates.groupby(["patient", "field"]).probability
+            probabilities = fields.transform(lambda values: calibrate(values.to_numpy(), typical))
+        return find_objects(self.candidates, probabilities.to_numpy(), self.truths, self.microns_per_pixel)
+
+
+def score_candidates(
+    network: "PatchNetwork", subset: str, place: "Place", on_batch: "OnBatch | None" = None
+) -> ScoredFields:
+    """Score all candidates in the whole fields of a subset's patients.
 
     Raises:
         InputError: there is no patch store, or a patient of it is in no subset.
@@ -64,7 +111,8 @@ def detect(network: "PatchNetwork", subset: str, place: "Place", on_batch: "OnBa
 
     patches, candidates, truths = read_candidates(subset)
     probabilities = score_patches(network, patches, place, on_batch, f"{network.arch} {subset} fields")
-    return find_objects(candidates, probabilities, truths, read_summary(PATCHES)["dataset"]["microns_per_pixel"])
+    microns = read_summary(PATCHES)["dataset"]["microns_per_pixel"]
+    return ScoredFields(candidates.assign(probability=probabilities), truths, microns)
 
 
 def _read_rows(subset: str) -> pd.DataFrame:

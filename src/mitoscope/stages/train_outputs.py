@@ -13,13 +13,13 @@ from mitoscope.histology.galleries import draw_gallery
 from mitoscope.histology.patches import sample_name
 from mitoscope.paths import TRAINED
 from mitoscope.progress import console
-from mitoscope.stages.subsets import detect
+from mitoscope.stages.subsets import score_candidates
 
 if TYPE_CHECKING:
     from mitoscope.learning.devices import Place
     from mitoscope.learning.loop import Fitted
     from mitoscope.learning.scoring import OnBatch
-    from mitoscope.stages.train import Inputs
+    from mitoscope.stages.train_inputs import Inputs
 
 _SHOWN = 40  # hard negatives in the picture
 # What a machine needs that loads the logged model.
@@ -45,14 +45,16 @@ def write_outputs(inputs: "Inputs", run_id: str, fitted: "Fitted", place: "Place
     draw_learning_curves(
         picture, fitted.history, title=f"{arch}, {start} start weights{synthetic}", best_epoch=fitted.best_epoch
     )
-    objects = detect(best.to(place.device), "validation", place, show)
+    scored = score_candidates(best.to(place.device), "validation", place, show)
+    fields = inputs.fields | {"typical_spread": scored.typical_spread() if inputs.block.calibrate_fields else None}
+    objects = scored.objects(fields["typical_spread"])
     field_threshold, field_f1 = best_threshold(objects.label.to_numpy(), objects.probability.to_numpy())
     best.cpu()
     console.print(f"{arch}: logging the best and the last checkpoint")
     last = inputs.work / "checkpoints" / "last.pt"
     checkpoints.save(last, best.describe() | {"state": checkpoints.load(inputs.work / "last.pt")["state"]})
     trained = inputs.models / "best.pt"
-    evidence = kept | {"run_id": run_id, "field_threshold": field_threshold, "fields": inputs.fields}
+    evidence = kept | {"run_id": run_id, "field_threshold": field_threshold, "fields": fields}
     checkpoints.save_network(trained, best, **evidence)
     if fitted.hardness is not None:
         _draw_mined(inputs, fitted.hardness)

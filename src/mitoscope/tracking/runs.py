@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 from filelock import FileLock
 
 from mitoscope.errors import InputError
+from mitoscope.paths import absolute_sqlite, project
 
 if TYPE_CHECKING:
     import pandas as pd
     from mlflow import MlflowClient
 
 EXPERIMENT = "mitoscope"
-_SQLITE = "sqlite:///"
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "false")
@@ -40,21 +40,14 @@ class Store:
 
 def store(folder: Path) -> Store:
     """The store of the project that `folder` is in; the same for a `dvc exp run` in a temporary copy of it."""
-    project = folder.resolve()
-    for parent in project.parents:  # DVC runs queued experiments in .dvc/tmp/exps/...
-        if parent.name == "tmp" and parent.parent.name == ".dvc":
-            project = parent.parent.parent
-            break
-    uri = os.environ.get("MLFLOW_TRACKING_URI") or f"{_SQLITE}mlflow.db"
+    uri = os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:///mlflow.db"
     if uri.startswith(("http://", "https://")):
         return Store(uri, None)
-    if uri.startswith(_SQLITE):  # a relative path would name another file in every folder
-        uri = f"{_SQLITE}{project / uri.removeprefix(_SQLITE)}"
-    return Store(uri, project / "mlartifacts")
+    return Store(absolute_sqlite(uri, folder), project(folder) / "mlartifacts")
 
 
-def connect(folder: Path = Path()) -> "MlflowClient":
-    """Connect to the store and make sure that it and the experiment exist; two processes may do so at once.
+def connect(folder: Path = Path(), experiment: str = EXPERIMENT) -> "MlflowClient":
+    """Connect to the store and make sure that it and an experiment exist; two processes may do so at once.
 
     Raises:
         InputError: the store cannot be opened.
@@ -73,11 +66,11 @@ def connect(folder: Path = Path()) -> "MlflowClient":
         # The first process creates the database's tables; a second one that tried at the same time would crash.
         with FileLock(lock):
             client = mlflow.MlflowClient()
-            if client.get_experiment_by_name(EXPERIMENT) is None:
+            if client.get_experiment_by_name(experiment) is None:
                 location = None if place.artifacts is None else place.artifacts.as_uri()
                 # The kind chooses the pages that the UI shows: those of trained models, not of language models.
-                client.create_experiment(EXPERIMENT, location, {"mlflow.experimentKind": "custom_model_development"})
-        mlflow.set_experiment(EXPERIMENT)  # refused where someone has deleted the experiment
+                client.create_experiment(experiment, location, {"mlflow.experimentKind": "custom_model_development"})
+        mlflow.set_experiment(experiment)  # refused where someone has deleted the experiment
     except mlflow.MlflowException as error:
         raise InputError(f"{place.uri}: the MLflow store cannot be opened ({str(error).splitlines()[0]})") from error
     return client

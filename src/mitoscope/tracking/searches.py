@@ -1,0 +1,80 @@
+"""Searches in MLflow: one run per study, and one nested in it per trial, in an experiment beside the trainings'."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from mitoscope.tracking.runs import connect, exists, flatten
+
+EXPERIMENT = "mitoscope search"
+# What became of a trial -> the status of its run. Pruning is no failure.
+_STATUS = {
+    "complete": "FINISHED",
+    "pruned": "KILLED",
+    "diverged": "KILLED",
+    "interrupted": "KILLED",
+    "lost": "KILLED",
+    "failed": "FAILED",
+}
+Outcome = Literal["complete", "pruned", "diverged", "interrupted", "lost", "failed"]
+
+
+def open_study(run_id: str | None, name: str, params: Mapping[str, Any], tags: Mapping[str, str]) -> str:
+    """Open the run of a study; returns its id.
+
+    Args:
+        run_id: of a study that goes on; where the store lacks it, or it is None, a new run begins.
+        name: of a new run.
+        params: of a new run.
+        tags: of a new run.
+    """
+    client = connect(experiment=EXPERIMENT)
+    if run_id is not None and exists(client, run_id):
+        client.update_run(run_id, status="RUNNING")
+        return run_id
+    experiment = client.get_experiment_by_name(EXPERIMENT)
+    assert experiment is not None  # connect saw to it
+    new: str = client.create_run(experiment.experiment_id, run_name=name, tags=dict(tags)).info.run_id
+    for key, value in flatten(params).items():
+        client.log_param(new, key, value)
+    return new
+
+
+def open_trial(parent: str, number: int, params: Mapping[str, Any]) -> str:
+    """Open the run of a trial, nested in that of its study; returns its id."""
+    from mlflow import MlflowClient
+
+    client = MlflowClient()
+    experiment = client.get_run(parent).info.experiment_id
+    tags = {"mlflow.parentRunId": parent, "trial": str(number), "outcome": "running"}
+    run_id: str = client.create_run(experiment, run_name=f"trial {number}", tags=tags).info.run_id
+    for key, value in flatten(params).items():
+        client.log_param(run_id, key, value)
+    return run_id
+
+
+def log_epoch(run_id: str, metrics: Mapping[str, float], step: int) -> None:
+    """Log an epoch of a trial."""
+    import mlflow
+
+    mlflow.log_metrics(dict(metrics), step=step, run_id=run_id)
+
+
+def close_trial(run_id: str, outcome: Outcome) -> None:
+    """End the run of a trial, with what became of it as tag `outcome`."""
+    from mlflow import MlflowClient
+
+    client = MlflowClient()
+    client.set_tag(run_id, "outcome", outcome)
+    client.set_terminated(run_id, _STATUS[outcome])
+
+
+def close_study(run_id: str, metrics: Mapping[str, float], files: Sequence[Path]) -> None:
+    """End the run of a study with its figures and files."""
+    import mlflow
+
+    client = mlflow.MlflowClient()
+    mlflow.log_metrics(dict(metrics), run_id=run_id)
+    for path in files:
+        client.log_artifact(run_id, str(path))
+    client.set_terminated(run_id, "FINISHED")

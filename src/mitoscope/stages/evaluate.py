@@ -1,6 +1,8 @@
 """Stage `evaluate@arch`: the trained network on the test patients' patches and fields -> results/evaluate/<arch>/."""
 
+import hashlib
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,7 @@ from sklearn.metrics import precision_recall_curve, roc_curve
 
 from mitoscope.errors import InputError
 from mitoscope.files import atomic_path, write_json
-from mitoscope.histology.fields import list_fields
+from mitoscope.histology.fields import FieldOfView, list_fields
 from mitoscope.histology.patches import read_summary, sample_name
 from mitoscope.params import Evaluate, read_params
 from mitoscope.paths import DATA, EVALUATED, MODELS, PATCHES, SPLIT, TRAINED
@@ -96,6 +98,7 @@ def evaluate(arch: str) -> None:
             "tables": [out / "predictions.csv", out / "objects.csv", out / "fields.csv"],
         },
     )
+    write_json(out / "test_set.json", describe_test_set(tested, scored.truths))
     # Last, because it is what the other commands look for.
     write_json(out / "intervals.json", {"patches": intervals, "fields": field_intervals})
     write_json(out / "metrics.json", {"patches": metrics, "fields": field_metrics})
@@ -104,6 +107,20 @@ def evaluate(arch: str) -> None:
             f"{arch}, test {level}{synthetic}, {scores['mitoses']} mitoses of {scores['patients']} patients: "
             f"recall {scores['recall']:.3f}, precision {scores['precision']:.3f}, F1 {scores['f1']:.3f}"
         )
+
+
+def describe_test_set(fields: Sequence[FieldOfView], truths: pd.DataFrame) -> dict[str, Any]:
+    """Patients and fields of a test set, and a SHA-256 of its images and centres: equal only where the test is.
+
+    Args:
+        fields: that were tested.
+        truths: patient, field, row, col of their mitoses.
+    """
+    digest = hashlib.sha256(truths[["patient", "field", "row", "col"]].to_csv(index=False).encode())
+    for field in fields:
+        digest.update(f"{field.name} {hashlib.sha256(field.image.read_bytes()).hexdigest()}".encode())
+    patients = sorted({field.patient for field in fields})
+    return {"digest": digest.hexdigest(), "patients": patients, "fields": [field.name for field in fields]}
 
 
 def score_test(

@@ -62,6 +62,7 @@ def tiny_params() -> Params:
             "seed": 0,
         },
         "evaluate": {"bootstrap": 100, "seed": 0},
+        "promote": {"min_recall": 0.0, "min_f1": 0.0, "max_drop": 0.02},
     }
 
 

@@ -22,6 +22,7 @@ app = typer.Typer(
 )
 importing = typer.Typer(help="Bring a published dataset into data/.", no_args_is_help=True)
 _STAGES, _DATA, _FIELDS, _LOOK = "Stages (run by dvc repro)", "Data", "Whole fields", "Look"
+_REGISTRY = "Registry"
 app.add_typer(importing, name="import", rich_help_panel=_DATA)
 
 Arch = Annotated[
@@ -84,6 +85,32 @@ def evaluate(arch: Arch) -> None:
     from mitoscope.stages.evaluate import evaluate as run
 
     run(arch)
+
+
+@app.command(rich_help_panel=_STAGES)
+def promote(
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only print the conditions; write nothing.")] = False,
+) -> None:
+    """Register the evaluated networks; the best becomes the champion where it passes the gate in params.yaml."""
+    from mitoscope.stages.promote import promote as run
+
+    run(dry_run=dry_run)
+
+
+@app.command(rich_help_panel=_REGISTRY)
+def rollback() -> None:
+    """Put the former champion back; the gate will not promote the present one again."""
+    from mitoscope.commands.registry import rollback as run
+
+    run()
+
+
+@app.command(rich_help_panel=_REGISTRY)
+def registry() -> None:
+    """Show the registered versions, their aliases and their evidence."""
+    from mitoscope.commands.registry import registry as run
+
+    run()
 
 
 @app.command(rich_help_panel=_DATA)

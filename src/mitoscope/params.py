@@ -122,6 +122,14 @@ class Evaluate(Block):
     seed: int = Field(ge=0)
 
 
+class Promote(Block):
+    """The gate before the alias `champion`."""
+
+    min_recall: float = Field(ge=0, le=1, description="in the test patients' whole fields")
+    min_f1: float = Field(ge=0, le=1, description="likewise")
+    max_drop: float = Field(ge=0, le=1, description="how far F1 may lie below the champion's on the same fields")
+
+
 class Params(Block):
     """The whole of params.yaml."""
 
@@ -132,6 +140,7 @@ class Params(Block):
     train: dict[str, Train]
     search: Search
     evaluate: Evaluate
+    promote: Promote
 
     def for_network(self, arch: str) -> tuple[Train, str]:
         """The training block and the start weights of network `arch`.

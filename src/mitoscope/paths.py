@@ -9,6 +9,7 @@ GALLERY = Path("results/extract/gallery.png")
 SEARCHED = Path("results/search")
 TRAINED = Path("results/train")
 EVALUATED = Path("results/evaluate")
+REGISTRY = Path("results/registry.json")
 MODELS = Path("models")
 _SQLITE = "sqlite:///"
 WORK = Path(".work")  # checkpoints, locks and downloads: git and DVC ignore it

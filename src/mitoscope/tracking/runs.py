@@ -112,6 +112,45 @@ def exists(client: "MlflowClient", run_id: str) -> bool:
         return False
 
 
+@dataclass(frozen=True)
+class RunOrigin:
+    """What a training was run on.
+
+    Attributes:
+        dataset_digest: of the raw dataset.
+        commit: of git; empty where there was none.
+    """
+
+    dataset_digest: str
+    commit: str
+
+
+def describe_run(run_id: str) -> RunOrigin:
+    """Where a training's run comes from.
+
+    Raises:
+        InputError: the store does not have the run.
+    """
+    client = connect()
+    require(client, run_id)
+    run = client.get_run(run_id)
+    datasets = run.inputs.dataset_inputs if run.inputs else []
+    return RunOrigin(datasets[0].dataset.digest if datasets else "", run.data.tags.get("mlflow.source.git.commit", ""))
+
+
+def require(client: "MlflowClient", run_id: str) -> None:
+    """See to it that the store has a run.
+
+    Raises:
+        InputError: it does not, as when another store is in use than at the training.
+    """
+    if not exists(client, run_id):
+        raise InputError(
+            f"{store(Path()).uri}: has no run {run_id}, where the network was trained; set MLFLOW_TRACKING_URI as it "
+            "was then, or train again with `dvc repro -f train@<network>`"
+        )
+
+
 def log_dataset(name: str, digest: str, source: Path) -> None:
     """Log a dataset as input of the active run; `digest` has at most 36 characters, as a DVC md5 with `.dir` has."""
     import mlflow
@@ -183,11 +222,7 @@ def log_results(run_id: str, model_id: str, metrics: Mapping[str, float], files:
     import mlflow
 
     client = connect()
-    if not exists(client, run_id):
-        raise InputError(
-            f"{store(Path()).uri}: has no run {run_id}, where the network was trained; set MLFLOW_TRACKING_URI as it "
-            "was then, or train again with `dvc repro -f train@<network>`"
-        )
+    require(client, run_id)
     mlflow.log_metrics(dict(metrics), run_id=run_id, model_id=model_id)
     for folder, paths in files.items():
         for path in paths:

@@ -1,0 +1,51 @@
+"""Commands `registry` and `rollback`."""
+
+from rich.table import Table
+
+from mitoscope.commands.compare import percent
+from mitoscope.progress import console
+from mitoscope.tracking.registry import MODEL, list_versions, roll_back
+
+_SCORES = ("recall", "precision", "f1")
+
+
+def registry() -> None:
+    """Print the versions of the registered model, the newest first."""
+    versions = list_versions()
+    if not versions:
+        console.print(f"{MODEL}: nothing is registered yet; `mitoscope promote` does so, as `dvc repro` at its end")
+        return
+    table = Table(title=f"Versions of {MODEL}, scores in % of the test patients' whole fields", title_justify="left")
+    for column in ("version", "aliases", "architecture", "start weights", "data"):
+        table.add_column(column)
+    for column in ("validation F1", *_SCORES):
+        table.add_column(column, justify="right")
+    for column in ("test set", "git", "champion since"):
+        table.add_column(column)
+    for version in reversed(versions):
+        tags = version.tags
+        data = f"{tags.get('dataset', '')}{' (synthetic)' if tags.get('synthetic') == 'true' else ''}"
+        shown = (tags.get(name) for name in ("validation_fields_f1", *(f"test_fields_{score}" for score in _SCORES)))
+        since = tags.get("champion_since", "")
+        table.add_row(
+            str(version.number),
+            ", ".join(version.aliases),
+            tags.get("architecture", ""),
+            tags.get("start_weights", ""),
+            data,
+            *(percent(float(value)) if value else "" for value in shown),
+            tags.get("test_set_digest", "")[:8],
+            tags.get("git_commit", "")[:8],
+            f"{since}{', rolled back' if version.rolled_back else ''}",
+        )
+    console.print(table)
+
+
+def rollback() -> None:
+    """Put the former champion back.
+
+    Raises:
+        InputError: there is no champion, or none before it.
+    """
+    former, now = roll_back()
+    console.print(f"{MODEL}: version {now.number} is the champion again, version {former.number} is rolled back")

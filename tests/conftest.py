@@ -174,3 +174,14 @@ def trained(extracted: Path, mlflow_store: str) -> str:
     report = {"run_id": run_id, "model_id": model.model_id, "start_weights": "random"}
     write_json(Path("results/train", f"{NETWORK}.json"), report)
     return run_id
+
+
+@pytest.fixture
+def empty_registry(mlflow_store: str) -> Iterator[None]:
+    """The store without registered models, now and afterwards."""
+    import mlflow
+
+    yield
+    client = mlflow.MlflowClient()
+    for model in client.search_registered_models():
+        client.delete_registered_model(model.name)

@@ -31,15 +31,6 @@ def set_gate(**gate):
     write_params(params)
 
 
-@pytest.fixture
-def empty_registry(mlflow_store):
-    """The store of all tests without the versions of another one."""
-    yield
-    client = mlflow.MlflowClient()
-    if client.search_registered_models("name = 'mitoscope'"):
-        client.delete_registered_model("mitoscope")
-
-
 @pytest.fixture(scope="module")
 def trainings(_extracted: Path, _store_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
     """What two trainings and their tests leave, by the seed; their runs are in the store of all tests."""

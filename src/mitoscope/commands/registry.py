@@ -20,23 +20,21 @@ def registry() -> None:
         table.add_column(column)
     for column in ("validation F1", *_SCORES):
         table.add_column(column, justify="right")
-    for column in ("test set", "git", "champion since"):
+    for column in ("test set", "git"):
         table.add_column(column)
     for version in reversed(versions):
         tags = version.tags
         data = f"{tags.get('dataset', '')}{' (synthetic)' if tags.get('synthetic') == 'true' else ''}"
         shown = (tags.get(name) for name in ("validation_fields_f1", *(f"test_fields_{score}" for score in _SCORES)))
-        since = tags.get("champion_since", "")
         table.add_row(
             str(version.number),
-            ", ".join(version.aliases),
+            ", ".join((*version.aliases, *(["rolled back"] if version.rolled_back else []))),
             tags.get("architecture", ""),
             tags.get("start_weights", ""),
             data,
             *(percent(float(value)) if value else "" for value in shown),
             tags.get("test_set_digest", "")[:8],
             tags.get("git_commit", "")[:8],
-            f"{since}{', rolled back' if version.rolled_back else ''}",
         )
     console.print(table)
 

@@ -201,6 +201,19 @@ def compare() -> None:
 
 
 @app.command(rich_help_panel=_LOOK)
+def report(
+    out: Annotated[Path, typer.Option(help="The page to write.")] = Path("results/report.html"),
+) -> None:
+    """Write one HTML page of all runs on the data: scores, curves, errors, settings, hashes, commands to reproduce.
+
+    It needs no other file and no network, and is logged to the networks' MLflow runs as report.html.
+    """
+    from mitoscope.commands.report import report as run
+
+    run(out)
+
+
+@app.command(rich_help_panel=_LOOK)
 def ui(
     port: Annotated[int, typer.Option(min=1, max=65535)] = 5000,
     host: Annotated[str, typer.Option(help="127.0.0.1 = this machine only.")] = "127.0.0.1",

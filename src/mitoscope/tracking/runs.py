@@ -119,6 +119,19 @@ def exists(client: "MlflowClient", run_id: str) -> bool:
         return False
 
 
+def require(client: "MlflowClient", run_id: str) -> None:
+    """Make sure that the store has this run, where a network was trained.
+
+    Raises:
+        InputError: it has not, as when another store is in use than at the training.
+    """
+    if not exists(client, run_id):
+        raise InputError(
+            f"{store(Path()).uri}: has no run {run_id}, where the network was trained; set MLFLOW_TRACKING_URI as it "
+            "was then, or train again with `dvc repro -f train@<network>`"
+        )
+
+
 def log_dataset(name: str, digest: str, source: Path) -> None:
     """Log a dataset as input of the active run; `digest` has at most 36 characters, as a DVC md5 with `.dir` has."""
     import mlflow
@@ -190,11 +203,7 @@ def log_results(run_id: str, model_id: str, metrics: Mapping[str, float], files:
     import mlflow
 
     client = connect()
-    if not exists(client, run_id):
-        raise InputError(
-            f"{store(Path()).uri}: has no run {run_id}, where the network was trained; set MLFLOW_TRACKING_URI as it "
-            "was then, or train again with `dvc repro -f train@<network>`"
-        )
+    require(client, run_id)
     mlflow.log_metrics(dict(metrics), run_id=run_id, model_id=model_id)
     for folder, paths in files.items():
         for path in paths:

@@ -17,7 +17,7 @@ from mitoscope.cli import app
 COMMANDS = [
     *("split", "extract", "weights", "train", "evaluate"),
     *("validate", "import", "import janowczyk", "import midog", "synthesize", "export-patches"),
-    *("detect", "crossvalidate", "compare", "ui"),
+    *("detect", "crossvalidate", "compare", "report", "ui"),
 ]
 
 

@@ -1,6 +1,5 @@
 """Every command. Thin: the modules that do the work are imported when their command runs."""
 
-import os
 import signal
 import sys
 from pathlib import Path
@@ -241,24 +240,27 @@ def compare() -> None:
 
 
 @app.command(rich_help_panel=_LOOK)
+def report(
+    out: Annotated[Path, typer.Option(help="The page to write.")] = Path("results/report.html"),
+) -> None:
+    """Write one HTML page of all runs on the data: scores, curves, errors, settings, hashes, commands to reproduce.
+
+    It needs no other file and no network, and is logged to the networks' MLflow runs as report.html.
+    """
+    from mitoscope.commands.report import report as run
+
+    run(out)
+
+
+@app.command(rich_help_panel=_LOOK)
 def ui(
     port: Annotated[int, typer.Option(min=1, max=65535)] = 5000,
     host: Annotated[str, typer.Option(help="127.0.0.1 = this machine only.")] = "127.0.0.1",
 ) -> None:
-    """Open the MLflow UI on this project's runs."""
-    from mitoscope.tracking.runs import connect, store
+    """Open the MLflow UI on this project's runs: networks, start weights and scores side by side."""
+    from mitoscope.commands.ui import ui as run
 
-    place = store(Path())
-    if place.artifacts is None:
-        typer.echo(f"The runs are on a server: open {place.uri}")
-        return
-    connect()
-    os.environ.setdefault("MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "false")  # a dozen processes that nothing here uses
-    typer.echo(f"MLflow UI on http://{host}:{port} (Ctrl-C ends it)")
-    arguments = ["ui", "--backend-store-uri", place.uri, "--host", host, "--port", str(port), "--workers", "1"]
-    if place.artifacts:
-        arguments += ["--artifacts-destination", str(place.artifacts)]
-    os.execv(sys.executable, [sys.executable, "-m", "mlflow", *arguments])
+    run(host, port)
 
 
 def _say_imported(summary: "Summary", out: Path) -> None:

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from mitoscope.tracking.figures import draw_field_scores, draw_learning_curves, draw_scores
+from mitoscope.tracking.figures import draw_field_scores, draw_learning_curves, draw_networks, draw_scores
 
 LABELS = [1, 1, 1, 0, 0, 0, 0, 0]
 PROBABILITIES = [0.9, 0.8, 0.3, 0.7, 0.2, 0.1, 0.4, 0.05]
@@ -85,3 +85,20 @@ def test_a_failed_drawing_leaves_the_old_picture(tmp_path):
     with pytest.raises(KeyError):
         draw_learning_curves(path, [{"train/loss": 1.0}], title="alexnet", best_epoch=1)
     assert path.read_bytes() == b"old" and len(list(tmp_path.iterdir())) == 1
+
+
+def test_networks(tmp_path):
+    curves = {
+        "pr": pd.DataFrame({"recall": [1.0, 0.5], "precision": [0.4, 1.0]}),
+        "roc": pd.DataFrame({"fpr": [0.0, 0.2, 1.0], "tpr": [0.0, 0.5, 1.0]}),
+        "froc": pd.DataFrame({"fp_per_mm2": [0.0, 30.0], "recall": [0.2, 0.9]}),
+    }
+    points = {"pr": (0.5, 1.0), "roc": (0.2, 0.5), "froc": (30.0, 0.9)}
+    drawn = []
+    for names in (["alexnet (random)"], ["alexnet (random)", "densenet161 (imagenet)"]):
+        path = tmp_path / f"{len(names)}.png"
+        both = (dict.fromkeys(names, some) for some in (curves, points))
+        draw_networks(path, *both, prevalence=0.4, title="synthetic data")
+        drawn.append(pixels(path))
+    assert drawn[0].shape == (440, 1320, 3)
+    assert (drawn[0] != drawn[1]).any(axis=(0, 2)).nonzero()[0].max() > 1000  # the last panel changes too

@@ -3,6 +3,8 @@
 import json
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
 
 from rich.table import Table
 
@@ -18,7 +20,7 @@ _CAPSTONE = {
     "AlexNet, 2020 capstone": (0.8487, 0.903, 0.675, 0.773),
     "DenseNet161, 2020 capstone": (0.84, 0.896, 0.659, 0.759),
 }
-_SCORES = {"patches": ("accuracy", "precision", "recall", "f1", "ap"), "fields": ("precision", "recall", "f1", "ap")}
+SCORES = {"patches": ("accuracy", "precision", "recall", "f1", "ap"), "fields": ("precision", "recall", "f1", "ap")}
 
 
 def compare() -> None:
@@ -29,29 +31,11 @@ def compare() -> None:
     """
     dataset = read_summary(PATCHES)["dataset"]
     data = "synthetic" if dataset["synthetic"] else dataset["name"]
-    evaluated = [arch for arch in read_params().train if (EVALUATED / arch / "metrics.json").exists()]
-    if not evaluated:
-        raise InputError(f"{EVALUATED}: no network has been evaluated; run `dvc repro` first")
-    patches = _table(f"Scores of the test patches, {data} data", "mitoses : others", _SCORES["patches"])
-    fields = _table(
-        f"Scores of the whole test fields, {data} data: mitoses found within 7.5 um", "mitoses", _SCORES["fields"]
-    )
-    for arch in evaluated:
-        metrics, intervals, trained = (
-            json.loads(path.read_text(encoding="utf-8"))
-            for path in (
-                EVALUATED / arch / "metrics.json",
-                EVALUATED / arch / "intervals.json",
-                TRAINED / f"{arch}.json",
-            )
-        )
-        if "fields" not in metrics:
-            raise InputError(f"{EVALUATED / arch / 'metrics.json'}: is of an older version; run `dvc repro` first")
-        ratio = f"{metrics['patches']['mitoses']} : {metrics['patches']['negatives']}"
-        count = f"{metrics['fields']['mitoses']} in {metrics['fields']['fields']} fields"
-        for table, level, size in ((patches, "patches", ratio), (fields, "fields", count)):
-            cells = (percent(metrics[level].get(score), intervals[level].get(score)) for score in _SCORES[level])
-            table.add_row(arch, trained["start_weights"], data, size, *cells)
+    patches = _table(f"Scores of the test patches, {data} data", "mitoses : others", "patches")
+    fields = _table(f"Scores of the whole test fields, {data} data: mitoses found within 7.5 um", "mitoses", "fields")
+    for results in read_results():
+        for level, table in (("patches", patches), ("fields", fields)):
+            table.add_row(results.arch, results.start_weights, data, results.size(level), *results.cells(level))
     patches.add_section()
     for label, figures in _CAPSTONE.items():
         row = [label, "ImageNet", "another dataset", "unknown"]
@@ -64,14 +48,74 @@ def compare() -> None:
     )
 
 
-def _table(title: str, size: str, scores: tuple[str, ...]) -> Table:
+@dataclass(frozen=True)
+class Results:
+    """What the stages `train` and `evaluate` left of a network.
+
+    Attributes:
+        arch: the network.
+        trained: results/train/<network>.json.
+        metrics: metrics.json, by level.
+        intervals: intervals.json, by level.
+    """
+
+    arch: str
+    trained: dict[str, Any]
+    metrics: dict[str, Any]
+    intervals: dict[str, Any]
+
+    @property
+    def start_weights(self) -> str:
+        """What the network started from, in a word."""
+        return str(self.trained["start_weights"])
+
+    def size(self, level: str) -> str:
+        """How much the network was tested on."""
+        metrics = self.metrics[level]
+        if level == "fields":
+            return f"{metrics['mitoses']} in {metrics['fields']} fields"
+        return f"{metrics['mitoses']} : {metrics['negatives']}"
+
+    def cells(self, level: str) -> list[str]:
+        """The scores of a level in percent, with their intervals, in the order of SCORES."""
+        return [percent(self.metrics[level].get(name), self.intervals[level].get(name)) for name in SCORES[level]]
+
+
+def read_results() -> list[Results]:
+    """The results of every evaluated network, in the order of params.yaml.
+
+    Raises:
+        InputError: there are none, or they are of an older version.
+    """
+    evaluated = [arch for arch in read_params().train if (EVALUATED / arch / "metrics.json").exists()]
+    if not evaluated:
+        raise InputError(f"{EVALUATED}: no network has been evaluated; run `dvc repro` first")
+    found = []
+    for arch in evaluated:
+        paths = (
+            TRAINED / f"{arch}.json",
+            EVALUATED / arch / "metrics.json",
+            EVALUATED / arch / "intervals.json",
+        )
+        results = Results(arch, *(json.loads(path.read_text(encoding="utf-8")) for path in paths))
+        if "fields" not in results.metrics:
+            raise InputError(f"{EVALUATED / arch / 'metrics.json'}: is of an older version; run `dvc repro` first")
+        found.append(results)
+    return found
+
+
+def _table(title: str, size: str, level: str) -> Table:
     table = Table(title=title, title_justify="left")
     for column in ("network", "start weights", "data", size):
         table.add_column(column, no_wrap=column in ("network", "data"))
-    for score in scores:
-        name = score.upper() if score in ("f1", "ap") else score
-        table.add_column(f"{name} %", justify="right", no_wrap=True)
+    for score in SCORES[level]:
+        table.add_column(f"{heading(score)} %", justify="right", no_wrap=True)
     return table
+
+
+def heading(score: str) -> str:
+    """A score's name at the head of a column."""
+    return score.upper() if score in ("f1", "ap") else score
 
 
 def percent(value: float | None, interval: Sequence[float] | None = None) -> str:

@@ -32,7 +32,7 @@ from mitoscope.stages.split import assign
 
 OUT = Path("results/crossvalidate")
 LEVELS = {"patches": "predictions.csv", "fields": "objects.csv"}
-_COLUMNS = ("patient", "mitoses", "detections", "TP", "FP", "FN", "precision %", "recall %", "F1 %", "best F1 %*")
+COLUMNS = ("patient", "mitoses", "detections", "TP", "FP", "FN", "precision %", "recall %", "F1 %", "best F1 %*")
 
 
 @dataclass(frozen=True)
@@ -268,12 +268,12 @@ def _print(report: dict[str, Any], patients: pd.DataFrame) -> None:
     network = _name(report)
     for level, pooled in report["pooled"].items():
         table = Table(title=f"{network}: test {level} of {len(report['folds'])} folds", title_justify="left")
-        for column in _COLUMNS:
+        for column in COLUMNS:
             table.add_column(column, justify="left" if column == "patient" else "right", no_wrap=column == "patient")
         for row in patients[patients.level == level].to_dict("records"):
-            table.add_row(*_cells(row["patient"], row), percent(row["best_f1_not_attainable"]))
+            table.add_row(*cells(row["patient"], row), percent(row["best_f1_not_attainable"]))
         table.add_section()
-        table.add_row(*_cells("pooled", pooled), "", style="bold")
+        table.add_row(*cells("pooled", pooled), "", style="bold")
         console.print(table)
     console.print(
         "Each fold's threshold is chosen on its validation patients; in brackets 95 % intervals by patient. * At the "
@@ -281,7 +281,8 @@ def _print(report: dict[str, Any], patients: pd.DataFrame) -> None:
     )
 
 
-def _cells(who: str, row: dict[str, Any]) -> list[str]:
+def cells(who: str, row: dict[str, Any]) -> list[str]:
+    """A row of COLUMNS, but for the last: counts, and scores in percent with their intervals."""
     counts = (str(row[name]) for name in ("mitoses", "detections", "tp", "fp", "fn"))
     intervals = row.get("intervals", {})
     return [who, *counts, *(percent(row[name], intervals.get(name)) for name in ("precision", "recall", "f1"))]

@@ -92,7 +92,7 @@ def read_evidence(arch: str) -> Evidence:
     Raises:
         InputError: an earlier stage's file or the run is missing.
     """
-    from mitoscope.tracking.runs import describe_run
+    from mitoscope.tracking.history import training
 
     out = EVALUATED / arch
     names = [out / name for name in ("metrics.json", "intervals.json", "test_set.json")]
@@ -101,7 +101,7 @@ def read_evidence(arch: str) -> Evidence:
         if not path.exists():
             raise InputError(f"{path}: no such file; run `dvc repro evaluate@{arch}` first")
     trained, start, metrics, intervals, test_set = (json.loads(path.read_text(encoding="utf-8")) for path in paths)
-    run = describe_run(trained["run_id"])
+    run = training(trained["run_id"])
     return Evidence(
         arch=arch,
         trained=trained,
@@ -111,8 +111,8 @@ def read_evidence(arch: str) -> Evidence:
         patients={subset: read_patients(subset) for subset in ("train", "validation")},
         start=start,
         dataset=read_summary(PATCHES)["dataset"],
-        dataset_digest=run.dataset_digest,
-        commit=run.commit,
+        dataset_digest=run.digest,
+        commit=run.tags.get("mlflow.source.git.commit", ""),
     )
 
 

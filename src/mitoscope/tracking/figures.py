@@ -97,6 +97,43 @@ def draw_field_scores(
     _save(figure, path)
 
 
+def draw_networks(
+    path: Path,
+    curves: Mapping[str, Mapping[str, pd.DataFrame]],
+    points: Mapping[str, Mapping[str, tuple[float, float]]],
+    *,
+    prevalence: float,
+    title: str,
+) -> None:
+    """Draw the precision-recall, ROC and FROC curves of several networks, each with the point at its threshold.
+
+    Args:
+        path: the picture.
+        curves: by network, under pr, roc and froc the tables of those names, with x and y in the panels' columns.
+        points: by network, under the same names x and y at the validation threshold.
+        prevalence: share of mitoses among the test patches, which is the precision of chance.
+        title: above the panels.
+    """
+    figure = Figure(figsize=(12, 4), layout="constrained")
+    panels = {  # title, columns of x and y, their names
+        "pr": ("patches: precision-recall", "recall", "precision", "recall", "precision"),
+        "roc": ("patches: ROC", "fpr", "tpr", "false-positive rate", "recall"),
+        "froc": ("whole fields: FROC", "fp_per_mm2", "recall", "false positives per mm2", "recall"),
+    }
+    for axes, (name, (panel, x, y, xlabel, ylabel)) in zip(figure.subplots(1, 3), panels.items(), strict=True):
+        for network, tables in curves.items():
+            (line,) = axes.plot(tables[name][x], tables[name][y], drawstyle="steps-post", label=network)
+            axes.plot(*points[network][name], "*", ms=11, color=line.get_color(), mec="k", mew=0.7)
+        axes.set(title=panel, xlabel=xlabel, ylabel=ylabel, xlim=(0, None), ylim=(0, 1.02))
+    pr, roc, froc = figure.axes
+    froc.set(xscale="symlog")
+    pr.axhline(prevalence, color="0.7", lw=1, zorder=0)
+    roc.plot([0, 1], [0, 1], color="0.7", lw=1, zorder=0)
+    pr.legend(fontsize=8, loc="lower left", title="star: validation threshold; grey: chance", title_fontsize=7)
+    figure.suptitle(title)
+    _save(figure, path)
+
+
 def _save(figure: Figure, path: Path) -> None:
     with atomic_path(path) as temporary:
         figure.savefig(temporary, dpi=110)

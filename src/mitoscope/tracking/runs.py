@@ -112,37 +112,11 @@ def exists(client: "MlflowClient", run_id: str) -> bool:
         return False
 
 
-@dataclass(frozen=True)
-class RunOrigin:
-    """What a training was run on.
-
-    Attributes:
-        dataset_digest: of the raw dataset.
-        commit: of git; empty where there was none.
-    """
-
-    dataset_digest: str
-    commit: str
-
-
-def describe_run(run_id: str) -> RunOrigin:
-    """Where a training's run comes from.
-
-    Raises:
-        InputError: the store does not have the run.
-    """
-    client = connect()
-    require(client, run_id)
-    run = client.get_run(run_id)
-    datasets = run.inputs.dataset_inputs if run.inputs else []
-    return RunOrigin(datasets[0].dataset.digest if datasets else "", run.data.tags.get("mlflow.source.git.commit", ""))
-
-
 def require(client: "MlflowClient", run_id: str) -> None:
-    """See to it that the store has a run.
+    """Make sure that the store has this run, where a network was trained.
 
     Raises:
-        InputError: it does not, as when another store is in use than at the training.
+        InputError: it has not, as when another store is in use than at the training.
     """
     if not exists(client, run_id):
         raise InputError(

@@ -1,0 +1,28 @@
+"""Command `ui`: the MLflow UI on this project's runs."""
+
+import os
+import sys
+from pathlib import Path
+
+from mitoscope.progress import console
+from mitoscope.tracking.runs import connect, store
+from mitoscope.tracking.views import share_view
+
+
+def ui(host: str, port: int) -> None:
+    """Become the MLflow server of the project's store; where the store is a server already, only say its address.
+
+    Raises:
+        InputError: the store cannot be opened.
+    """
+    place = store(Path())
+    page = share_view(connect())
+    if place.artifacts is None:
+        console.print(f"The runs are on a server: open {place.uri.rstrip('/')}/{page}")
+        return
+    os.environ.setdefault("MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "false")  # a dozen processes that nothing here uses
+    console.print(f"MLflow UI on http://{host}:{port}/{page} (takes some seconds; Ctrl-C ends it)")
+    arguments = ["ui", "--backend-store-uri", place.uri, "--host", host, "--port", str(port), "--workers", "1"]
+    arguments += ["--artifacts-destination", str(place.artifacts)]
+    sys.stdout.flush()
+    os.execv(sys.executable, [sys.executable, "-m", "mlflow", *arguments])

@@ -1,0 +1,95 @@
+"""What the MLflow store knows of finished trainings, and what is added to their runs later."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mitoscope.tracking.runs import EXPERIMENT, connect, require
+
+if TYPE_CHECKING:
+    from mlflow.entities import Run
+
+_LOGGED_AT_THE_END = "best_validation/best_f1"
+
+
+@dataclass(frozen=True)
+class Training:
+    """The run of a training.
+
+    Attributes:
+        run_id: its id.
+        name: its name.
+        started: when.
+        digest: of the dataset, as it was logged; empty where none was.
+        params: settings, as text.
+        tags: architecture, start weights, git commit ...
+        metrics: the last value of each.
+    """
+
+    run_id: str
+    name: str
+    started: datetime
+    digest: str
+    params: Mapping[str, str]
+    tags: Mapping[str, str]
+    metrics: Mapping[str, float]
+
+
+def training(run_id: str) -> Training:
+    """The training with this run.
+
+    Raises:
+        InputError: the store cannot be opened or does not have the run.
+    """
+    client = connect()
+    require(client, run_id)
+    return _read(client.get_run(run_id))
+
+
+def finished_trainings(digest: str) -> list[Training]:
+    """All finished trainings on the dataset with this digest, newest first."""
+    import mlflow
+
+    connect()
+    found = mlflow.search_runs(
+        experiment_names=[EXPERIMENT],
+        filter_string=f"attributes.status = 'FINISHED' and dataset.digest = '{digest}'",
+        order_by=["attributes.start_time DESC"],
+        output_format="list",
+    )
+    assert isinstance(found, list)
+    return [_read(run) for run in found if _LOGGED_AT_THE_END in run.data.metrics]
+
+
+def fetch(run_id: str, artifact: str, folder: Path) -> Path | None:
+    """Put a file of a run into `folder`; None where the run has no such file."""
+    import mlflow
+
+    client = mlflow.MlflowClient()
+    if artifact not in {item.path for item in client.list_artifacts(run_id, str(Path(artifact).parent))}:
+        return None
+    return Path(client.download_artifacts(run_id, artifact, str(folder)))
+
+
+def log_text(run_ids: Iterable[str], text: str, name: str) -> None:
+    """Log `text` as the file `name` of each run, in the place of an earlier one."""
+    import mlflow
+
+    client = mlflow.MlflowClient()
+    for run_id in run_ids:
+        client.log_text(run_id, text, name)
+
+
+def _read(run: "Run") -> Training:
+    datasets = [item.dataset.digest for item in run.inputs.dataset_inputs] if run.inputs else []
+    return Training(
+        run_id=run.info.run_id,
+        name=run.info.run_name,
+        started=datetime.fromtimestamp(run.info.start_time / 1000, UTC),
+        digest=datasets[0] if datasets else "",
+        params=run.data.params,
+        tags=run.data.tags,
+        metrics=run.data.metrics,
+    )

@@ -1,0 +1,40 @@
+"""The UI opens on the view of the networks."""
+
+import json
+import os
+import sys
+
+import pytest
+
+from mitoscope.commands.ui import ui
+from mitoscope.tracking.runs import EXPERIMENT, Store, connect
+from mitoscope.tracking.views import TAG
+
+
+@pytest.fixture
+def started(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
+    """The programs that this process would have become."""
+    programs: list[list[str]] = []
+    monkeypatch.setattr(os, "execv", lambda program, arguments: programs.append([program, *arguments]))
+    monkeypatch.setenv("MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "false")
+    return programs
+
+
+def test_the_server_starts_on_the_store_and_the_view_is_there(project, mlflow_store, started, capsys):
+    ui("127.0.0.1", 5123)
+    ((program, *arguments),) = started
+    assert program == sys.executable and arguments[1:4] == ["-m", "mlflow", "ui"]
+    options = dict(zip(arguments[4::2], arguments[5::2], strict=True))
+    assert options["--backend-store-uri"] == mlflow_store and options["--port"] == "5123"
+    assert options["--artifacts-destination"] == str(project / "mlartifacts")
+    experiment = connect().get_experiment_by_name(EXPERIMENT)
+    assert json.loads(experiment.tags[TAG])["name"]
+    address = f"http://127.0.0.1:5123/#/experiments/{experiment.experiment_id}/runs?"
+    assert address in capsys.readouterr().out
+
+
+def test_runs_on_a_server_are_not_served_twice(project, mlflow_store, started, monkeypatch, capsys):
+    monkeypatch.setattr("mitoscope.commands.ui.store", lambda folder: Store("http://somewhere:5000/", None))
+    ui("127.0.0.1", 5000)
+    assert started == []
+    assert "http://somewhere:5000/#/experiments/" in capsys.readouterr().out

@@ -1,0 +1,41 @@
+"""The view of the runs is what the MLflow UI reads, and its columns are what runs hold."""
+
+import json
+
+import mlflow
+
+from mitoscope.stages.evaluate import evaluate
+from mitoscope.tracking.runs import EXPERIMENT, connect
+from mitoscope.tracking.views import TAG, VIEW, share_view
+from tests.conftest import NETWORK
+
+
+def columns(kind: str, state: dict) -> list[str]:
+    """The names of the tags or metrics that a view shows."""
+    return [name.removeprefix(f"{kind}.`")[:-1] for name in state["selectedColumns"] if name.startswith(f"{kind}.`")]
+
+
+def test_the_view_is_well_formed_and_found_by_its_address(mlflow_store):
+    client = connect()
+    page = share_view(client)
+    assert share_view(client) == page  # again: the same tag
+    experiment = client.get_experiment_by_name(EXPERIMENT)
+    assert page.startswith(f"#/experiments/{experiment.experiment_id}/runs?")
+    assert page.endswith(f"viewStateShareKey={VIEW}")
+    view = json.loads(experiment.tags[TAG])
+    assert isinstance(view["name"], str) and isinstance(view["createdAt"], int)
+    state = json.loads(view["state"])
+    assert state["columnOrder"] == state["selectedColumns"] == list(state["columnWidths"])
+    assert columns("tags", state) == ["architecture", "start_weights", "synthetic"]
+    assert len(columns("metrics", state)) == 5
+    assert len(experiment.tags[TAG]) < 5000  # as long as a tag may be
+
+
+def test_what_evaluate_logs_is_in_the_view(trained, mlflow_store):
+    evaluate(NETWORK)
+    client = connect()
+    share_view(client)
+    state = json.loads(json.loads(client.get_experiment_by_name(EXPERIMENT).tags[TAG])["state"])
+    tested = [name for name in columns("metrics", state) if name.startswith("test")]
+    assert tested == ["test/recall", "test/f1", "test_fields/recall", "test_fields/f1"]
+    assert set(tested) <= set(mlflow.MlflowClient().get_run(trained).data.metrics)

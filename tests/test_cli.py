@@ -15,9 +15,9 @@ from typer.testing import CliRunner
 from mitoscope.cli import app
 
 COMMANDS = [
-    *("split", "extract", "weights", "train", "evaluate"),
+    *("split", "extract", "weights", "search", "train", "evaluate", "promote"),
     *("validate", "import", "import janowczyk", "import midog", "synthesize", "export-patches"),
-    *("detect", "crossvalidate", "compare", "report", "ui"),
+    *("detect", "crossvalidate", "compare", "report", "ui", "registry", "rollback"),
 ]
 
 

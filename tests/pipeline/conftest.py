@@ -63,6 +63,7 @@ def make_tiny(params: Params) -> None:
     params["extract"] |= {"patch_size": 32, "candidates_per_mm2": 300}
     params["evaluate"]["bootstrap"] = 100
     params["search"]["trials"] = 0
+    params["promote"] |= {"min_recall": 0.0, "min_f1": 0.0}
     for arch, block in params["train"].items():
         params["weights"][arch] = "random"
         block |= {"mining": {"start_epoch": 1, "every": 1, "lr_factor": 0.5}}

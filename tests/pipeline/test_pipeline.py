@@ -26,6 +26,19 @@ ARCHS = ("alexnet", "densenet161")
 SCORES = ("accuracy", "precision", "recall", "f1")
 
 
+def run_stages(project: Project) -> list[str]:
+    """`dvc repro`; the stages that it ran."""
+    said = project.run("dvc", "repro")
+    return [line.split("'")[1] for line in said.splitlines() if line.startswith("Running stage")]
+
+
+def registered(client: mlflow.MlflowClient) -> list[tuple[str, dict[str, str], dict[str, str]]]:
+    """The registry's versions with their evidence, and who has which alias."""
+    aliases = client.get_registered_model("mitoscope").aliases
+    versions = client.search_model_versions("name = 'mitoscope'")
+    return [(version.run_id, dict(version.tags), aliases) for version in versions]
+
+
 @pytest.fixture(scope="module")
 def first_repro(project: Project) -> str:
     """The first run, through MLflow's own launcher, which hands its run to the children by the environment."""
@@ -113,10 +126,24 @@ def test_store_holds_the_checkpoints_pictures_and_the_model(
 
 
 def test_second_repro_runs_no_stage(project: Project, first_repro: str, client: mlflow.MlflowClient) -> None:
-    said = project.run("dvc", "repro")
-    assert "Data and pipelines are up to date" in said
-    assert "Running stage" not in said
+    before = registered(client)
+    stages = run_stages(project)
+    assert stages == ["promote"]  # it looks whether the registry follows what DVC brought back
+    assert registered(client) == before
     assert len(trainings(client)) == len(ARCHS)
+
+
+def test_both_networks_are_registered_and_the_best_on_validation_is_the_champion(
+    project: Project, first_repro: str, client: mlflow.MlflowClient
+) -> None:
+    scores = {arch: trained(project, arch)["field_validation_f1"] for arch in ARCHS}
+    runs = {trained(project, arch)["run_id"]: arch for arch in ARCHS}
+    versions = client.search_model_versions("name = 'mitoscope'")
+    assert sorted(runs[version.run_id] for version in versions) == sorted(ARCHS)
+    champion = client.get_model_version_by_alias("mitoscope", "champion")
+    assert runs[champion.run_id] == max(scores, key=lambda arch: scores[arch])
+    state = json.loads((project.folder / "results/registry.json").read_text())
+    assert state["champion"] == int(champion.version)
 
 
 def test_compare_says_synthetic_and_names_the_start_weights(project: Project, first_repro: str) -> None:
@@ -174,9 +201,7 @@ def test_another_learning_rate_retrains_that_network_only(
         params["train"]["densenet161"]["lr"] *= 2
 
     project.change_params(change)
-    said = project.run("dvc", "repro")
-    stages = [line.split("'")[1] for line in said.splitlines() if line.startswith("Running stage")]
-    assert stages == ["search@densenet161", "train@densenet161", "evaluate@densenet161"]
+    assert run_stages(project) == ["search@densenet161", "train@densenet161", "evaluate@densenet161", "promote"]
     assert len(trainings(client)) == len(ARCHS) + 1
     assert trained(project, "densenet161")["run_id"] != before["run_id"]
 
@@ -185,6 +210,6 @@ def test_another_learning_rate_retrains_that_network_only(
 
     # DVC brings the first training's outputs back from its cache; they must name the first training's run.
     project.change_params(change_back)
-    assert "Running stage" not in project.run("dvc", "repro")
+    assert run_stages(project) == ["promote"]
     assert trained(project, "densenet161") == before
     assert len(trainings(client)) == len(ARCHS) + 1

@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
-from matplotlib.figure import Figure
 
 from mitoscope.files import atomic_folder, atomic_path, write_json
 from mitoscope.paths import SEARCHED
@@ -53,6 +52,7 @@ def _draw(folder: Path, study: "Study", title: str) -> None:
     """Draw how the search went; with two complete trials or more also which setting matters, and all trials at once."""
     import matplotlib as mpl
     from matplotlib import pyplot
+    from matplotlib.figure import Figure
     from optuna.trial import TrialState
     from optuna.visualization import matplotlib as pictures
 

@@ -9,12 +9,12 @@ import pandas as pd
 from mitoscope.errors import InputError
 from mitoscope.histology.detections import find_objects
 from mitoscope.histology.patches import is_sample, read_index, read_summary, store_path
-from mitoscope.learning.batches import PatchSet
 from mitoscope.paths import PATCHES, SPLIT
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from mitoscope.learning.batches import PatchSet
     from mitoscope.learning.devices import Place
     from mitoscope.learning.networks import PatchNetwork
     from mitoscope.learning.scoring import OnBatch
@@ -30,7 +30,7 @@ def read_patients(subset: str) -> list[str]:
     return split.patient[split.subset == subset].tolist()
 
 
-def read_samples(subset: str, near_um: float = 0) -> tuple[PatchSet, pd.DataFrame]:
+def read_samples(subset: str, near_um: float = 0) -> tuple["PatchSet", pd.DataFrame]:
     """The samples of the patch level of the train, validation or test patients, and their index rows in this order.
 
     Windows with reflected border (`edge`) are left out: no rotation of them would show real pixels only.
@@ -50,7 +50,7 @@ def read_samples(subset: str, near_um: float = 0) -> tuple[PatchSet, pd.DataFram
     return _open(rows)
 
 
-def read_candidates(subset: str) -> tuple[PatchSet, pd.DataFrame, pd.DataFrame]:
+def read_candidates(subset: str) -> tuple["PatchSet", pd.DataFrame, pd.DataFrame]:
     """All candidates in the fields of a subset's patients, their index rows in the same order, and those of the truth.
 
     Candidates at the edge of a field are among them: a mitosis there still counts.
@@ -131,7 +131,9 @@ def _read_split() -> pd.DataFrame:
     return pd.read_csv(SPLIT, dtype={"patient": str})
 
 
-def _open(rows: pd.DataFrame) -> tuple[PatchSet, pd.DataFrame]:
+def _open(rows: pd.DataFrame) -> tuple["PatchSet", pd.DataFrame]:
+    from mitoscope.learning.batches import PatchSet
+
     rows = rows.reset_index(drop=True)
     fields = rows[["patient", "field"]].drop_duplicates()
     stores = [np.load(store_path(PATCHES, *names), mmap_mode="r") for names in fields.itertuples(index=False)]

@@ -211,7 +211,7 @@ def ui(
 
     place = store(Path())
     if place.artifacts is None:
-        typer.echo(f"The runs are on a server: open {place.uri}")
+        typer.echo(f"The runs are on a server: open {place}")
         return
     connect()
     os.environ.setdefault("MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "false")  # a dozen processes that nothing here uses

@@ -1,8 +1,10 @@
 """Runs are kept in one place, whole, and a resumed training goes on in its own."""
 
 import json
+import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import mlflow
@@ -26,6 +28,7 @@ from mitoscope.tracking.runs import (
     log_training,
     store,
     training_run,
+    without_passwords,
 )
 
 
@@ -109,13 +112,47 @@ def test_a_deleted_experiment_is_said_in_one_line(client):
         client.restore_experiment(experiment.experiment_id)
 
 
-def test_a_server_that_is_not_there_is_said_in_one_line(no_mlflow_environment, mlflow_store, tmp_path, monkeypatch):
+@pytest.mark.parametrize("scheme", ["http", "postgresql+psycopg2", "postgresql"])
+def test_a_server_that_is_not_there_is_said_in_one_line_without_the_password(
+    no_mlflow_environment, mlflow_store, tmp_path, monkeypatch, scheme
+):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
-    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    with pytest.raises(InputError, match=r"http://127\.0\.0\.1:9: the MLflow store cannot be opened") as caught:
+    monkeypatch.setenv("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "")  # so that it is put back
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"{scheme}://someone:secret@127.0.0.1:9/runs")
+    monkeypatch.delenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", raising=False)
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR", "1")  # half the wait
+    started = time.monotonic()
+    with pytest.raises(InputError) as caught:
         connect()
-    assert "\n" not in str(caught.value)
+    assert time.monotonic() - started < 40  # and not MLflow's own minutes
+    said = str(caught.value)
+    assert said.startswith(f"{scheme}://***@127.0.0.1:9/runs: the MLflow store cannot be opened (")
+    if scheme == "http":
+        assert "opened (Connection refused); MLFLOW_TRACKING_URI chooses another" in said
+    assert "MLFLOW_TRACKING_URI" in said and "secret" not in said and "\n" not in said
+    assert "MLFLOW_HTTP_REQUEST_MAX_RETRIES" not in os.environ
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("http://127.0.0.1:5000", "http://127.0.0.1:5000"),
+        ("to http://me:sec/r@t@host:1/api failed (a@b)", "to http://***@host:1/api failed (a@b)"),
+        ("postgresql:///runs?user=me&password=secret&host=/tmp", "postgresql:///runs?user=me&password=***&host=/tmp"),
+        ("sqlite:////home/me@work/runs.db", "sqlite:////home/me@work/runs.db"),
+    ],
+)
+def test_passwords_are_not_shown(text, shown):
+    assert without_passwords(text) == shown
+
+
+def test_a_store_that_stops_answering_ends_a_training_in_one_line(client, mlflow_store, tmp_path):
+    with (
+        pytest.raises(InputError, match=r"MLflow failed \(gone\); started again, the training goes on") as caught,
+        training_run("alexnet", tmp_path / "run_id", {}, {}),
+    ):
+        raise mlflow.MlflowException("gone")
+    assert str(caught.value).startswith(mlflow_store)
 
 
 def test_a_run_holds_params_and_tags(client, tmp_path):

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
 
 EXPERIMENT = "mitoscope"
 _SQLITE = "sqlite:///"
+_DATABASE_SERVERS = ("postgresql", "mysql", "mssql")
+_UNOPENED = "the MLflow store cannot be opened ({}); MLFLOW_TRACKING_URI chooses another"
+_FAILED = "MLflow failed ({}); started again, the training goes on from its last epoch"
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "false")
@@ -37,6 +41,10 @@ class Store:
     uri: str
     artifacts: Path | None
 
+    def __str__(self) -> str:
+        """The URI as it may be shown: without the password in it."""
+        return without_passwords(self.uri)
+
 
 def store(folder: Path) -> Store:
     """The store of the project that `folder` is in; the same for a `dvc exp run` in a temporary copy of it."""
@@ -53,33 +61,73 @@ def store(folder: Path) -> Store:
     return Store(uri, project / "mlartifacts")
 
 
+def without_passwords(text: str) -> str:
+    """`text` with *** for what logs in to the addresses in it: user:password@ and the query's password=..."""
+    return re.sub(r"(\bpassword=)[^&\s]*", r"\1***", re.sub(r"://(?!/)\S*@", "://***@", text))
+
+
+@contextmanager
+def _telling(what: str, place: Store, *errors: type[Exception]) -> Iterator[None]:
+    """Turn `errors` into one line that names the store, without its password; `what` has {} for the reason."""
+    try:
+        yield
+    except errors as error:
+        reason = without_passwords(str(error).splitlines()[0])
+        if cause := re.search(r"\[Errno -?\d+\] ([\w ,]+)", reason):  # at the end of a long line about retries
+            reason = cause[1]
+        raise InputError(f"{place}: {what.format(reason)}") from error
+
+
+@contextmanager
+def _few_retries() -> Iterator[None]:
+    """Give up on a server that does not answer after seconds. During a training MLflow's own minutes are right."""
+    name = "MLFLOW_HTTP_REQUEST_MAX_RETRIES"
+    if name in os.environ:
+        yield
+        return
+    os.environ[name] = "3"
+    try:
+        yield
+    finally:
+        del os.environ[name]
+
+
 def connect(folder: Path = Path()) -> "MlflowClient":
     """Connect to the store and make sure that it and the experiment exist; two processes may do so at once.
 
     Raises:
-        InputError: the store cannot be opened.
+        InputError: the store cannot be opened, as when its server does not answer within some 15 seconds.
     """
     import mlflow
+    from sqlalchemy import create_engine
+    from sqlalchemy.exc import SQLAlchemyError
 
     logging.getLogger("mlflow").setLevel(logging.WARNING)  # it tells of every table that it creates
     place = store(folder)
     mlflow.set_tracking_uri(place.uri)
     mlflow.set_registry_uri(place.uri)
+    if str(place) != place.uri:  # MLflow ends a run with a link to it, password and all
+        os.environ["MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"] = "true"
     # Beside the database: a `dvc exp run` in a temporary copy of the project must meet the same lock.
     project = folder.resolve() if place.artifacts is None else place.artifacts.parent
     lock = project / ".work" / "mlflow.lock"
     lock.parent.mkdir(exist_ok=True)
-    try:
-        # The first process creates the database's tables; a second one that tried at the same time would crash.
-        with FileLock(lock):
-            client = mlflow.MlflowClient()
-            if client.get_experiment_by_name(EXPERIMENT) is None:
-                location = None if place.artifacts is None else place.artifacts.as_uri()
-                # The kind chooses the pages that the UI shows: those of trained models, not of language models.
-                client.create_experiment(EXPERIMENT, location, {"mlflow.experimentKind": "custom_model_development"})
+    # The first process creates the database's tables; a second one that tried at the same time would crash.
+    errors = (mlflow.MlflowException, SQLAlchemyError, ModuleNotFoundError)  # the last where a driver is missing
+    with _telling(_UNOPENED, place, *errors), FileLock(lock), _few_retries():
+        if place.uri.startswith(_DATABASE_SERVERS):  # else MLflow asks again for minutes
+            create_engine(place.uri).connect().close()
+        client = mlflow.MlflowClient()
+        if client.get_experiment_by_name(EXPERIMENT) is None:
+            location = None if place.artifacts is None else place.artifacts.as_uri()
+            # The kind chooses the pages that the UI shows: those of trained models, not of language models.
+            kind = {"mlflow.experimentKind": "custom_model_development"}
+            try:
+                client.create_experiment(EXPERIMENT, location, kind)
+            except mlflow.MlflowException as error:  # on a server another machine may have been quicker
+                if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                    raise
         mlflow.set_experiment(EXPERIMENT)  # refused where someone has deleted the experiment
-    except mlflow.MlflowException as error:
-        raise InputError(f"{place.uri}: the MLflow store cannot be opened ({str(error).splitlines()[0]})") from error
     return client
 
 
@@ -89,6 +137,9 @@ def training_run(name: str, run_id_file: Path, params: Mapping[str, Any], tags: 
 
     The id is kept in `run_id_file`: where that names a run of this store, the run goes on, which its killed
     predecessor left; else a new one begins and gets `params` and `tags`.
+
+    Raises:
+        InputError: the store cannot be opened, or stops answering on the way.
     """
     import mlflow
 
@@ -96,7 +147,10 @@ def training_run(name: str, run_id_file: Path, params: Mapping[str, Any], tags: 
     run_id = run_id_file.read_text().strip() if run_id_file.exists() else None
     if run_id is not None and not exists(client, run_id):
         run_id = None
-    with mlflow.start_run(run_id=run_id, run_name=None if run_id else name, log_system_metrics=True) as run:
+    with (
+        _telling(_FAILED, store(Path()), mlflow.MlflowException),
+        mlflow.start_run(run_id=run_id, run_name=None if run_id else name, log_system_metrics=True) as run,
+    ):
         if run_id is None:
             mlflow.log_params(flatten(params))
             mlflow.set_tags(dict(tags))
@@ -192,7 +246,7 @@ def log_results(run_id: str, model_id: str, metrics: Mapping[str, float], files:
     client = connect()
     if not exists(client, run_id):
         raise InputError(
-            f"{store(Path()).uri}: has no run {run_id}, where the network was trained; set MLFLOW_TRACKING_URI as it "
+            f"{store(Path())}: has no run {run_id}, where the network was trained; set MLFLOW_TRACKING_URI as it "
             "was then, or train again with `dvc repro -f train@<network>`"
         )
     mlflow.log_metrics(dict(metrics), run_id=run_id, model_id=model_id)

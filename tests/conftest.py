@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from mitoscope.histology.synthetic import synthesize
+from tests.postgresql import running_postgresql
 
 NETWORK = "mobilenet_v3_small"  # a few MB, where AlexNet has 228
 Params = dict[str, Any]
@@ -159,3 +160,10 @@ def trained(extracted: Path, mlflow_store: str) -> str:
     report = {"run_id": run_id, "model_id": model.model_id, "start_weights": "random"}
     write_json(Path("results/train", f"{NETWORK}.json"), report)
     return run_id
+
+
+@pytest.fixture(scope="module")
+def postgresql() -> Iterator[str]:
+    """The URL of an empty PostgreSQL database on a server of the module's own; skips where it is not installed."""
+    with running_postgresql() as url:
+        yield url

@@ -8,7 +8,7 @@ export MLFLOW_DISABLE_TELEMETRY := true
 # Empty is off: containers often forbid bytecode, and then every command compiles torch and MLflow anew (10 s each).
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help setup repro ui test lint bench
+.PHONY: help setup shared repro ui test lint bench
 
 help: ## Show this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-7s %s\n", $$1, $$2}'
@@ -25,11 +25,21 @@ help: ## Show this list
 
 setup: .venv/.installed ## Create .venv with the pinned packages and this project
 
-data: | .venv/.installed
+# MITOSCOPE_REMOTE: a DVC remote, such as a folder that several machines see. What is there is fetched instead of run,
+# and what is new is left there. It is noted in .dvc/config.local, which git ignores.
+shared: .venv/.installed
+ifdef MITOSCOPE_REMOTE
+	@dvc config --local remote.shared.url "$$MITOSCOPE_REMOTE"
+	@dvc config --local remote.shared.verify true
+	@dvc config --local core.remote shared
+endif
+
+data: | shared
 	dvc pull --quiet data.dvc || { rm -rf data; exit 1; }
 
-repro: .venv/.installed data ## Run what has changed of the pipeline and print the comparison
-	dvc repro
+repro: shared data ## Run what has changed of the pipeline and print the comparison
+	dvc repro $(if $(MITOSCOPE_REMOTE),--pull)
+	$(if $(MITOSCOPE_REMOTE),dvc push --run-cache)
 	@mitoscope compare
 	@echo "Open the MLflow UI with: make ui"
 

@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from mitoscope.histology.synthetic import synthesize
+from tests.postgresql import running_postgresql
 
 NETWORK = "mobilenet_v3_small"  # a few MB, where AlexNet has 228
 Params = dict[str, Any]
@@ -130,7 +131,7 @@ def mlflow_store(_store_folder: Path, no_mlflow_environment: None, monkeypatch: 
     """The URI of a store for all tests together (making one takes seconds), in use for this test only."""
     import mlflow
 
-    from mitoscope.tracking.runs import connect
+    from mitoscope.tracking.store import connect
 
     uri = f"sqlite:///{_store_folder / 'mlflow.db'}"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
@@ -151,7 +152,7 @@ def trained(extracted: Path, mlflow_store: str) -> str:
     from mitoscope.files import write_json
     from mitoscope.learning.checkpoints import save_network
     from mitoscope.learning.networks import build
-    from mitoscope.tracking.runs import connect
+    from mitoscope.tracking.store import connect
 
     client = connect()
     experiment = client.get_experiment_by_name("mitoscope")
@@ -185,3 +186,10 @@ def empty_registry(mlflow_store: str) -> Iterator[None]:
     client = mlflow.MlflowClient()
     for model in client.search_registered_models():
         client.delete_registered_model(model.name)
+
+
+@pytest.fixture(scope="module")
+def postgresql() -> Iterator[str]:
+    """The URL of an empty PostgreSQL database on a server of the module's own; skips where it is not installed."""
+    with running_postgresql() as url:
+        yield url

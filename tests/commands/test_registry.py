@@ -4,7 +4,7 @@ import pytest
 from mitoscope.commands.registry import registry, rollback
 from mitoscope.errors import InputError
 from mitoscope.tracking.registry import crown, register
-from mitoscope.tracking.runs import connect
+from mitoscope.tracking.store import connect
 
 
 def add_version(**tags) -> None:

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from mitoscope.commands.ui import ui
-from mitoscope.tracking.runs import EXPERIMENT, Store, connect
+from mitoscope.tracking.store import EXPERIMENT, Store, connect
 from mitoscope.tracking.views import TAG
 
 

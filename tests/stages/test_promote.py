@@ -15,7 +15,7 @@ from mitoscope.stages.promote import promote
 from mitoscope.stages.train import train
 from mitoscope.stages.weights import weights
 from mitoscope.tracking import registry
-from mitoscope.tracking.runs import connect
+from mitoscope.tracking.store import connect
 from tests.conftest import NETWORK, tiny_params, write_params
 
 STATE, REPORT = Path("results/registry.json"), Path("results/train", f"{NETWORK}.json")

@@ -7,7 +7,7 @@ import pytest
 
 from mitoscope.errors import InputError
 from mitoscope.tracking import registry
-from mitoscope.tracking.runs import connect
+from mitoscope.tracking.store import connect
 
 TAGS = {"architecture": "alexnet", "test_fields_f1": "0.7000"}
 

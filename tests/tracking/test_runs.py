@@ -1,7 +1,6 @@
 """Runs are kept in one place, whole, and a resumed training goes on in its own."""
 
 import json
-import subprocess
 import sys
 from pathlib import Path
 
@@ -15,18 +14,8 @@ from mitoscope import serving
 from mitoscope.errors import InputError
 from mitoscope.learning.checkpoints import save_network
 from mitoscope.learning.networks import build
-from mitoscope.tracking.runs import (
-    EXPERIMENT,
-    connect,
-    exists,
-    flatten,
-    log_dataset,
-    log_epochs,
-    log_results,
-    log_training,
-    store,
-    training_run,
-)
+from mitoscope.tracking.runs import flatten, log_dataset, log_epochs, log_results, log_training, training_run
+from mitoscope.tracking.store import connect, exists
 
 
 @pytest.fixture
@@ -44,78 +33,13 @@ def steps(client: mlflow.MlflowClient, run_id: str, name: str) -> list[tuple[int
     return sorted((metric.step, metric.value) for metric in client.get_metric_history(run_id, name))
 
 
-class TestStore:
-    """Where it is; nothing is opened here."""
-
-    def test_it_is_a_file_of_the_project(self, no_mlflow_environment, tmp_path, monkeypatch):
-        monkeypatch.chdir(tmp_path)
-        place = store(Path())
-        assert place.uri == f"sqlite:///{tmp_path}/mlflow.db"  # absolute
-        assert place.artifacts == tmp_path / "mlartifacts"
-
-    @pytest.mark.parametrize("copy", [".dvc/tmp/exps/tmpabc", ".dvc/tmp/exps/standalone/tmp1/deeper"])
-    def test_a_copy_that_dvc_runs_an_experiment_in_uses_the_projects(self, no_mlflow_environment, tmp_path, copy):
-        assert store(tmp_path / copy) == store(tmp_path)
-
-    def test_other_folders_named_tmp_are_projects_of_their_own(self, no_mlflow_environment, tmp_path):
-        assert store(tmp_path / "tmp" / "exps") != store(tmp_path)
-
-    @pytest.mark.parametrize("uri", ["http://127.0.0.1:5000", "https://mlflow.example.org"])
-    def test_a_server_named_by_the_environment_wins(self, no_mlflow_environment, tmp_path, monkeypatch, uri):
-        monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
-        assert (store(tmp_path).uri, store(tmp_path).artifacts) == (uri, None)
-
-    def test_a_file_named_by_the_environment_wins(self, no_mlflow_environment, tmp_path, monkeypatch):
-        monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:////elsewhere/runs.db")
-        assert store(tmp_path).uri == "sqlite:////elsewhere/runs.db"
-        monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///runs.db")  # relative to the project, wherever it is used
-        assert store(tmp_path / ".dvc/tmp/exps/a").uri == f"sqlite:///{tmp_path}/runs.db"
-
-    def test_an_empty_variable_is_none(self, no_mlflow_environment, tmp_path, monkeypatch):
-        before = store(tmp_path)
-        monkeypatch.setenv("MLFLOW_TRACKING_URI", "")
-        assert store(tmp_path) == before
-
-
-@pytest.mark.slow
-def test_two_processes_make_a_fresh_store_together(no_mlflow_environment, tmp_path):
-    copy = tmp_path / ".dvc/tmp/exps/tmpabc"  # one of them in DVC's copy of the project
-    copy.mkdir(parents=True)
-    code = "from mitoscope.tracking.runs import connect; print(len(connect().search_experiments()))"
-    folders = (tmp_path, copy)
-    both = [subprocess.Popen([sys.executable, "-c", code], cwd=f, stdout=subprocess.PIPE, text=True) for f in folders]
-    assert [process.communicate()[0].split()[-1] for process in both] == ["2", "2"]  # MLflow's Default and ours
-    assert [process.returncode for process in both] == [0, 0]
-    assert (tmp_path / "mlflow.db").exists() and not (copy / "mlflow.db").exists()
-
-
-def test_connecting_again_finds_the_experiment(client):
-    experiment = client.get_experiment_by_name(EXPERIMENT)
-    again = connect().get_experiment_by_name(EXPERIMENT)
-    assert experiment is not None and again is not None
-    assert again.experiment_id == experiment.experiment_id
-    assert Path(experiment.artifact_location.removeprefix("file://")).is_absolute()
-
-
-def test_a_deleted_experiment_is_said_in_one_line(client):
-    experiment = client.get_experiment_by_name(EXPERIMENT)
-    assert experiment is not None
-    client.delete_experiment(experiment.experiment_id)
-    try:
-        with pytest.raises(InputError, match=r"the MLflow store cannot be opened .*deleted") as caught:
-            connect()
-        assert "\n" not in str(caught.value)
-    finally:
-        client.restore_experiment(experiment.experiment_id)
-
-
-def test_a_server_that_is_not_there_is_said_in_one_line(no_mlflow_environment, mlflow_store, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
-    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    with pytest.raises(InputError, match=r"http://127\.0\.0\.1:9: the MLflow store cannot be opened") as caught:
-        connect()
-    assert "\n" not in str(caught.value)
+def test_a_store_that_stops_answering_ends_a_training_in_one_line(client, mlflow_store, tmp_path):
+    with (
+        pytest.raises(InputError, match=r"MLflow failed \(gone\); started again, the training goes on") as caught,
+        training_run("alexnet", tmp_path / "run_id", {}, {}),
+    ):
+        raise mlflow.MlflowException("gone")
+    assert str(caught.value).startswith(mlflow_store)
 
 
 def test_a_run_holds_params_and_tags(client, tmp_path):

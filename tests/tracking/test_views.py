@@ -5,7 +5,7 @@ import json
 import mlflow
 
 from mitoscope.stages.evaluate import evaluate
-from mitoscope.tracking.runs import EXPERIMENT, connect
+from mitoscope.tracking.store import EXPERIMENT, connect
 from mitoscope.tracking.views import TAG, VIEW, share_view
 from tests.conftest import NETWORK
 

@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 from mitoscope.progress import console
-from mitoscope.tracking.runs import connect, store
+from mitoscope.tracking.store import connect, store
 from mitoscope.tracking.views import share_view
 
 

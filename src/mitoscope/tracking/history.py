@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mitoscope.tracking.runs import EXPERIMENT, connect, require
+from mitoscope.tracking.store import EXPERIMENT, connect, require
 
 if TYPE_CHECKING:
     from mlflow.entities import Run

@@ -8,7 +8,7 @@ from pathlib import Path
 import yaml
 
 from mitoscope.errors import InputError
-from mitoscope.tracking.runs import connect, store
+from mitoscope.tracking.store import connect, store, without_passwords
 
 
 @contextmanager
@@ -39,7 +39,6 @@ def network_file(model: str) -> Iterator[Path]:
             description = yaml.safe_load((logged / "MLmodel").read_text(encoding="utf-8"))
             network = logged / description["flavors"]["python_function"]["artifacts"]["network"]["path"]
         except (mlflow.MlflowException, OSError, KeyError, TypeError) as error:
-            place = store(Path()).uri
-            reason = str(error).splitlines()[0]
-            raise InputError(f"{model}: no such model in the MLflow store {place} ({reason})") from error
+            reason = without_passwords(str(error).splitlines()[0])
+            raise InputError(f"{model}: no such model in the MLflow store {store(Path())} ({reason})") from error
         yield network

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from mitoscope.errors import InputError
-from mitoscope.tracking.runs import connect
+from mitoscope.tracking.store import connect
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

@@ -1,79 +1,16 @@
 """Runs in MLflow: one per trained network, holding everything that can be asked about it later."""
 
-import logging
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from filelock import FileLock
-
-from mitoscope.errors import InputError
-from mitoscope.paths import absolute_sqlite, project
+from mitoscope.tracking.store import connect, exists, require, store, telling
 
 if TYPE_CHECKING:
     import pandas as pd
-    from mlflow import MlflowClient
 
-EXPERIMENT = "mitoscope"
-
-os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-os.environ.setdefault("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "false")
-os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
-os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-
-
-@dataclass(frozen=True)
-class Store:
-    """Where runs live.
-
-    Attributes:
-        uri: MLflow tracking URI: MLFLOW_TRACKING_URI if set, else a SQLite file in the project.
-        artifacts: folder of the runs' files, or None where the tracking server decides.
-    """
-
-    uri: str
-    artifacts: Path | None
-
-
-def store(folder: Path) -> Store:
-    """The store of the project that `folder` is in; the same for a `dvc exp run` in a temporary copy of it."""
-    uri = os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:///mlflow.db"
-    if uri.startswith(("http://", "https://")):
-        return Store(uri, None)
-    return Store(absolute_sqlite(uri, folder), project(folder) / "mlartifacts")
-
-
-def connect(folder: Path = Path(), experiment: str = EXPERIMENT) -> "MlflowClient":
-    """Connect to the store and make sure that it and an experiment exist; two processes may do so at once.
-
-    Raises:
-        InputError: the store cannot be opened.
-    """
-    import mlflow
-
-    logging.getLogger("mlflow").setLevel(logging.WARNING)  # it tells of every table that it creates
-    place = store(folder)
-    mlflow.set_tracking_uri(place.uri)
-    mlflow.set_registry_uri(place.uri)
-    # Beside the database: a `dvc exp run` in a temporary copy of the project must meet the same lock.
-    project = folder.resolve() if place.artifacts is None else place.artifacts.parent
-    lock = project / ".work" / "mlflow.lock"
-    lock.parent.mkdir(exist_ok=True)
-    try:
-        # The first process creates the database's tables; a second one that tried at the same time would crash.
-        with FileLock(lock):
-            client = mlflow.MlflowClient()
-            if client.get_experiment_by_name(experiment) is None:
-                location = None if place.artifacts is None else place.artifacts.as_uri()
-                # The kind chooses the pages that the UI shows: those of trained models, not of language models.
-                client.create_experiment(experiment, location, {"mlflow.experimentKind": "custom_model_development"})
-        mlflow.set_experiment(experiment)  # refused where someone has deleted the experiment
-    except mlflow.MlflowException as error:
-        raise InputError(f"{place.uri}: the MLflow store cannot be opened ({str(error).splitlines()[0]})") from error
-    return client
+_FAILED = "MLflow failed ({}); started again, the training goes on from its last epoch"
 
 
 @contextmanager
@@ -82,6 +19,9 @@ def training_run(name: str, run_id_file: Path, params: Mapping[str, Any], tags: 
 
     The id is kept in `run_id_file`: where that names a run of this store, the run goes on, which its killed
     predecessor left; else a new one begins and gets `params` and `tags`.
+
+    Raises:
+        InputError: the store cannot be opened, or stops answering on the way.
     """
     import mlflow
 
@@ -89,7 +29,10 @@ def training_run(name: str, run_id_file: Path, params: Mapping[str, Any], tags: 
     run_id = run_id_file.read_text().strip() if run_id_file.exists() else None
     if run_id is not None and not exists(client, run_id):
         run_id = None
-    with mlflow.start_run(run_id=run_id, run_name=None if run_id else name, log_system_metrics=True) as run:
+    with (
+        telling(_FAILED, store(Path()), mlflow.MlflowException),
+        mlflow.start_run(run_id=run_id, run_name=None if run_id else name, log_system_metrics=True) as run,
+    ):
         if run_id is None:
             mlflow.log_params(flatten(params))
             mlflow.set_tags(dict(tags))
@@ -100,29 +43,6 @@ def training_run(name: str, run_id_file: Path, params: Mapping[str, Any], tags: 
         except KeyboardInterrupt:
             mlflow.end_run("KILLED")
             raise
-
-
-def exists(client: "MlflowClient", run_id: str) -> bool:
-    """Whether the store has this run, not deleted."""
-    import mlflow
-
-    try:
-        return bool(client.get_run(run_id).info.lifecycle_stage == "active")
-    except mlflow.MlflowException:
-        return False
-
-
-def require(client: "MlflowClient", run_id: str) -> None:
-    """Make sure that the store has this run, where a network was trained.
-
-    Raises:
-        InputError: it has not, as when another store is in use than at the training.
-    """
-    if not exists(client, run_id):
-        raise InputError(
-            f"{store(Path()).uri}: has no run {run_id}, where the network was trained; set MLFLOW_TRACKING_URI as it "
-            "was then, or train again with `dvc repro -f train@<network>`"
-        )
 
 
 def log_dataset(name: str, digest: str, source: Path) -> None:

@@ -4,7 +4,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from mitoscope.tracking.runs import connect, exists, flatten
+from mitoscope.tracking.runs import flatten
+from mitoscope.tracking.store import connect, exists
 
 EXPERIMENT = "mitoscope search"
 # What became of a trial -> the status of its run. Pruning is no failure.

@@ -3,7 +3,7 @@
 import json
 from typing import TYPE_CHECKING
 
-from mitoscope.tracking.runs import EXPERIMENT
+from mitoscope.tracking.store import EXPERIMENT
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

@@ -39,8 +39,16 @@ def study_runs() -> tuple[Run, list[Run]]:
     return parent, sorted(nested, key=lambda run: int(run.data.tags["trial"]))
 
 
+def read_trials() -> pd.DataFrame:
+    return pd.read_csv(TRIALS, dtype={"positive": str, "negative": str})
+
+
+def angles(text: str) -> list[float]:
+    return [float(angle) for angle in text.split()]
+
+
 def finished_trials() -> int:
-    return int(pd.read_csv(TRIALS).state.isin(["complete", "pruned"]).sum())
+    return int(read_trials().state.isin(["complete", "pruned"]).sum())
 
 
 def start() -> subprocess.Popen:
@@ -52,7 +60,7 @@ def start() -> subprocess.Popen:
 def test_without_trials_nothing_is_searched_and_training_takes_the_params(extracted):
     search(NETWORK)
     assert json.loads(RESULT.read_text()) == {"settings": {}}
-    assert pd.read_csv(TRIALS).empty
+    assert read_trials().empty
     assert not list(PICTURES.iterdir())
     assert not Path(".work/search.db").exists()
 
@@ -60,19 +68,19 @@ def test_without_trials_nothing_is_searched_and_training_takes_the_params(extrac
 def test_a_search_writes_its_best_trial_all_trials_and_pictures(extracted, mlflow_store):
     set_search(trials=3)
     search(NETWORK)
-    trials = pd.read_csv(TRIALS)
+    trials = read_trials()
     assert finished_trials() == len(trials) == 3
     first, base = trials.iloc[0], tiny_params()["train"][NETWORK]
     assert first.lr == pytest.approx(base["lr"])  # the settings of the train block are the ones to beat
-    assert json.loads(first.positive) == base["rotations"]["positive"]
-    assert json.loads(first.negative) == base["rotations"]["negative"]
+    assert angles(first.positive) == base["rotations"]["positive"]
+    assert angles(first.negative) == base["rotations"]["negative"]
     assert trials.lr.between(1e-4, 1e-2).all()
     best = trials.loc[trials.validation_f1.idxmax()]
     result = json.loads(RESULT.read_text())
     assert result["trial"] == best.number
     assert result["validation_f1"] == pytest.approx(best.validation_f1)
     assert result["settings"]["lr"] == pytest.approx(best.lr)
-    assert result["settings"]["rotations"]["positive"] == json.loads(best.positive)
+    assert result["settings"]["rotations"]["positive"] == angles(best.positive)
     assert {path.name for path in PICTURES.iterdir()} == {"history.png", "importance.png", "parallel.png"}
 
     parent, nested = study_runs()
@@ -94,12 +102,12 @@ def test_a_search_writes_its_best_trial_all_trials_and_pictures(extracted, mlflo
 def test_a_finished_search_is_not_repeated_and_a_larger_budget_goes_on(extracted, mlflow_store):
     set_search(trials=1)
     search(NETWORK)
-    before = pd.read_csv(TRIALS)
+    before = read_trials()
     search(NETWORK)
-    pd.testing.assert_frame_equal(pd.read_csv(TRIALS), before)
+    pd.testing.assert_frame_equal(read_trials(), before)
     set_search(trials=2)
     search(NETWORK)
-    after = pd.read_csv(TRIALS)
+    after = read_trials()
     pd.testing.assert_frame_equal(after.iloc[:1], before)
     assert len(after) == 2 and after.lr[0] != after.lr[1]
     assert len(study_runs()[1]) == 2
@@ -124,8 +132,8 @@ def test_a_pruned_trial_is_killed_not_failed_and_counts(extracted, mlflow_store,
     monkeypatch.setattr(optuna.pruners, "MedianPruner", lambda **_: AllButTheFirst())
     set_search(trials=3)
     search(NETWORK)
-    assert pd.read_csv(TRIALS).state.tolist() == ["complete", "pruned", "pruned"]
-    assert pd.read_csv(TRIALS).epochs.tolist() == [2, 1, 1]
+    assert read_trials().state.tolist() == ["complete", "pruned", "pruned"]
+    assert read_trials().epochs.tolist() == [2, 1, 1]
     _, nested = study_runs()
     assert [run.info.status for run in nested] == ["FINISHED", "KILLED", "KILLED"]
     assert [run.data.tags["outcome"] for run in nested] == ["complete", "pruned", "pruned"]
@@ -149,7 +157,7 @@ def test_an_interrupted_trial_is_run_again(extracted, mlflow_store, monkeypatch)
         with pytest.raises(KeyboardInterrupt):
             search(NETWORK)
     search(NETWORK)
-    trials = pd.read_csv(TRIALS)
+    trials = read_trials()
     assert trials.state.tolist() == ["fail", "complete", "complete"]
     assert trials.lr[0] == trials.lr[1]
     assert [run.info.status for run in study_runs()[1]] == ["KILLED", "FINISHED", "FINISHED"]
@@ -194,7 +202,7 @@ def test_a_killed_search_goes_on_and_tries_the_lost_trial_again(extracted, mlflo
 
     monkeypatch.setattr(module, "_GRACE", 6)
     search(NETWORK)
-    table = pd.read_csv(TRIALS)
+    table = read_trials()
     assert finished_trials() == 3
     assert table.state.tolist()[:2] == ["complete", "fail"]
     retried = table[table.number > 1]
@@ -214,11 +222,21 @@ def share_a_budget(trials: int) -> None:
     assert finished_trials() == trials
     _, nested = study_runs()
     assert len(nested) == trials
-    assert set(pd.read_csv(TRIALS).run_id) == {run.info.run_id for run in nested}
-    assert pd.read_csv(TRIALS).lr.is_unique
+    assert set(read_trials().run_id) == {run.info.run_id for run in nested}
+    assert read_trials().lr.is_unique
 
 
 @pytest.mark.slow
 def test_two_processes_share_the_budget(extracted, mlflow_store):
     set_search(trials=5)
     share_a_budget(5)
+
+
+@pytest.mark.slow
+def test_two_processes_share_the_budget_on_postgresql(extracted, mlflow_store, postgresql, monkeypatch):
+    set_search(trials=5)
+    monkeypatch.setenv("MITOSCOPE_SEARCH_STORAGE", postgresql)
+    share_a_budget(5)
+    assert not Path(".work/search.db").exists()
+    (study,) = optuna.get_all_study_summaries(postgresql)
+    assert study.study_name == json.loads(RESULT.read_text())["study"]

@@ -24,7 +24,9 @@ def registry() -> None:
         table.add_column(column)
     for version in reversed(versions):
         tags = version.tags
-        data = f"{tags.get('dataset', '')}{' (synthetic)' if tags.get('synthetic') == 'true' else ''}"
+        data = tags.get("dataset", "")
+        if tags.get("synthetic") == "true" and "synthetic" not in data:
+            data += " (synthetic)"
         shown = (tags.get(name) for name in ("validation_fields_f1", *(f"test_fields_{score}" for score in _SCORES)))
         table.add_row(
             str(version.number),

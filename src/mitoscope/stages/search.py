@@ -9,6 +9,7 @@ import json
 import os
 import time
 import warnings
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
 _HEARTBEAT, _GRACE = 5, 30  # seconds: a trial without a sign of life for so long is taken for dead, and tried again
 _MOST_RETRIES = 3
+_CLASSES = ("positive", "negative")  # whose rotations are searched
 _LOOK_AGAIN = 2.0  # seconds, while other processes finish the last trials
 
 
@@ -162,13 +164,9 @@ def _run_trial(trial: "Trial", study: "Study", settings: Search, inputs: Inputs,
     trial.set_user_attr("begun", trial.number)
     _claim(trial.number, study, settings.trials)
     study.sampler = _sampler(trial.number, settings, inputs)
-    space = {
-        "positive": [json.dumps(angles) for angles in settings.rotations.positive],
-        "negative": [json.dumps(angles) for angles in settings.rotations.negative],
-    }
     trial.suggest_float("lr", *settings.lr, log=True)
-    for kind, choices in space.items():
-        trial.suggest_categorical(kind, choices)
+    for kind in _CLASSES:
+        trial.suggest_categorical(kind, [_as_text(angles) for angles in getattr(settings.rotations, kind)])
     changes = _settings_of(trial) | {"epochs": settings.epochs, "samples_per_epoch": settings.samples_per_epoch}
     if settings.epochs <= inputs.block.mining.start_epoch:
         changes["mining"] = inputs.block.mining.model_dump() | {"every": 0}
@@ -238,17 +236,22 @@ def _sampler(number: int, settings: Search, inputs: Inputs) -> "BaseSampler":
     known: dict[str, Any] = {}
     if settings.lr[0] <= block.lr <= settings.lr[1]:
         known["lr"] = block.lr
-    for kind in ("positive", "negative"):
+    for kind in _CLASSES:
         angles = getattr(block.rotations, kind)
         if angles in getattr(rotations, kind):
-            known[kind] = json.dumps(angles)
+            known[kind] = _as_text(angles)
     return PartialFixedSampler(known, tpe)
 
 
 def _settings_of(trial: "Trial | FrozenTrial") -> dict[str, Any]:
     """What a trial tried, as entries of a train block."""
-    rotations = {kind: json.loads(trial.params[kind]) for kind in ("positive", "negative")}
+    rotations = {kind: [float(angle) for angle in trial.params[kind].split()] for kind in _CLASSES}
     return {"lr": trial.params["lr"], "rotations": rotations}
+
+
+def _as_text(angles: Sequence[float]) -> str:
+    """Angles as one choice of a search: Optuna's choices are no lists."""
+    return " ".join(f"{angle:g}" for angle in angles)
 
 
 def _has_begun(trial: "FrozenTrial") -> bool:

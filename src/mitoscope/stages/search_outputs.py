@@ -53,18 +53,23 @@ def _draw(folder: Path, study: "Study", title: str) -> None:
     import matplotlib as mpl
     from matplotlib import pyplot
     from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
     from optuna.trial import TrialState
     from optuna.visualization import matplotlib as pictures
 
     mpl.use("Agg")
-    drawn = {"history": pictures.plot_optimization_history(study)}
+    objective = "validation F1"
+    drawn = {"history": pictures.plot_optimization_history(study, target_name=objective)}
+    drawn["history"].xaxis.set_major_locator(MaxNLocator(integer=True))
     if len(study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))) > 1:
-        drawn["importance"] = pictures.plot_param_importances(study)
-        drawn["parallel"] = pictures.plot_parallel_coordinate(study)
+        drawn["importance"] = pictures.plot_param_importances(study, target_name=objective)
+        drawn["parallel"] = pictures.plot_parallel_coordinate(study, target_name=objective)
     for name, axes in drawn.items():
         figure = axes.figure
         assert isinstance(figure, Figure)
         axes.set_title(title)
-        figure.set_size_inches(9, 5)
+        figure.set_size_inches(10, 5)
+        if name == "parallel":  # the colour bar lies on the last setting's labels
+            figure.axes[-1].set_position((1.1, 0.1, 0.03, 0.8))
         figure.savefig(folder / f"{name}.png", dpi=100, bbox_inches="tight")
         pyplot.close(figure)

@@ -69,7 +69,8 @@ def _draw(folder: Path, study: "Study", title: str) -> None:
         assert isinstance(figure, Figure)
         axes.set_title(title)
         figure.set_size_inches(10, 5)
-        if name == "parallel":  # the colour bar lies on the last setting's labels
-            figure.axes[-1].set_position((1.1, 0.1, 0.03, 0.8))
+        for bar in figure.axes:  # it lies on the labels of the last setting
+            if bar.get_label() == "<colorbar>":
+                bar.set_position((1.05, 0.1, 0.02, 0.8))
         figure.savefig(folder / f"{name}.png", dpi=100, bbox_inches="tight")
         pyplot.close(figure)

@@ -101,6 +101,11 @@ def client(project: Project) -> mlflow.MlflowClient:
     return mlflow.MlflowClient(f"sqlite:///{project.folder / 'mlflow.db'}")
 
 
+def stages_in(said: str) -> list[str]:
+    """The stages that `dvc repro` says it ran."""
+    return [line.split("'")[1] for line in said.splitlines() if line.startswith("Running stage")]
+
+
 def trainings(client: mlflow.MlflowClient) -> list[Run]:
     experiment = client.get_experiment_by_name("mitoscope")
     assert experiment is not None

@@ -16,7 +16,7 @@ from mitoscope.commands.detect import detect
 from mitoscope.learning.checkpoints import save_network
 from mitoscope.learning.networks import build, start_state
 
-from .conftest import Params, Project, trained, trainings
+from .conftest import Params, Project, stages_in, trained, trainings
 
 pytestmark = pytest.mark.slow
 
@@ -24,12 +24,6 @@ pytestmark = pytest.mark.slow
 GOLDEN_START, _ = start_state("squeezenet1_1", None, seed=0)
 ARCHS = ("alexnet", "densenet161")
 SCORES = ("accuracy", "precision", "recall", "f1")
-
-
-def run_stages(project: Project) -> list[str]:
-    """`dvc repro`; the stages that it ran."""
-    said = project.run("dvc", "repro")
-    return [line.split("'")[1] for line in said.splitlines() if line.startswith("Running stage")]
 
 
 def registered(client: mlflow.MlflowClient) -> list[tuple[str, dict[str, str], dict[str, str]]]:
@@ -127,7 +121,7 @@ def test_store_holds_the_checkpoints_pictures_and_the_model(
 
 def test_second_repro_runs_no_stage(project: Project, first_repro: str, client: mlflow.MlflowClient) -> None:
     before = registered(client)
-    stages = run_stages(project)
+    stages = stages_in(project.run("dvc", "repro"))
     assert stages == ["promote"]  # it looks whether the registry follows what DVC brought back
     assert registered(client) == before
     assert len(trainings(client)) == len(ARCHS)
@@ -201,7 +195,12 @@ def test_another_learning_rate_retrains_that_network_only(
         params["train"]["densenet161"]["lr"] *= 2
 
     project.change_params(change)
-    assert run_stages(project) == ["search@densenet161", "train@densenet161", "evaluate@densenet161", "promote"]
+    assert stages_in(project.run("dvc", "repro")) == [
+        "search@densenet161",
+        "train@densenet161",
+        "evaluate@densenet161",
+        "promote",
+    ]
     assert len(trainings(client)) == len(ARCHS) + 1
     assert trained(project, "densenet161")["run_id"] != before["run_id"]
 
@@ -210,6 +209,6 @@ def test_another_learning_rate_retrains_that_network_only(
 
     # DVC brings the first training's outputs back from its cache; they must name the first training's run.
     project.change_params(change_back)
-    assert run_stages(project) == ["promote"]
+    assert stages_in(project.run("dvc", "repro")) == ["promote"]
     assert trained(project, "densenet161") == before
     assert len(trainings(client)) == len(ARCHS) + 1

@@ -102,7 +102,7 @@ class MitosisModel(PythonModel):
                 raise PatchRefused(f"row {row} (the first is 0): {error}; {remedy}") from error
         with torch.inference_mode():
             batch = torch.from_numpy(np.stack(patches)).permute(0, 3, 1, 2)
-            probabilities: npt.NDArray[np.float64] = self.network(batch).softmax(dim=1)[:, 1].double().numpy()
+            probabilities: npt.NDArray[np.float64] = self.network(batch).double().softmax(dim=1)[:, 1].numpy()
         return probabilities
 
 

@@ -17,6 +17,7 @@ _COLUMNS = {  # as the UI names them, with widths in px that hold their headings
     "tags.`architecture`": 98,
     "tags.`start_weights`": 104,
     "tags.`synthetic`": 80,
+    "metrics.`best_validation/recall`": 148,
     "metrics.`best_validation/best_f1`": 158,
     "metrics.`test/recall`": 82,
     "metrics.`test/f1`": 72,

@@ -233,6 +233,7 @@ def _used(params: Params, arch: str) -> dict[str, Any]:
         "extract": params.extract.model_dump(),
         "weights": weights,
         "train": train.model_dump(mode="json"),
+        "search": params.search.model_dump(mode="json", exclude={"storage"}),  # a URL may hold a password
         "evaluate": params.evaluate.model_dump(),
     }
 

@@ -3,6 +3,8 @@
 SHELL := /bin/bash
 PYTHON ?= python3
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
+# Whatever environment is active: uv would install into that one.
+export VIRTUAL_ENV := $(CURDIR)/.venv
 export DVC_NO_ANALYTICS := 1
 export MLFLOW_DISABLE_TELEMETRY := true
 # Empty is off: containers often forbid bytecode, and then every command compiles torch and MLflow anew (10 s each).

@@ -49,7 +49,7 @@ ui: .venv/.installed ## Open the MLflow UI on the runs
 	mitoscope ui
 
 test: .venv/.installed ## Run the test suite
-	pytest -n 2 --dist loadfile
+	pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 lint: .venv/.installed ## Check style, documentation and types
 	ruff check .

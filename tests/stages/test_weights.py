@@ -3,6 +3,7 @@
 import hashlib
 import json
 import time
+import urllib.request
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,8 @@ def no_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """No cached weights, and a proxy that answers nothing; returns the folder of the cached weights."""
     for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")
+    # urllib keeps the proxies of its first call for the whole process, this test's for all later ones.
+    monkeypatch.setattr(urllib.request, "_opener", None)
     for name in ("no_proxy", "NO_PROXY"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))

@@ -107,6 +107,13 @@ class Search(Block):
     storage: str = Field(min_length=1, description="an Optuna URL; MITOSCOPE_SEARCH_STORAGE takes its place")
     seed: int = Field(ge=0)
 
+    @field_validator("rotations")
+    @classmethod
+    def _choices_differ(cls, value: RotationChoices) -> RotationChoices:
+        if any(len(set(choices)) < len(choices) for choices in (value.positive, value.negative)):
+            raise ValueError("the same angles stand there twice")
+        return value
+
     @field_validator("lr")
     @classmethod
     def _is_a_range(cls, value: tuple[float, float]) -> tuple[float, float]:

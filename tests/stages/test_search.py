@@ -12,7 +12,7 @@ import pytest
 from mlflow.entities import Run
 
 from mitoscope.errors import InputError
-from mitoscope.stages import search as module
+from mitoscope.stages import search_study
 from mitoscope.stages.search import search
 from mitoscope.stages.train import train
 from mitoscope.stages.weights import weights
@@ -166,7 +166,7 @@ def test_an_interrupted_trial_is_run_again(extracted, mlflow_store, monkeypatch)
 @pytest.mark.parametrize(
     ("url", "said"),
     [
-        ("nonsense", "search.storage: nonsense"),
+        ("postgresql:someone:secret@server", "search.storage: is no database's URL"),
         ("postgresql://someone:secret@127.0.0.1:1/none", "search.storage: postgresql storage cannot be opened"),
     ],
 )
@@ -180,7 +180,7 @@ def test_a_bad_storage_is_one_line_without_the_password(extracted, mlflow_store,
 
 @pytest.mark.slow
 def test_a_killed_search_goes_on_and_tries_the_lost_trial_again(extracted, mlflow_store, monkeypatch):
-    set_search(trials=3, samples_per_epoch=96, epochs=2)
+    set_search(trials=3, samples_per_epoch=64, epochs=5)
     running = start()
     deadline = time.monotonic() + 240
     client = mlflow.MlflowClient()
@@ -200,7 +200,7 @@ def test_a_killed_search_goes_on_and_tries_the_lost_trial_again(extracted, mlflo
     (lost,) = mine
     assert Path(".work/search.db").exists()
 
-    monkeypatch.setattr(module, "_GRACE", 6)
+    monkeypatch.setattr(search_study, "_GRACE", 6)
     search(NETWORK)
     table = read_trials()
     assert finished_trials() == 3
@@ -220,7 +220,8 @@ def share_a_budget(trials: int) -> None:
         said, _ = process.communicate(timeout=300)
         assert process.returncode == 0, said
     assert finished_trials() == trials
-    _, nested = study_runs()
+    # Of two trials that begin at the same moment, one may find out after its first epoch that it is one too many.
+    nested = [run for run in study_runs()[1] if run.data.tags["outcome"] != "surplus"]
     assert len(nested) == trials
     assert set(read_trials().run_id) == {run.info.run_id for run in nested}
     assert read_trials().lr.is_unique

@@ -6,37 +6,29 @@ where it was, and several processes or machines share one.
 
 import hashlib
 import json
-import os
-import time
-import warnings
 from collections.abc import Sequence
-from datetime import datetime, timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock
 
 from mitoscope.errors import InputError
-from mitoscope.params import Search, read_params
-from mitoscope.paths import WORK, absolute_sqlite
+from mitoscope.params import Search, Train, read_params
+from mitoscope.paths import WORK, project
 from mitoscope.progress import console, progress
 from mitoscope.stages.search_outputs import tabulate, write_outputs
+from mitoscope.stages.search_study import LostError, SurplusError, claim, finished, open_study, run_trials
 from mitoscope.stages.train_inputs import Inputs, make_recipe, read_inputs, replace_settings, start_network
 
 if TYPE_CHECKING:
     from optuna import Study, Trial
-    from optuna.samplers import BaseSampler
     from optuna.trial import FrozenTrial
 
     from mitoscope.learning.scoring import Epoch, OnBatch
+    from mitoscope.tracking.searches import Outcome
 
-_HEARTBEAT, _GRACE = 5, 30  # seconds: a trial without a sign of life for so long is taken for dead, and tried again
-_MOST_RETRIES = 3
 _CLASSES = ("positive", "negative")  # whose rotations are searched
-_LOOK_AGAIN = 2.0  # seconds, while other processes finish the last trials
-
-
-class _NoTrialLeftError(Exception):
-    """Another process took the last trial of the budget at the same moment."""
+_FAILED = "MLflow failed ({}); started again, the search goes on"
 
 
 def search(arch: str) -> None:
@@ -45,112 +37,87 @@ def search(arch: str) -> None:
     Processes that search the same network in the same storage share its trials, and each writes the same result.
 
     Raises:
-        InputError: bad params or inputs, a storage that cannot be opened, or no trial that ended well.
+        InputError: bad params or inputs, a storage or MLflow store that fails, or no trial that ended well.
     """
     settings = read_params().search
     if not settings.trials:
         write_outputs(arch, {"settings": {}})
         return
+    import mlflow
+
     from mitoscope.tracking import searches
+    from mitoscope.tracking.store import store, telling
 
     inputs = read_inputs(arch)
     start_network(inputs)  # what cannot work ends here
-    space = settings.model_dump(mode="json", exclude={"trials", "storage"})
-    evidence = json.dumps({"inputs": inputs.fingerprint, "space": space}, sort_keys=True)
-    name = f"{arch}-{hashlib.sha256(evidence.encode()).hexdigest()[:12]}"
-    params = {"search": space, "train": inputs.block.model_dump()}
-    WORK.mkdir(exist_ok=True)
-    with FileLock(WORK / "search.lock"):  # the first process makes the tables, the study and its run
-        study = _open(settings, name)
-        tags = inputs.tags | {"study": name}
-        parent = searches.open_study(study.user_attrs.get("run_id"), f"search {arch}", params, tags)
-        study.set_user_attr("run_id", parent)
-    console.print(f"{arch}: searches in study {name}, {_finished(study)} of {settings.trials} trials are done")
-    with progress() as show:
-        _run_trials(study, settings, inputs, parent, show)
+    base = _trial_block(inputs.block, settings)
+    name = _name(inputs, settings, base)
+    lock = FileLock(project() / WORK / "search.lock")
+    Path(lock.lock_file).parent.mkdir(exist_ok=True)
 
-    trials = tabulate(study)
-    if not (trials.state == "complete").any():
-        raise InputError(f"params.yaml: search.lr: no trial of {arch} came to an end; choose lower learning rates")
-    best = study.best_trial
-    chosen = _settings_of(best)
-    result = {"study": name, "trial": best.number, "validation_f1": study.best_value, "settings": chosen}
-    synthetic = ", synthetic data" if inputs.summary["dataset"]["synthetic"] else ""
-    files = write_outputs(arch, result, study, title=f"search for {arch}{synthetic}")
-    counts = {f"trials/{state}": float(count) for state, count in trials.state.value_counts().items()}
-    searches.close_study(parent, counts | {"best/validation_f1": study.best_value}, files)
-    console.print(
-        f"{arch}: trial {best.number} of {len(trials)} is the best, validation F1 {study.best_value:.3f} with "
-        f"{json.dumps(chosen)}"
-    )
+    def on_lost(trial: "FrozenTrial") -> None:
+        if run_id := trial.user_attrs.get("run_id"):
+            searches.close_trial(run_id, "lost")
 
-
-def _open(settings: Search, name: str) -> "Study":
-    """The study in its storage, made where it is new."""
-    import optuna
-
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
-    url = absolute_sqlite(os.environ.get("MITOSCOPE_SEARCH_STORAGE") or settings.storage)
-    try:
-        storage = optuna.storages.RDBStorage(
-            url,
-            # Two processes write to one SQLite file: wait for each other.
-            engine_kwargs={"connect_args": {"timeout": 60}} if url.startswith("sqlite") else None,
-            heartbeat_interval=_HEARTBEAT,
-            grace_period=_GRACE,
-            heartbeat_stale_trial_callback=_try_again,
-        )
-        return optuna.create_study(
-            study_name=name,
-            storage=storage,
-            direction="maximize",
-            load_if_exists=True,
-            pruner=optuna.pruners.MedianPruner(n_startup_trials=settings.startup_trials),
-        )
-    except Exception as error:  # of SQLAlchemy, of a driver that is not installed, of the server
-        reason = str(error).strip().splitlines()[0]
-        raise InputError(f"search.storage: {url.partition('://')[0]} storage cannot be opened ({reason})") from error
+    with telling(_FAILED, store(Path()), mlflow.MlflowException):
+        with lock:  # the first process makes the tables, the study and its run
+            study = open_study(settings, name, on_lost)
+            if not study.get_trials(deepcopy=False):
+                study.enqueue_trial(_known_settings(inputs.block, settings))
+            params = {"search": settings.model_dump(mode="json", exclude={"storage"}), "train": base.model_dump()}
+            tags = inputs.tags | {"study": name}
+            parent = searches.open_study(study.user_attrs.get("run_id"), f"search {arch}", params, tags)
+            study.set_user_attr("run_id", parent)
+            searches.close_leftovers(parent, {trial.user_attrs.get("run_id", "") for trial in _running(study)})
+        console.print(f"{arch}: searches in study {name}, {finished(study)} of {settings.trials} trials are done")
+        try:
+            with progress() as show:
+                run_trials(
+                    study,
+                    settings.trials,
+                    lambda trial: _run_trial(trial, study, settings, inputs, parent, show),
+                    lambda: show(f"{arch} trials", finished(study), settings.trials),
+                )
+            with lock:
+                _write(arch, study, inputs, parent, name)
+        except BaseException:
+            searches.close_study(parent, "KILLED")  # until it goes on
+            raise
 
 
-def _try_again(study: "Study", trial: "FrozenTrial") -> None:
-    """Queue a trial again whose process died, and end its run."""
-    from optuna.storages import RetryHeartbeatStaleTrialCallback
+def _name(inputs: Inputs, settings: Search, base: Train) -> str:
+    """The study of these inputs, space and code: what trials of anything else found must not be taken for theirs."""
+    import mitoscope.learning
 
-    from mitoscope.tracking import searches
+    here = Path(__file__)
+    modules = [*Path(mitoscope.learning.__file__).parent.glob("*.py"), here, here.with_name("train_inputs.py")]
+    evidence = {
+        "inputs": inputs.sources,
+        "train": base.model_dump(exclude={"calibrate_fields"}),
+        "space": settings.model_dump(mode="json", exclude={"trials", "storage"}),
+        "code": [hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(modules)],
+    }
+    return f"{inputs.arch}-{hashlib.sha256(json.dumps(evidence, sort_keys=True).encode()).hexdigest()[:12]}"
 
-    if run_id := trial.user_attrs.get("run_id"):
-        searches.close_trial(run_id, "lost")
-    if trial.params:
-        RetryHeartbeatStaleTrialCallback(max_retry=_MOST_RETRIES)(study, trial)
+
+def _trial_block(block: Train, settings: Search) -> Train:
+    """The train block as a trial uses it: shorter, and without mining where that would begin after its end."""
+    changes: dict[str, Any] = {"epochs": settings.epochs, "samples_per_epoch": settings.samples_per_epoch}
+    if settings.epochs <= block.mining.start_epoch:
+        changes["mining"] = block.mining.model_dump() | {"every": 0}
+    return replace_settings(block, changes)
 
 
-def _run_trials(study: "Study", settings: Search, inputs: Inputs, parent: str, show: "OnBatch") -> None:
-    """Run trials until as many have ended, here or elsewhere, as the budget has."""
-    import optuna
-
-    state = optuna.trial.TrialState
-    told = False
-
-    def objective(trial: "Trial") -> float:
-        return _run_trial(trial, study, settings, inputs, parent, show)
-
-    while (finished := _finished(study)) < settings.trials:
-        optuna.storages.fail_stale_trials(study)
-        running = study.get_trials(deepcopy=False, states=(state.RUNNING,))
-        for trial in running:  # killed before its first sign of life
-            if not _has_begun(trial) and datetime.now() - (trial.datetime_start or datetime.now()) > timedelta(
-                seconds=_GRACE
-            ):
-                study.tell(trial.number, state=state.FAIL, skip_if_finished=True)
-        if finished + len(running) < settings.trials:
-            study.optimize(objective, n_trials=1, catch=(_NoTrialLeftError,))
-            show(f"{inputs.arch} trials", _finished(study), settings.trials)
-        else:
-            if not told:
-                console.print(f"{inputs.arch}: waits for the last trials, which run in other processes or have died")
-                told = True
-            time.sleep(_LOOK_AGAIN)
+def _known_settings(block: Train, settings: Search) -> dict[str, Any]:
+    """The settings of the train block, as far as they are in the space: the ones to beat, in the first trial."""
+    known: dict[str, Any] = {}
+    if settings.lr[0] <= block.lr <= settings.lr[1]:
+        known["lr"] = block.lr
+    for kind in _CLASSES:
+        angles = getattr(block.rotations, kind)
+        if angles in getattr(settings.rotations, kind):
+            known[kind] = _as_text(angles)
+    return known
 
 
 def _run_trial(trial: "Trial", study: "Study", settings: Search, inputs: Inputs, parent: str, show: "OnBatch") -> float:
@@ -161,28 +128,29 @@ def _run_trial(trial: "Trial", study: "Study", settings: Search, inputs: Inputs,
     from mitoscope.learning.loop import fit
     from mitoscope.tracking import searches
 
-    trial.set_user_attr("begun", trial.number)
-    _claim(trial.number, study, settings.trials)
-    study.sampler = _sampler(trial.number, settings, inputs)
+    # Chance of its own for each trial, so that a search that goes on does not repeat itself.
+    study.sampler = optuna.samplers.TPESampler(
+        seed=settings.seed + trial.number, n_startup_trials=settings.startup_trials, multivariate=False
+    )
     trial.suggest_float("lr", *settings.lr, log=True)
     for kind in _CLASSES:
         trial.suggest_categorical(kind, [_as_text(angles) for angles in getattr(settings.rotations, kind)])
-    changes = _settings_of(trial) | {"epochs": settings.epochs, "samples_per_epoch": settings.samples_per_epoch}
-    if settings.epochs <= inputs.block.mining.start_epoch:
-        changes["mining"] = inputs.block.mining.model_dump() | {"every": 0}
-    block = replace_settings(inputs.block, changes)
-    run_id = searches.open_trial(parent, trial.number, trial.params)
-    trial.set_user_attr("run_id", run_id)
+    block = replace_settings(_trial_block(inputs.block, settings), _settings_of(trial))
+    run_id = searches.open_trial(parent, trial.number)
+    outcome: Outcome = "failed"
 
     def report(history: "list[Epoch]") -> None:
         step = len(history)
         searches.log_epoch(run_id, history[-1], step)
         trial.report(history[-1]["validation/best_f1"], step)
+        if step == 1:
+            claim(trial, study, settings.trials)
         if step < settings.epochs and trial.should_prune():
             raise optuna.TrialPruned
 
-    outcome: searches.Outcome = "failed"
     try:
+        trial.set_user_attr("run_id", run_id)
+        searches.log_params(run_id, trial.params)
         with join() as place:
             fitted = fit(
                 start_network(inputs),
@@ -204,43 +172,36 @@ def _run_trial(trial: "Trial", study: "Study", settings: Search, inputs: Inputs,
         raise optuna.TrialPruned from error
     except KeyboardInterrupt:
         outcome = "interrupted"
-        study.enqueue_trial(trial.params)
+        raise
+    except SurplusError:
+        outcome = "surplus"
+        raise
+    except (LostError, optuna.exceptions.UpdateFinishedTrialError):
+        outcome = "lost"
         raise
     finally:
         searches.close_trial(run_id, outcome)
     return fitted.history[fitted.best_epoch - 1]["validation/best_f1"]
 
 
-def _claim(number: int, study: "Study", budget: int) -> None:
-    """Give up trial `number` where trials that began before it have used the budget."""
-    from optuna.trial import TrialState
+def _write(arch: str, study: "Study", inputs: Inputs, parent: str, name: str) -> None:
+    """Write the stage's outputs and log them."""
+    from mitoscope.tracking import searches
 
-    counted = (TrialState.RUNNING, TrialState.COMPLETE, TrialState.PRUNED)
-    trials = study.get_trials(deepcopy=False, states=counted)
-    order = [trial.number for trial in sorted(trials, key=lambda one: (one.datetime_start, one.number))]
-    if order.index(number) >= budget:
-        raise _NoTrialLeftError
-
-
-def _sampler(number: int, settings: Search, inputs: Inputs) -> "BaseSampler":
-    """TPE with chance of its own for each trial, so that a search that goes on does not repeat itself.
-
-    The first trial takes the settings of the train block, as far as they are in the space: the search is never worse.
-    """
-    from optuna.samplers import PartialFixedSampler, TPESampler
-
-    tpe = TPESampler(seed=settings.seed + number, n_startup_trials=settings.startup_trials, multivariate=False)
-    if number:
-        return tpe
-    block, rotations = inputs.block, settings.rotations
-    known: dict[str, Any] = {}
-    if settings.lr[0] <= block.lr <= settings.lr[1]:
-        known["lr"] = block.lr
-    for kind in _CLASSES:
-        angles = getattr(block.rotations, kind)
-        if angles in getattr(rotations, kind):
-            known[kind] = _as_text(angles)
-    return PartialFixedSampler(known, tpe)
+    trials = tabulate(study)
+    if not (trials.state == "complete").any():
+        raise InputError(f"params.yaml: search.lr: no trial of {arch} came to an end; choose lower learning rates")
+    best = study.best_trial
+    chosen = _settings_of(best)
+    result = {"study": name, "trial": best.number, "validation_f1": study.best_value, "settings": chosen}
+    synthetic = ", synthetic data" if inputs.summary["dataset"]["synthetic"] else ""
+    files = write_outputs(arch, result, study, title=f"search for {arch}{synthetic}")
+    counts = {f"trials/{state}": float(count) for state, count in trials.state.value_counts().items()}
+    searches.close_study(parent, "FINISHED", counts | {"best/validation_f1": study.best_value}, files)
+    console.print(
+        f"{arch}: trial {best.number} of {len(trials)} is the best, validation F1 {study.best_value:.3f} with "
+        f"{json.dumps(chosen)}"
+    )
 
 
 def _settings_of(trial: "Trial | FrozenTrial") -> dict[str, Any]:
@@ -251,16 +212,10 @@ def _settings_of(trial: "Trial | FrozenTrial") -> dict[str, Any]:
 
 def _as_text(angles: Sequence[float]) -> str:
     """Angles as one choice of a search: Optuna's choices are no lists."""
-    return " ".join(f"{angle:g}" for angle in angles)
+    return " ".join(repr(angle).removesuffix(".0") for angle in angles)
 
 
-def _has_begun(trial: "FrozenTrial") -> bool:
-    """Whether a trial came to its own first line; one that is tried again brings the entries of its predecessor."""
-    return bool(trial.user_attrs.get("begun") == trial.number)
-
-
-def _finished(study: "Study") -> int:
-    """How many trials count towards the budget."""
+def _running(study: "Study") -> "list[FrozenTrial]":
     from optuna.trial import TrialState
 
-    return len(study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED)))
+    return study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))

@@ -36,7 +36,14 @@ class Inputs:
     training: "PatchSet"
     rows: pd.DataFrame  # of the index, one per training patch
     validation: "PatchSet"
-    fingerprint: str
+    sources: dict[str, str]  # hashes of the files of earlier stages
+
+    @property
+    def fingerprint(self) -> str:
+        """Names everything that the training depends on."""
+        # An epoch's batches are shared out among the processes.
+        evidence = {"train": self.block.model_dump(), "processes": os.environ.get("WORLD_SIZE", "1"), **self.sources}
+        return hashlib.sha256(json.dumps(evidence, sort_keys=True).encode()).hexdigest()
 
     @property
     def models(self) -> Path:
@@ -97,12 +104,10 @@ def read_inputs(arch: str, settings: Mapping[str, Any] | None = None) -> Inputs:
         if not path.exists():
             raise InputError(f"{path}: no such file; run `dvc repro {stage}` first")
     summary = read_summary(PATCHES)
-    evidence = {
-        "train": block.model_dump(),
+    sources = {
         "patches": summary["digest"],
         "split": hashlib.sha256(SPLIT.read_bytes()).hexdigest(),
         "start": hashlib.sha256(start_file.read_bytes()).hexdigest(),
-        "processes": os.environ.get("WORLD_SIZE", "1"),  # an epoch's batches are shared out among them
     }
     training, rows = read_samples("train", block.near_um)
     validation, _ = read_samples("validation")
@@ -118,7 +123,7 @@ def read_inputs(arch: str, settings: Mapping[str, Any] | None = None) -> Inputs:
         training=training,
         rows=rows,
         validation=validation,
-        fingerprint=hashlib.sha256(json.dumps(evidence, sort_keys=True).encode()).hexdigest(),
+        sources=sources,
     )
 
 

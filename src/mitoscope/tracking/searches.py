@@ -1,6 +1,6 @@
 """Searches in MLflow: one run per study, and one nested in it per trial, in an experiment beside the trainings'."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,9 +15,10 @@ _STATUS = {
     "diverged": "KILLED",
     "interrupted": "KILLED",
     "lost": "KILLED",
+    "surplus": "KILLED",
     "failed": "FAILED",
 }
-Outcome = Literal["complete", "pruned", "diverged", "interrupted", "lost", "failed"]
+Outcome = Literal["complete", "pruned", "diverged", "interrupted", "lost", "surplus", "failed"]
 
 
 def open_study(run_id: str | None, name: str, params: Mapping[str, Any], tags: Mapping[str, str]) -> str:
@@ -41,17 +42,40 @@ def open_study(run_id: str | None, name: str, params: Mapping[str, Any], tags: M
     return new
 
 
-def open_trial(parent: str, number: int, params: Mapping[str, Any]) -> str:
+def close_leftovers(parent: str, alive: Collection[str]) -> None:
+    """End the runs of trials that were killed before their study knew them.
+
+    Args:
+        parent: the run of the study.
+        alive: runs of the trials that are running.
+    """
+    from mlflow import MlflowClient
+
+    client = MlflowClient()
+    experiment = client.get_run(parent).info.experiment_id
+    query = f"tags.`mlflow.parentRunId` = '{parent}' and tags.outcome = 'running'"
+    for run in client.search_runs([experiment], query):
+        if run.info.run_id not in alive:
+            close_trial(run.info.run_id, "lost")
+
+
+def open_trial(parent: str, number: int) -> str:
     """Open the run of a trial, nested in that of its study; returns its id."""
     from mlflow import MlflowClient
 
     client = MlflowClient()
     experiment = client.get_run(parent).info.experiment_id
     tags = {"mlflow.parentRunId": parent, "trial": str(number), "outcome": "running"}
-    run_id: str = client.create_run(experiment, run_name=f"trial {number}", tags=tags).info.run_id
-    for key, value in flatten(params).items():
+    return str(client.create_run(experiment, run_name=f"trial {number}", tags=tags).info.run_id)
+
+
+def log_params(run_id: str, params: Mapping[str, Any]) -> None:
+    """Log the settings of a trial."""
+    from mlflow import MlflowClient
+
+    client = MlflowClient()
+    for key, value in params.items():
         client.log_param(run_id, key, value)
-    return run_id
 
 
 def log_epoch(run_id: str, metrics: Mapping[str, float], step: int) -> None:
@@ -62,20 +86,23 @@ def log_epoch(run_id: str, metrics: Mapping[str, float], step: int) -> None:
 
 
 def close_trial(run_id: str, outcome: Outcome) -> None:
-    """End the run of a trial, with what became of it as tag `outcome`."""
+    """End the run of a trial, with what became of it as tag `outcome`; nothing where the store has no such run."""
     from mlflow import MlflowClient
 
     client = MlflowClient()
-    client.set_tag(run_id, "outcome", outcome)
-    client.set_terminated(run_id, _STATUS[outcome])
+    if exists(client, run_id):
+        client.set_tag(run_id, "outcome", outcome)
+        client.set_terminated(run_id, _STATUS[outcome])
 
 
-def close_study(run_id: str, metrics: Mapping[str, float], files: Sequence[Path]) -> None:
+def close_study(
+    run_id: str, status: str, metrics: Mapping[str, float] | None = None, files: Sequence[Path] = ()
+) -> None:
     """End the run of a study with its figures and files."""
     import mlflow
 
     client = mlflow.MlflowClient()
-    mlflow.log_metrics(dict(metrics), run_id=run_id)
+    mlflow.log_metrics(dict(metrics or {}), run_id=run_id)
     for path in files:
         client.log_artifact(run_id, str(path))
-    client.set_terminated(run_id, "FINISHED")
+    client.set_terminated(run_id, status)

@@ -1,0 +1,172 @@
+"""Trials of a study that several processes may share, and that any of them may leave at any moment.
+
+Every trial has a heartbeat in the study's database. One that stops is taken for dead and queued again by whoever looks
+next; so no process has to end well, and the budget counts trials that ended, wherever they ran.
+"""
+
+import os
+import time
+import warnings
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from mitoscope.errors import InputError
+from mitoscope.params import Search
+from mitoscope.paths import absolute_sqlite
+from mitoscope.progress import console
+from mitoscope.tracking.store import without_passwords
+
+if TYPE_CHECKING:
+    from optuna import Study, Trial
+    from optuna.storages import RDBStorage
+    from optuna.trial import FrozenTrial
+
+_HEARTBEAT, _GRACE = 5, 30  # seconds: a trial without a sign of life for so long is taken for dead, and tried again
+_MOST_RETRIES = 3
+_LOOK_AGAIN = 2.0  # seconds, while other processes finish the last trials
+_BEGUN = "begun"
+
+
+class SurplusError(Exception):
+    """Other processes have used the budget while this trial began."""
+
+
+class LostError(Exception):
+    """Another process took this trial for dead, as when this one was asleep."""
+
+
+def open_study(settings: Search, name: str, on_lost: "Callable[[FrozenTrial], None]") -> "Study":
+    """The study in its storage, made where it is new.
+
+    Args:
+        settings: with the storage.
+        name: of the study.
+        on_lost: called with a trial whose process died, after it was queued again.
+
+    Raises:
+        InputError: the storage cannot be opened; the line does not show its password.
+    """
+    import optuna
+    from sqlalchemy.exc import SQLAlchemyError
+
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
+    url = absolute_sqlite(os.environ.get("MITOSCOPE_SEARCH_STORAGE") or settings.storage)
+    retry = optuna.storages.RetryHeartbeatStaleTrialCallback(max_retry=_MOST_RETRIES)
+
+    def queue_again(study: "Study", trial: "FrozenTrial") -> None:
+        retry(study, trial)
+        on_lost(trial)
+
+    try:
+        return optuna.create_study(
+            study_name=name,
+            storage=optuna.storages.RDBStorage(
+                url,
+                # Two processes write to one SQLite file: wait for each other.
+                engine_kwargs={"connect_args": {"timeout": 60}} if url.startswith("sqlite") else None,
+                heartbeat_interval=_HEARTBEAT,
+                grace_period=_GRACE,
+                heartbeat_stale_trial_callback=queue_again,
+            ),
+            direction="maximize",
+            load_if_exists=True,
+            pruner=optuna.pruners.MedianPruner(n_startup_trials=settings.startup_trials),
+        )
+    except (SQLAlchemyError, optuna.exceptions.OptunaError, ImportError, ValueError) as error:
+        if "://" not in url:  # and may hold a password all the same
+            what = "is no database's URL, such as sqlite:///.work/search.db or postgresql://USER:PASSWORD@SERVER/NAME"
+            raise InputError(f"search.storage: {what}") from error
+        scheme, reason = url.partition("://")[0], without_passwords(str(error)).strip().partition("\n")[0]
+        raise InputError(f"search.storage: {scheme} storage cannot be opened ({reason})") from error
+
+
+def run_trials(
+    study: "Study", budget: int, objective: "Callable[[Trial], float]", on_trial: Callable[[], None]
+) -> None:
+    """Run trials until as many have ended, here or elsewhere, as the budget has.
+
+    Args:
+        study: from `open_study`.
+        budget: trials that end complete or pruned.
+        objective: trains with the settings of a trial. Calls `claim` and `Trial.report`.
+        on_trial: called after every trial of this process.
+    """
+    import optuna
+
+    running_state = (optuna.trial.TrialState.RUNNING,)
+    first_seen: dict[int, float] = {}
+    told = False
+    while (done := finished(study)) < budget:
+        optuna.storages.fail_stale_trials(study)
+        running = study.get_trials(deepcopy=False, states=running_state)
+        for trial in running:  # killed before its first sign of life: Optuna never takes it for dead
+            since = first_seen.setdefault(trial.number, time.monotonic())
+            if trial.user_attrs.get(_BEGUN) != trial.number and time.monotonic() - since > _GRACE:
+                study.tell(trial.number, state=optuna.trial.TrialState.FAIL, skip_if_finished=True)
+                _storage(study).get_heartbeat_stale_trial_callback()(study, trial)  # type: ignore[misc]
+        if done + len(running) < budget:
+            _run_one(study, budget, objective)
+            on_trial()
+            continue
+        if not told:
+            console.print("waits for the last trials, which run in other processes or have died")
+            told = True
+        time.sleep(_LOOK_AGAIN)
+
+
+def _run_one(study: "Study", budget: int, objective: "Callable[[Trial], float]") -> None:
+    """One trial, begun with a heartbeat, and queued again where this process is interrupted."""
+    from optuna.exceptions import UpdateFinishedTrialError
+
+    def guarded(trial: "Trial") -> float:
+        # Optuna's own first heartbeat comes from a thread, and a trial without any is never taken for dead.
+        _storage(study).record_heartbeat(trial._trial_id)
+        trial.set_user_attr(_BEGUN, trial.number)
+        claim(trial, study, budget)
+        try:
+            return objective(trial)
+        except UpdateFinishedTrialError as error:
+            raise LostError from error
+        except KeyboardInterrupt:
+            study.enqueue_trial(trial.params)
+            raise
+
+    try:
+        study.optimize(guarded, n_trials=1, catch=(SurplusError, LostError))
+    except ValueError as error:
+        # Another process took this trial for dead and queued it again, so its end cannot be told any more.
+        if "Cannot tell" not in str(error):
+            raise
+        console.print("a trial of this process gave no sign of life for too long: it was queued again")
+
+
+def claim(trial: "Trial", study: "Study", budget: int) -> None:
+    """Give up a trial where trials that began before it have used the budget.
+
+    To be called twice, at the start and after the first epoch: of two that begin at the same moment the one may not see
+    the other at first.
+
+    Raises:
+        SurplusError: it is one too many.
+    """
+    from optuna.trial import TrialState
+
+    counted = (TrialState.RUNNING, TrialState.COMPLETE, TrialState.PRUNED)
+    trials = study.get_trials(deepcopy=False, states=counted)
+    order = [one.number for one in sorted(trials, key=lambda one: (one.datetime_start, one.number))]
+    if trial.number in order[budget:]:
+        raise SurplusError
+
+
+def finished(study: "Study") -> int:
+    """How many trials count towards the budget."""
+    from optuna.trial import TrialState
+
+    return len(study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED)))
+
+
+def _storage(study: "Study") -> "RDBStorage":
+    """The database behind Optuna's cache of it: what knows heartbeats."""
+    storage: RDBStorage = study._storage  # type: ignore[assignment]
+    return storage

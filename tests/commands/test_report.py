@@ -17,6 +17,7 @@ from mitoscope.commands.report import report
 from mitoscope.errors import InputError
 from mitoscope.files import write_json
 from mitoscope.stages.evaluate import evaluate
+from mitoscope.tracking import registry
 from mitoscope.tracking.figures import draw_learning_curves
 from mitoscope.tracking.runs import log_dataset
 from tests.conftest import NETWORK, tiny_params, write_params
@@ -65,8 +66,14 @@ def finish(
         return str(run.info.run_id)
 
 
+def add_version(tags: dict[str, str]) -> None:
+    """Register a model of a run of its own, as champion."""
+    model = mlflow.initialize_logged_model("best", source_run_id=finish(digest="f" * 32))
+    registry.crown(registry.register(model.model_id, model.source_run_id, tags, "a card"))
+
+
 @pytest.fixture
-def evaluated(trained: str, mlflow_store: str) -> str:
+def evaluated(trained: str, empty_registry: None) -> str:
     """The small project with an evaluated network, its run as training leaves it. Returns the run's id."""
     evaluate(NETWORK)
     draw_learning_curves(Path("results/train", f"{NETWORK}.png"), history(3), title=NETWORK, best_epoch=2)
@@ -116,7 +123,7 @@ def test_what_comes_from_files_is_escaped_and_real_data_are_not_called_synthetic
     write_json(summary, content)
     trained = Path("results/train", f"{NETWORK}.json")
     write_json(trained, json.loads(trained.read_text()) | {"start_weights": NASTY})
-    write_json(Path("results/registry.json"), {NASTY: [NASTY]})
+    add_version({"architecture": NASTY, "dataset": NASTY})
     report(OUT)
     assert "alert(1)" in OUT.read_text() and "synthetic" not in OUT.read_text()
     assert "script" not in {tag for tag, _ in Page().tags}
@@ -135,7 +142,7 @@ def test_what_is_there_beside_is_shown(evaluated, tmp_path):
         cv2.imwrite(str(path), noise)
     mlflow.MlflowClient().log_artifact(evaluated, str(mined), "pictures")
     write_json(Path(f"results/search/{NETWORK}.json"), {"best": {"lr": 0.00123}})
-    write_json(Path("results/registry.json"), {"champion": {"version": 77}})
+    add_version({"architecture": "another", "test_fields_f1": "0.7654"})
     scores = {"mitoses": 3, "detections": 2, "tp": 1, "fp": 1, "fn": 2, "precision": 0.5, "recall": 1 / 3, "f1": 0.4}
     for name, digest in (("here", DIGEST), ("foreign", "f" * 32)):
         dataset = {"name": "drawn", "synthetic": True, "md5": digest}
@@ -147,7 +154,7 @@ def test_what_is_there_beside_is_shown(evaluated, tmp_path):
     captions = Page().text("figcaption")
     for word in ("last mining", "Search, parallel", "FROC of the folds"):
         assert sum(word in caption for caption in captions) == 1
-    assert "0.00123" in text and "champion.version" in text and ">77<" in text
+    assert "0.00123" in text and "version 1 (champion)" in text and "field F1 0.7654" in text
     assert "here, random start weights, synthetic data: 2 folds, pooled" in text and "foreign" not in text
     assert "data:image/webp" in text  # what is large
 

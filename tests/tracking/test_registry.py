@@ -1,5 +1,6 @@
 """Versions and aliases in a real store. What makes a champion is in tests/stages/test_promote.py."""
 
+import json
 import threading
 
 import mlflow
@@ -63,8 +64,10 @@ def test_a_crown_remembers_the_one_before(new_model):
     assert registry.holder("challenger") is None
     champion = registry.holder("champion")
     assert champion.number == 2
-    assert champion.tags["champion_before"] == "1"
-    assert champion.tags["champion_since"] >= registry.list_versions()[0].tags["champion_since"]
+    registry.crown(champion)  # again
+    history = json.loads(mlflow.MlflowClient().get_registered_model("mitoscope").tags["champions"])
+    assert [entry["version"] for entry in history] == [1, 2]
+    assert history[0]["since"] <= history[1]["since"]
 
 
 def test_rolling_back_skips_what_was_rolled_back_before(new_model):
@@ -78,6 +81,25 @@ def test_rolling_back_skips_what_was_rolled_back_before(new_model):
     with pytest.raises(InputError, match="no champion before it"):
         registry.roll_back()
     assert registry.holder("champion").number == 1
+
+
+def test_a_champion_that_came_back_has_the_history_of_both_times(new_model):
+    versions = [registry.register(*new_model(), TAGS, "") for _ in range(3)]
+    for number in (0, 1, 2, 1):  # DVC brought version 2 back
+        registry.crown(registry.list_versions()[number])
+    assert [version.number for version in registry.roll_back()] == [2, 3]
+    assert [version.number for version in registry.roll_back()] == [3, 1]
+    assert len(versions) == 3
+
+
+def test_nobody_is_champion_and_challenger(new_model):
+    first, second = (registry.register(*new_model(), TAGS, "") for _ in range(2))
+    registry.crown(first)
+    registry.crown(second)
+    registry.refuse(first)
+    registry.roll_back()
+    assert registry.holder("champion").number == 1
+    assert registry.holder("challenger") is None
 
 
 def test_a_deleted_predecessor_cannot_be_put_back(new_model):

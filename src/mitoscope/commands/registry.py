@@ -4,7 +4,7 @@ from rich.table import Table
 
 from mitoscope.commands.compare import percent
 from mitoscope.progress import console
-from mitoscope.tracking.registry import MODEL, list_versions, roll_back
+from mitoscope.tracking.registry import MODEL, list_versions, one_at_a_time, roll_back
 
 _SCORES = ("recall", "precision", "f1")
 
@@ -30,7 +30,7 @@ def registry() -> None:
         shown = (tags.get(name) for name in ("validation_fields_f1", *(f"test_fields_{score}" for score in _SCORES)))
         table.add_row(
             str(version.number),
-            ", ".join((*version.aliases, *(["rolled back"] if version.rolled_back else []))),
+            version.described_aliases,
             tags.get("architecture", ""),
             tags.get("start_weights", ""),
             data,
@@ -47,5 +47,6 @@ def rollback() -> None:
     Raises:
         InputError: there is no champion, or none before it.
     """
-    former, now = roll_back()
+    with one_at_a_time():
+        former, now = roll_back()
     console.print(f"{MODEL}: version {now.number} is the champion again, version {former.number} is rolled back")

@@ -22,11 +22,12 @@ from mitoscope.errors import InputError
 from mitoscope.files import write_text
 from mitoscope.histology.patches import read_summary
 from mitoscope.params import read_params
-from mitoscope.paths import EVALUATED, GALLERY, MODELS, PATCHES, REGISTRY, SEARCHED, SPLIT, TRAINED
+from mitoscope.paths import EVALUATED, GALLERY, MODELS, PATCHES, SEARCHED, SPLIT, TRAINED
 from mitoscope.progress import console
 from mitoscope.tracking import history
 from mitoscope.tracking.figures import draw_networks
 from mitoscope.tracking.history import Training
+from mitoscope.tracking.registry import list_versions
 from mitoscope.tracking.runs import flatten
 
 _LEVELS = {
@@ -105,7 +106,7 @@ def report(out: Path) -> None:
         gallery=embed(GALLERY, f"Patches, {data} data") if GALLERY.exists() else None,
         crossvalidation=_crossvalidation(digest),
         columns=COLUMNS[:-1],
-        registry=_facts(REGISTRY),
+        registry=_versions(),
         evidence=_evidence(digest, summary),
     )
     write_text(out, page)
@@ -227,6 +228,23 @@ def _facts(path: Path) -> dict[str, Any] | None:
         return None
     content = json.loads(path.read_text(encoding="utf-8"))
     return flatten(content if isinstance(content, dict) else {path.stem: content})
+
+
+def _versions() -> dict[str, str]:
+    """The registry's versions as they are now, the newest first; `mitoscope registry` says more."""
+    shown = {}
+    for registered in reversed(list_versions()):
+        aliases = registered.described_aliases
+        tags = registered.tags
+        scores = f"field F1 {tags.get('test_fields_f1', '-')}, test set {tags.get('test_set_digest', '')[:8]}"
+        words = (
+            tags.get("architecture", ""),
+            f"{tags.get('start_weights', '')} start weights",
+            tags.get("dataset", ""),
+        )
+        name = f"version {registered.number}" + (f" ({aliases})" if aliases else "")
+        shown[name] = f"{', '.join(words)}: {scores}"
+    return shown
 
 
 def _evidence(digest: str, summary: Mapping[str, Any]) -> dict[str, str]:

@@ -22,7 +22,8 @@ def ui(host: str, port: int) -> None:
         return
     os.environ.setdefault("MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "false")  # a dozen processes that nothing here uses
     console.print(f"MLflow UI on http://{host}:{port}/{page} (takes some seconds; Ctrl-C ends it)")
-    arguments = ["ui", "--backend-store-uri", place.uri, "--host", host, "--port", str(port), "--workers", "1"]
+    os.environ["MLFLOW_BACKEND_STORE_URI"] = place.uri  # not as an argument: all users see those, password and all
+    arguments = ["ui", "--host", host, "--port", str(port), "--workers", "1"]
     arguments += ["--artifacts-destination", str(place.artifacts)]
     sys.stdout.flush()
     os.execv(sys.executable, [sys.executable, "-m", "mlflow", *arguments])

@@ -98,7 +98,8 @@ def evaluate(arch: str) -> None:
             "tables": [out / "predictions.csv", out / "objects.csv", out / "fields.csv"],
         },
     )
-    write_json(out / "test_set.json", describe_test_set(tested, scored.truths))
+    test_set = describe_test_set(tested, scored.truths, dataset["microns_per_pixel"])
+    write_json(out / "test_set.json", {"run_id": trained["run_id"], **test_set})
     # Last, because it is what the other commands look for.
     write_json(out / "intervals.json", {"patches": intervals, "fields": field_intervals})
     write_json(out / "metrics.json", {"patches": metrics, "fields": field_metrics})
@@ -109,16 +110,20 @@ def evaluate(arch: str) -> None:
         )
 
 
-def describe_test_set(fields: Sequence[FieldOfView], truths: pd.DataFrame) -> dict[str, Any]:
-    """Patients and fields of a test set, and a SHA-256 of its images and centres: equal only where the test is.
+def describe_test_set(fields: Sequence[FieldOfView], truths: pd.DataFrame, microns_per_pixel: float) -> dict[str, Any]:
+    """Patients and fields of a test set, and a SHA-256 of all that a score in it depends on but the network.
 
     Args:
         fields: that were tested.
         truths: patient, field, row, col of their mitoses.
+        microns_per_pixel: of the fields.
     """
     digest = hashlib.sha256(truths[["patient", "field", "row", "col"]].to_csv(index=False).encode())
+    digest.update(f"{microns_per_pixel}".encode())
     for field in fields:
-        digest.update(f"{field.name} {hashlib.sha256(field.image.read_bytes()).hexdigest()}".encode())
+        for path in (field.image, field.mask("cmask")):
+            content = path.read_bytes() if path.exists() else b""
+            digest.update(f"{path.name} {hashlib.sha256(content).hexdigest()}".encode())
     patients = sorted({field.patient for field in fields})
     return {"digest": digest.hexdigest(), "patients": patients, "fields": [field.name for field in fields]}
 

@@ -1,6 +1,7 @@
 """What is known of a trained and tested network: as tags of its version, and as a card for people."""
 
 import json
+import textwrap
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -8,7 +9,6 @@ from typing import Any
 from mitoscope.errors import InputError
 from mitoscope.histology.patches import read_summary
 from mitoscope.paths import EVALUATED, MODELS, PATCHES, TRAINED
-from mitoscope.stages.subsets import read_patients
 
 _NAMES = {"precision": "precision", "recall": "recall", "f1": "F1", "ap": "average precision"}
 
@@ -27,7 +27,7 @@ class Evidence:
         start: where the network started from, and its hash.
         dataset: its description.
         dataset_digest: DVC's hash of the raw dataset at the training.
-        commit: of git at the training; empty where there was none.
+        commit: of git at the training, with "+ changes" where the tree differed; empty where there was none.
     """
 
     arch: str
@@ -101,18 +101,24 @@ def read_evidence(arch: str) -> Evidence:
         if not path.exists():
             raise InputError(f"{path}: no such file; run `dvc repro evaluate@{arch}` first")
     trained, start, metrics, intervals, test_set = (json.loads(path.read_text(encoding="utf-8")) for path in paths)
+    patients = trained.get("patients")
+    if patients is None or test_set.get("run_id") != trained["run_id"]:
+        raise InputError(f"{out}: are the scores of another training; run `dvc repro evaluate@{arch}` first")
+    if leaked := {*patients["train"], *patients["validation"]} & {*test_set["patients"]}:
+        raise InputError(f"{out}: patient {min(leaked)} was trained on and tested; run `dvc repro` first")
     run = training(trained["run_id"])
+    changes = " + changes" if run.tags.get("git_dirty") == "true" else ""
     return Evidence(
         arch=arch,
         trained=trained,
         metrics=metrics,
         intervals=intervals,
         test_set=test_set,
-        patients={subset: read_patients(subset) for subset in ("train", "validation")},
+        patients=patients,
         start=start,
         dataset=read_summary(PATCHES)["dataset"],
         dataset_digest=run.digest,
-        commit=run.tags.get("mlflow.source.git.commit", ""),
+        commit=f"{run.tags.get('mlflow.source.git.commit', '')}{changes}",
     )
 
 
@@ -138,8 +144,8 @@ Fields by the MIDOG rule (7.5 um, counts pooled): {fields["mitoses"]} mitoses in
 {fields["patients"]} patients; {fields["mitoses_per_mm2"]:.1f} per mm2, {fields["detections_per_mm2"]:.1f} detected.
 Patches: {patches["mitoses"]} mitoses to {patches["negatives"]} candidates.
 
-- **Data**: {dataset["name"]}, DVC {evidence.dataset_digest}; source: {dataset.get("source") or "not given"}; licence:
-  {dataset.get("licence") or "not given"}
+- **Data**: {_line(dataset["name"])}, DVC {evidence.dataset_digest}; source: {_line(dataset.get("source"))}; licence:
+  {_line(dataset.get("licence"))}
 - **Split by patient**: trained on {_names(patients["train"])}; epoch and thresholds from
   {_names(patients["validation"])}; tested on {_names(test_set["patients"])}, test set {test_set["digest"][:12]}
 - **Start weights**: {trained["start_weights"]}, SHA-256 {str(evidence.start["sha256"])[:12]}
@@ -160,6 +166,11 @@ def _row(evidence: Evidence, level: str, name: str, word: str) -> str:
     shown = "undefined" if value is None else f"{value:.3f}"
     between = f"{interval[0]:.3f} to {interval[1]:.3f}" if interval else "one patient: none"
     return f"| {level} | {word} | {shown} | {between} |"
+
+
+def _line(text: str | None) -> str:
+    """A text of dataset.yaml as part of a line."""
+    return textwrap.shorten(text, 300, placeholder=" ...") if text else "not given"
 
 
 def _names(patients: list[str]) -> str:

@@ -9,7 +9,6 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-from filelock import FileLock
 from rich.table import Table
 
 from mitoscope.errors import InputError
@@ -18,7 +17,7 @@ from mitoscope.histology.detections import MATCH_UM, match
 from mitoscope.histology.fields import list_fields, read_image
 from mitoscope.histology.patches import read_index, read_summary
 from mitoscope.params import Promote, read_params
-from mitoscope.paths import DATA, EVALUATED, PATCHES, REGISTRY, WORK, project
+from mitoscope.paths import DATA, EVALUATED, PATCHES, REGISTRY
 from mitoscope.progress import console, progress
 from mitoscope.stages.field_detection import detect_field, load_detector, read_candidate_mask
 from mitoscope.stages.model_card import Evidence, read_evidence, write_card
@@ -51,27 +50,44 @@ def promote(*, dry_run: bool = False) -> None:
         raise InputError(f"{EVALUATED}: the networks were tested on different sets; run `dvc repro` first")
     best = max(evidence, key=lambda one: one.validation_f1)
 
-    lock = project() / WORK / "registry.lock"
-    lock.parent.mkdir(exist_ok=True)
-    with FileLock(lock):
+    with registry.one_at_a_time():
         known = {version.run_id: version for version in registry.list_versions()}
         if not dry_run:
             for one in evidence:
-                tags = one.tags()
-                known[one.run_id] = registry.register(one.model_id, one.run_id, tags, write_card(one))
-        version, champion = known.get(best.run_id), registry.holder(registry.CHAMPION)
-        if version is not None and champion is not None and version.number == champion.number:
-            conditions = [Condition(**condition) for condition in json.loads(champion.tags.get("gate", "[]"))]
-            _print(best, version, conditions, "is the champion already")
-        else:
+                known[one.run_id] = registry.register(one.model_id, one.run_id, one.tags(), write_card(one))
+        version = known.get(best.run_id)
+        while True:
+            champion = registry.holder(registry.CHAMPION)
             conditions = _judge(best, version, champion, params.promote, dry_run=dry_run)
-            passed = all(condition.passed for condition in conditions)
-            _print(best, version, conditions, "passes the gate" if passed else "is refused")
-            if not dry_run and version is not None:
-                registry.note(version, {"gate": json.dumps([asdict(condition) for condition in conditions])})
-                (registry.crown if passed else registry.refuse)(version)
+            standing = registry.holder(registry.CHAMPION)
+            if (standing and standing.number) == (champion and champion.number):
+                break  # else another machine has moved the alias meanwhile: judge against that one
+        _decide(best, version, champion, conditions, dry_run=dry_run)
         if not dry_run:
             _write_state(evidence, best, conditions)
+
+
+def _decide(
+    best: Evidence,
+    version: registry.Version | None,
+    champion: registry.Version | None,
+    conditions: list[Condition],
+    *,
+    dry_run: bool,
+) -> None:
+    """Say how the best fares, and move the aliases."""
+    passed = all(condition.passed for condition in conditions)
+    if version is not None and champion is not None and version.number == champion.number:
+        verdict = "is the champion already" + ("" if passed else ", though it would not pass the gate now")
+        passed = True
+    else:
+        verdict = "passes the gate" if passed else "is refused"
+    _print(best, version, conditions, verdict)
+    if not dry_run and version is not None:
+        gate = json.dumps([asdict(condition) for condition in conditions])
+        if version.tags.get("gate") != gate:
+            registry.note(version, {"gate": gate})
+        (registry.crown if passed else registry.refuse)(version)
 
 
 def _judge(
@@ -87,6 +103,9 @@ def _judge(
         conditions.append(Condition("not rolled back", f"version {version.number} was", passed=False))
     if champion is None:
         return conditions
+    if version is not None and version.number == champion.number:  # what it met when it challenged its predecessor
+        met = [Condition(**condition) for condition in json.loads(champion.tags.get("gate", "[]"))]
+        return conditions + met[len(conditions) :]
     known = " ".join(champion.tags.get(f"{subset}_patients", "") for subset in ("train", "validation")).split()
     # Patients of different datasets may share their numbers.
     leaked = (
@@ -96,14 +115,14 @@ def _judge(
     fair = bool(known) and not leaked
     conditions.append(Condition(f"test patients that the champion, version {champion.number}, knows", value, fair))
     if fair:
-        standing = _score_champion(champion, best, dry_run=dry_run)
-        conditions.append(
-            Condition(
-                f"F1 against the champion, version {champion.number}",
-                f"{f1:.3f}, at least {standing:.3f} - {gate.max_drop}",
-                f1 >= standing - gate.max_drop,
-            )
-        )
+        against = f"F1 against the champion, version {champion.number}"
+        try:
+            standing = _score_champion(champion, best, dry_run=dry_run)
+        except InputError as error:
+            conditions.append(Condition(against, f"the champion cannot be scored: {error}", passed=False))
+        else:
+            value = f"{f1:.4f}, at least {standing:.4f} - {gate.max_drop}"
+            conditions.append(Condition(against, value, f1 >= standing - gate.max_drop))
     return conditions
 
 
@@ -120,6 +139,8 @@ def _score_champion(champion: registry.Version, best: Evidence, *, dry_run: bool
     truths = index[index.source == "annotation"]
     names = set(best.test_set["fields"])
     tested = [field for field in list_fields(DATA) if field.name in names]
+    if len(tested) < len(names):
+        raise InputError(f"{DATA}: lacks fields that were tested; run `dvc repro` first")
     found = detected = mitoses = 0
     with join() as place, progress() as show:
         network.to(place.device)
@@ -131,7 +152,7 @@ def _score_champion(champion: registry.Version, best: Evidence, *, dry_run: bool
             taken = match(points, here[["row", "col"]].to_numpy(dtype=np.float64), MATCH_UM / microns)
             found, detected, mitoses = found + int((taken >= 0).sum()), detected + len(points), mitoses + len(here)
             show(f"champion, version {champion.number}, test fields", done, len(tested))
-    f1 = 2 * found / max(detected + mitoses, 1)
+    f1 = round(2 * found / max(detected + mitoses, 1), 4)  # as the tag keeps it
     if not dry_run:
         registry.note(champion, {tag: f"{f1:.4f}"})
     return f1

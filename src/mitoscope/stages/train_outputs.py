@@ -13,7 +13,7 @@ from mitoscope.histology.galleries import draw_gallery
 from mitoscope.histology.patches import sample_name
 from mitoscope.paths import TRAINED
 from mitoscope.progress import console
-from mitoscope.stages.subsets import score_candidates
+from mitoscope.stages.subsets import read_patients, score_candidates
 
 if TYPE_CHECKING:
     from mitoscope.learning.devices import Place
@@ -86,6 +86,7 @@ def write_outputs(inputs: "Inputs", run_id: str, fitted: "Fitted", place: "Place
         "validation_f1": f1,
         "field_threshold": field_threshold,
         "field_validation_f1": field_f1,
+        "patients": {subset: sorted(read_patients(subset)) for subset in ("train", "validation")},
         "fingerprint": inputs.fingerprint,
     }
     write_json(TRAINED / f"{arch}.json", result)

@@ -1,15 +1,19 @@
 """The model registry: versions of `mitoscope` with their evidence, and the aliases that the gate moves.
 
-What happened is kept in the registry itself, as tags of the versions: since when one is or was the champion, which one
-was it before, and whether it was rolled back. So any checkout of the project sees the same history.
+What happened is kept in the registry itself: the champions in their order as a tag of the registered model, and what
+was rolled back as a tag of its version. So any checkout of the project sees the same history.
 """
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from filelock import FileLock
 
 from mitoscope.errors import InputError
+from mitoscope.paths import WORK, project
 from mitoscope.tracking.store import connect
 
 if TYPE_CHECKING:
@@ -17,7 +21,8 @@ if TYPE_CHECKING:
 
 MODEL = "mitoscope"
 CHAMPION, CHALLENGER = "champion", "challenger"
-_SINCE, _BEFORE, _ROLLED_BACK = "champion_since", "champion_before", "rolled_back"
+_HISTORY, _ROLLED_BACK = "champions", "rolled_back"
+_REMEMBERED = 50  # champions; a tag holds 5000 characters
 _ABOUT = "Detectors of mitotic figures. The alias champion moves only by `mitoscope promote` and `mitoscope rollback`."
 
 
@@ -43,6 +48,11 @@ class Version:
     def rolled_back(self) -> bool:
         """Whether people took it back after it had been the champion."""
         return _ROLLED_BACK in self.tags
+
+    @property
+    def described_aliases(self) -> str:
+        """Its aliases, and whether it was rolled back, for a table."""
+        return ", ".join((*self.aliases, *(["rolled back"] if self.rolled_back else [])))
 
 
 def list_versions() -> list[Version]:
@@ -105,14 +115,13 @@ def register(model_id: str, run_id: str, tags: Mapping[str, str], card: str) -> 
 
 
 def crown(version: Version) -> None:
-    """Make a version the champion."""
+    """Make a version the champion, and take the alias challenger away from it. Again, it changes nothing."""
     client = connect()
-    former = holder(CHAMPION)
-    # The alias moves last and at once: whatever is killed before, the champion is who it was.
-    note(version, {_BEFORE: str(former.number) if former else "", _SINCE: _now()})
-    client.set_registered_model_alias(MODEL, CHAMPION, str(version.number))
-    if CHALLENGER in version.aliases:
-        client.delete_registered_model_alias(MODEL, CHALLENGER)
+    champions = _champions(client)
+    if not champions or champions[-1]["version"] != version.number:
+        champions.append({"version": version.number, "since": datetime.now(UTC).isoformat(timespec="seconds")})
+        client.set_registered_model_tag(MODEL, _HISTORY, json.dumps(champions[-_REMEMBERED:]))
+    _give_alias(client, version)
 
 
 def refuse(version: Version) -> None:
@@ -124,28 +133,33 @@ def refuse(version: Version) -> None:
 def roll_back() -> tuple[Version, Version]:
     """Put the champion's predecessor back; returns the former and the new champion.
 
-    The predecessor is the latest one before it that was not itself rolled back. The version that loses the alias is
-    marked, so that the gate does not promote it again.
+    The predecessor is the latest champion before it that was not itself rolled back. The version that loses the alias
+    is marked, so that the gate does not promote it again.
 
     Raises:
         InputError: there is no champion, or no predecessor.
     """
+    client = connect()
     versions = {version.number: version for version in list_versions()}
     current = next((version for version in versions.values() if CHAMPION in version.aliases), None)
     if current is None:
         raise InputError(f"{MODEL}: has no champion to roll back; `mitoscope promote` makes one")
-    seen, number = {current.number}, current.tags.get(_BEFORE)
-    while number:
-        before = versions.get(int(number))
-        if before is not None and not before.rolled_back and before.number not in seen:
-            note(current, {_ROLLED_BACK: _now()})
-            connect().set_registered_model_alias(MODEL, CHAMPION, str(before.number))
+    order = [entry["version"] for entry in _champions(client)]
+    last = len(order) - order[::-1].index(current.number) - 1 if current.number in order else 0
+    for number in reversed(order[:last]):
+        before = versions.get(number)
+        if before is not None and not before.rolled_back and number != current.number:
+            note(current, {_ROLLED_BACK: datetime.now(UTC).isoformat(timespec="seconds")})
+            _give_alias(client, before)
             return current, before
-        if before is None or before.number in seen:
-            break
-        seen.add(before.number)
-        number = before.tags.get(_BEFORE)
     raise InputError(f"{MODEL}: version {current.number} had no champion before it that could be put back")
+
+
+def one_at_a_time() -> FileLock:
+    """What a promotion and a rollback of this project hold while they judge and write."""
+    lock = project() / WORK / "registry.lock"
+    lock.parent.mkdir(exist_ok=True)
+    return FileLock(lock)
 
 
 def note(version: Version, tags: Mapping[str, str]) -> None:
@@ -169,5 +183,15 @@ def _make_model(client: "MlflowClient") -> None:
             client.get_registered_model(MODEL)
 
 
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")
+def _champions(client: "MlflowClient") -> list[dict[str, Any]]:
+    """The champions in their order: version, since."""
+    history: list[dict[str, Any]] = json.loads(client.get_registered_model(MODEL).tags.get(_HISTORY, "[]"))
+    return history
+
+
+def _give_alias(client: "MlflowClient", version: Version) -> None:
+    """The alias champion moves at once: whatever is killed before, the champion is who it was."""
+    if CHAMPION not in version.aliases:
+        client.set_registered_model_alias(MODEL, CHAMPION, str(version.number))
+    if CHALLENGER in version.aliases:
+        client.delete_registered_model_alias(MODEL, CHALLENGER)

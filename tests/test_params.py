@@ -60,6 +60,16 @@ def test_every_preset_can_take_the_place_of_params(preset):
     assert set(read_params(preset).train) == set(read_params(REPOSITORY / "params.yaml").train)
 
 
+def test_what_is_near_a_mitosis_cannot_be_a_negative(tmp_path):
+    path = written(tmp_path, "train.alexnet.near_um", 8.0)
+    assert "train.alexnet.near_um: candidates farther than extract.exclusion_um are negatives" in complaint(path)
+
+
+def test_a_choice_of_rotations_stands_once(tmp_path):
+    path = written(tmp_path, "search.rotations.positive", [[0, 90], [0, 90]])
+    assert "search.rotations: the same angles stand there twice" in complaint(path)
+
+
 def test_mining_must_begin_before_the_end(tmp_path):
     path = tmp_path / "params.yaml"
     params = yaml.safe_load((REPOSITORY / "params.yaml").read_text())

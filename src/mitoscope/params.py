@@ -149,6 +149,13 @@ class Params(Block):
     evaluate: Evaluate
     promote: Promote
 
+    @model_validator(mode="after")
+    def _near_is_no_negative(self) -> Self:
+        for arch, block in self.train.items():
+            if block.near_um > self.extract.exclusion_um:
+                raise ValueError(f"train.{arch}.near_um: candidates farther than extract.exclusion_um are negatives")
+        return self
+
     def for_network(self, arch: str) -> tuple[Train, str]:
         """The training block and the start weights of network `arch`.
 

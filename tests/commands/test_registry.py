@@ -40,3 +40,11 @@ def test_a_rollback_says_who_is_the_champion(empty_registry, mlflow_store, capsy
 def test_an_empty_registry_says_how_to_fill_it(empty_registry, mlflow_store, capsys):
     registry()
     assert "nothing is registered yet; `mitoscope promote`" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("command", [registry, rollback])
+def test_in_another_folder_nothing_is_made(no_mlflow_environment, tmp_path, monkeypatch, command):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match=r"mitoscope: there is no MLflow store .*; run this in the project's folder"):
+        command()
+    assert not list(tmp_path.iterdir())

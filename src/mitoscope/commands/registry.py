@@ -5,12 +5,18 @@ from rich.table import Table
 from mitoscope.commands.compare import percent
 from mitoscope.progress import console
 from mitoscope.tracking.registry import MODEL, list_versions, one_at_a_time, roll_back
+from mitoscope.tracking.store import require_database
 
 _SCORES = ("recall", "precision", "f1")
 
 
 def registry() -> None:
-    """Print the versions of the registered model, the newest first."""
+    """Print the versions of the registered model, the newest first.
+
+    Raises:
+        InputError: there is no store here.
+    """
+    require_database(MODEL)
     versions = list_versions()
     if not versions:
         console.print(f"{MODEL}: nothing is registered yet; `mitoscope promote` does so, as `dvc repro` at its end")
@@ -47,6 +53,7 @@ def rollback() -> None:
     Raises:
         InputError: there is no champion, or none before it.
     """
+    require_database(MODEL)
     with one_at_a_time():
         former, now = roll_back()
     console.print(f"{MODEL}: version {now.number} is the champion again, version {former.number} is rolled back")

@@ -8,7 +8,7 @@ from pathlib import Path
 import yaml
 
 from mitoscope.errors import InputError
-from mitoscope.tracking.store import connect, store, without_passwords
+from mitoscope.tracking.store import connect, require_database, store, without_passwords
 
 
 @contextmanager
@@ -29,9 +29,7 @@ def network_file(model: str) -> Iterator[Path]:
     import mlflow
     from mlflow.artifacts import download_artifacts
 
-    database = store(Path()).uri.removeprefix("sqlite:///")
-    if database.startswith("/") and not Path(database).exists():  # connecting would make one
-        raise InputError(f"{model}: there is no MLflow store {database}; run this in the project's folder")
+    require_database(model)
     connect()
     with tempfile.TemporaryDirectory() as folder:
         try:

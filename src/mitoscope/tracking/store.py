@@ -122,6 +122,17 @@ def connect(folder: Path = Path(), experiment: str = EXPERIMENT) -> "MlflowClien
     return client
 
 
+def require_database(what: str) -> None:
+    """Make sure that the project's own store is there, because connecting would make one wherever one stands.
+
+    Raises:
+        InputError: there is none here; the line begins with `what` was asked for.
+    """
+    database = store(Path()).uri.removeprefix("sqlite:///")
+    if database.startswith("/") and not Path(database).exists():
+        raise InputError(f"{what}: there is no MLflow store {database}; run this in the project's folder")
+
+
 def exists(client: "MlflowClient", run_id: str) -> bool:
     """Whether the store has this run, not deleted."""
     import mlflow

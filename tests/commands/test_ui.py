@@ -2,11 +2,13 @@
 
 import json
 import os
+import socket
 import sys
 
 import pytest
 
 from mitoscope.commands.ui import ui
+from mitoscope.errors import InputError
 from mitoscope.tracking.store import EXPERIMENT, Store, connect
 from mitoscope.tracking.views import TAG
 
@@ -33,6 +35,16 @@ def test_the_server_starts_on_the_store_and_the_view_is_there(project, mlflow_st
     assert json.loads(experiment.tags[TAG])["name"]
     address = f"http://127.0.0.1:5123/#/experiments/{experiment.experiment_id}/runs?"
     assert address in capsys.readouterr().out
+
+
+def test_a_port_that_is_taken_is_said_at_once(project, mlflow_store, started):
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        with pytest.raises(InputError, match=f"port {port} of 127.0.0.1 cannot be had .*; choose another with --port"):
+            ui("127.0.0.1", port)
+    assert started == []
 
 
 def test_runs_on_a_server_are_not_served_twice(project, mlflow_store, started, monkeypatch, capsys):

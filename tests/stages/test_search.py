@@ -166,8 +166,11 @@ def test_an_interrupted_trial_is_run_again(extracted, mlflow_store, monkeypatch)
 @pytest.mark.parametrize(
     ("url", "said"),
     [
-        ("postgresql:someone:secret@server", "search.storage: is no database's URL"),
-        ("postgresql://someone:secret@127.0.0.1:1/none", "search.storage: postgresql storage cannot be opened"),
+        ("postgresql:someone:secret@server", "MITOSCOPE_SEARCH_STORAGE: is no database's URL"),
+        (
+            "postgresql://someone:secret@127.0.0.1:1/none",
+            "MITOSCOPE_SEARCH_STORAGE: postgresql storage cannot be opened",
+        ),
     ],
 )
 def test_a_bad_storage_is_one_line_without_the_password(extracted, mlflow_store, monkeypatch, url, said):

@@ -1,9 +1,11 @@
 """Command `ui`: the MLflow UI on this project's runs."""
 
 import os
+import socket
 import sys
 from pathlib import Path
 
+from mitoscope.errors import InputError
 from mitoscope.progress import console
 from mitoscope.tracking.store import connect, store
 from mitoscope.tracking.views import share_view
@@ -13,7 +15,7 @@ def ui(host: str, port: int) -> None:
     """Become the MLflow server of the project's store; where the store is a server already, only say its address.
 
     Raises:
-        InputError: the store cannot be opened.
+        InputError: the store cannot be opened, or the port is taken.
     """
     place = store(Path())
     page = share_view(connect())
@@ -22,6 +24,14 @@ def ui(host: str, port: int) -> None:
         return
     os.environ.setdefault("MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "false")  # a dozen processes that nothing here uses
     console.print(f"MLflow UI on http://{host}:{port}/{page} (takes some seconds; Ctrl-C ends it)")
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the server does
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise InputError(
+                f"port {port} of {host} cannot be had ({error.strerror}); choose another with --port"
+            ) from error
     os.environ["MLFLOW_BACKEND_STORE_URI"] = place.uri  # not as an argument: all users see those, password and all
     arguments = ["ui", "--host", host, "--port", str(port), "--workers", "1"]
     arguments += ["--artifacts-destination", str(place.artifacts)]

@@ -199,7 +199,7 @@ def _write(arch: str, study: "Study", inputs: Inputs, parent: str, name: str) ->
     counts = {f"trials/{state}": float(count) for state, count in trials.state.value_counts().items()}
     searches.close_study(parent, "FINISHED", counts | {"best/validation_f1": study.best_value}, files)
     console.print(
-        f"{arch}: trial {best.number} of {len(trials)} is the best, validation F1 {study.best_value:.3f} with "
+        f"{arch}: trial {best.number} is the best of {finished(study)}, validation F1 {study.best_value:.3f} with "
         f"{json.dumps(chosen)}"
     )
 

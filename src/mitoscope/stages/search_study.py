@@ -25,6 +25,7 @@ _HEARTBEAT, _GRACE = 5, 30  # seconds: a trial without a sign of life for so lon
 _MOST_RETRIES = 3
 _LOOK_AGAIN = 2.0  # seconds, while other processes finish the last trials
 _BEGUN = "begun"
+_VARIABLE = "MITOSCOPE_SEARCH_STORAGE"
 
 
 class SurplusError(Exception):
@@ -51,7 +52,8 @@ def open_study(settings: Search, name: str, on_lost: "Callable[[FrozenTrial], No
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
-    url = absolute_sqlite(os.environ.get("MITOSCOPE_SEARCH_STORAGE") or settings.storage)
+    source = _VARIABLE if os.environ.get(_VARIABLE) else "params.yaml: search.storage"
+    url = absolute_sqlite(os.environ.get(_VARIABLE) or settings.storage)
     retry = optuna.storages.RetryHeartbeatStaleTrialCallback(max_retry=_MOST_RETRIES)
 
     def queue_again(study: "Study", trial: "FrozenTrial") -> None:
@@ -76,9 +78,9 @@ def open_study(settings: Search, name: str, on_lost: "Callable[[FrozenTrial], No
     except (SQLAlchemyError, optuna.exceptions.OptunaError, ImportError, ValueError) as error:
         if "://" not in url:  # and may hold a password all the same
             what = "is no database's URL, such as sqlite:///.work/search.db or postgresql://USER:PASSWORD@SERVER/NAME"
-            raise InputError(f"search.storage: {what}") from error
+            raise InputError(f"{source}: {what}") from error
         scheme, reason = url.partition("://")[0], without_passwords(str(error)).strip().partition("\n")[0]
-        raise InputError(f"search.storage: {scheme} storage cannot be opened ({reason})") from error
+        raise InputError(f"{source}: {scheme} storage cannot be opened ({reason})") from error
 
 
 def run_trials(

@@ -7,6 +7,12 @@ from mitoscope.tracking.registry import crown, register
 from mitoscope.tracking.store import connect
 
 
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path, monkeypatch):
+    """The lock of the registry lies in the working directory's .work."""
+    monkeypatch.chdir(tmp_path)
+
+
 def add_version(**tags) -> None:
     client = connect()
     run_id = client.create_run(client.get_experiment_by_name("mitoscope").experiment_id).info.run_id

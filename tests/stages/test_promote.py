@@ -1,7 +1,6 @@
 import contextlib
 import json
 import shutil
-import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from mitoscope.stages.weights import weights
 from mitoscope.tracking import registry
 from mitoscope.tracking.store import connect
 from tests.conftest import NETWORK, tiny_params, write_params
+from tests.threads import at_once
 
 STATE, REPORT = Path("results/registry.json"), Path("results/train", f"{NETWORK}.json")
 
@@ -235,20 +235,7 @@ def test_an_earlier_training_that_dvc_brings_back_is_the_version_that_it_was(eva
 
 
 def test_two_promotions_at_once_end_with_one_champion(evaluated):
-    errors = []
-
-    def run():
-        try:
-            promote()
-        except Exception as error:
-            errors.append(error)
-
-    threads = [threading.Thread(target=run) for _ in range(2)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert not errors
+    at_once(promote, 2)
     (version,) = registry.list_versions()
     assert version.aliases == ("champion",)
 

@@ -1,7 +1,6 @@
 """Versions and aliases in a real store. What makes a champion is in tests/stages/test_promote.py."""
 
 import json
-import threading
 
 import mlflow
 import pytest
@@ -9,6 +8,7 @@ import pytest
 from mitoscope.errors import InputError
 from mitoscope.tracking import registry
 from mitoscope.tracking.store import connect
+from tests.threads import at_once
 
 TAGS = {"architecture": "alexnet", "test_fields_f1": "0.7000"}
 
@@ -38,20 +38,7 @@ def test_a_run_is_registered_once_and_its_evidence_follows(new_model):
 
 def test_two_registrations_at_once_leave_one_version(new_model):
     model = new_model()
-    errors = []
-
-    def register():
-        try:
-            registry.register(*model, TAGS, "a card")
-        except Exception as error:
-            errors.append(error)
-
-    threads = [threading.Thread(target=register) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert not errors
+    at_once(lambda: registry.register(*model, TAGS, "a card"), 4)
     assert [version.number for version in registry.list_versions()] == [1]
 
 

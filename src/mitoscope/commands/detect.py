@@ -8,10 +8,10 @@ from rich.table import Table
 from mitoscope.errors import InputError
 from mitoscope.files import write_json
 from mitoscope.histology.exports import FieldCount, write_detections_csv, write_geojson, write_summary
-from mitoscope.histology.fields import read_image
+from mitoscope.histology.fields import read_candidate_mask, read_image
 from mitoscope.histology.overlays import NUCLEUS_UM, Marks, draw_overlay
 from mitoscope.progress import console, progress
-from mitoscope.stages.field_detection import detect_field, load_detector, read_candidate_mask
+from mitoscope.stages.field_detection import detect_field, load_detector
 
 _MOST_ZOOM = 4
 
@@ -56,7 +56,7 @@ def detect(images: Sequence[Path], *, model: str, out: Path, microns_per_pixel: 
             try:
                 image = read_image(path)
                 points, probabilities = detect_field(
-                    image, read_candidate_mask(path, image), network, kept, place, microns
+                    image, read_candidate_mask(path, image.shape[:2]), network, kept, place, microns
                 )
                 title = f"{path.stem}: {len(points)} mitoses of probability {threshold:.3f} or more{note}"
                 # Not PP_FF.csv, which in a dataset's folder is the truth.

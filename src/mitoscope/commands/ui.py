@@ -23,7 +23,6 @@ def ui(host: str, port: int) -> None:
         console.print(f"The runs are on a server: open {place.uri.rstrip('/')}/{page}")
         return
     os.environ.setdefault("MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "false")  # a dozen processes that nothing here uses
-    console.print(f"MLflow UI on http://{host}:{port}/{page} (takes some seconds; Ctrl-C ends it)")
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the server does
         try:
@@ -35,5 +34,6 @@ def ui(host: str, port: int) -> None:
     os.environ["MLFLOW_BACKEND_STORE_URI"] = place.uri  # not as an argument: all users see those, password and all
     arguments = ["ui", "--host", host, "--port", str(port), "--workers", "1"]
     arguments += ["--artifacts-destination", str(place.artifacts)]
+    console.print(f"MLflow UI on http://{host}:{port}/{page} (takes some seconds; Ctrl-C ends it)")
     sys.stdout.flush()
     os.execv(sys.executable, [sys.executable, "-m", "mlflow", *arguments])

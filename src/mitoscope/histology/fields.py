@@ -180,6 +180,16 @@ def read_mask(path: Path, shape: tuple[int, int]) -> Mask:
     return np.asarray(pixels > 0 if pixels.ndim == 2 else (pixels[..., :3] > 0).any(axis=2), dtype=np.bool_)
 
 
+def read_candidate_mask(image: Path, shape: tuple[int, int]) -> Mask | None:
+    """The mask `_cmask.png` beside an image, where candidates may lie; None where there is none.
+
+    Raises:
+        InputError: as `read_mask`.
+    """
+    path = image.with_name(f"{image.stem}_cmask.png")
+    return read_mask(path, shape) if path.exists() else None
+
+
 def read_centres(field: FieldOfView, shape: tuple[int, int], order: str = "row,col") -> Centres:
     """Read the mitosis centres of a field of `shape` (rows, columns) as (N, 2) float64: row, col in pixels.
 

@@ -23,7 +23,7 @@ import pandas as pd
 
 from mitoscope.errors import InputError
 from mitoscope.histology.blue_ratio import find_candidates, to_scale
-from mitoscope.histology.fields import Centres, FieldOfView, Image, read_centres, read_image, read_mask
+from mitoscope.histology.fields import Centres, FieldOfView, Image, read_candidate_mask, read_centres, read_image
 from mitoscope.histology.stain import Method as Stain
 from mitoscope.histology.stain import normalise
 
@@ -103,7 +103,7 @@ def extract_field(
     image = read_image(field.image)
     shape = (image.shape[0], image.shape[1])
     centres = read_centres(field, shape, annotation_order)
-    mask = read_mask(field.mask("cmask"), shape) if field.mask("cmask").exists() else None
+    mask = read_candidate_mask(field.image, shape)
     image, normalised = normalise(image, stain)
     area_mm2 = shape[0] * shape[1] * microns_per_pixel**2 / 1e6
     candidates = find_candidates(

@@ -1,7 +1,6 @@
 """Detection in one field from its image, as `mitoscope detect` and the comparison with the champion need it."""
 
 import math
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import cv2
@@ -11,7 +10,7 @@ import numpy.typing as npt
 from mitoscope.errors import InputError
 from mitoscope.histology.blue_ratio import find_candidates, to_scale
 from mitoscope.histology.detections import MATCH_UM, suppress
-from mitoscope.histology.fields import Centres, Image, Mask, read_mask
+from mitoscope.histology.fields import Centres, Image, Mask
 from mitoscope.histology.patches import cut_windows, resize
 from mitoscope.histology.stain import normalise
 from mitoscope.progress import console
@@ -96,9 +95,3 @@ def detect_field(
     found = np.flatnonzero(probabilities >= kept["field_threshold"])
     found = found[suppress(candidates[found], probabilities[found], MATCH_UM / settings["microns_per_pixel"])]
     return to_scale(candidates[found], 1 / zoom), probabilities[found]
-
-
-def read_candidate_mask(path: Path, image: Image) -> Mask | None:
-    """The mask of candidates beside a field, if there is one."""
-    mask = path.with_name(f"{path.stem}_cmask.png")
-    return read_mask(mask, (image.shape[0], image.shape[1])) if mask.exists() else None

@@ -14,12 +14,12 @@ from rich.table import Table
 from mitoscope.errors import InputError
 from mitoscope.files import write_json
 from mitoscope.histology.detections import MATCH_UM, match
-from mitoscope.histology.fields import list_fields, read_image
+from mitoscope.histology.fields import list_fields, read_candidate_mask, read_image
 from mitoscope.histology.patches import read_index, read_summary
 from mitoscope.params import Promote, read_params
 from mitoscope.paths import DATA, EVALUATED, PATCHES, REGISTRY
 from mitoscope.progress import console, progress
-from mitoscope.stages.field_detection import detect_field, load_detector, read_candidate_mask
+from mitoscope.stages.field_detection import detect_field, load_detector
 from mitoscope.stages.model_card import Evidence, read_evidence, write_card
 from mitoscope.tracking import registry
 
@@ -146,7 +146,7 @@ def _score_champion(champion: registry.Version, best: Evidence, *, dry_run: bool
         network.to(place.device)
         for done, field in enumerate(tested, start=1):
             image = read_image(field.image)
-            mask = read_candidate_mask(field.image, image)
+            mask = read_candidate_mask(field.image, image.shape[:2])
             points, _ = detect_field(image, mask, network, kept, place, microns)
             here = truths[(truths.patient == field.patient) & (truths.field == field.field)]
             taken = match(points, here[["row", "col"]].to_numpy(dtype=np.float64), MATCH_UM / microns)

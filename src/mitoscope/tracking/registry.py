@@ -6,7 +6,7 @@ was rolled back as a tag of its version. So any checkout of the project sees the
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -92,9 +92,9 @@ def register(model_id: str, run_id: str, tags: Mapping[str, str], card: str) -> 
     """
     import mlflow
 
-    client = connect()
     known = _of_run(run_id)
     if not known:
+        client = connect()
         _make_model(client)
         client.create_model_version(
             MODEL, f"models:/{model_id}", run_id, dict(tags), description=card, model_id=model_id
@@ -106,12 +106,12 @@ def register(model_id: str, run_id: str, tags: Mapping[str, str], card: str) -> 
             except mlflow.MlflowException:  # the other one was faster
                 continue
     version = known[0]
-    for name, value in tags.items():
-        if version.tags.get(name) != value:
-            client.set_model_version_tag(MODEL, str(version.number), name, value)
+    changed = {name: value for name, value in tags.items() if version.tags.get(name) != value}
+    if changed:
+        note(version, changed)
     if version.card != card:
-        client.update_model_version(MODEL, str(version.number), card)
-    return _of_run(run_id)[0]
+        connect().update_model_version(MODEL, str(version.number), card)
+    return replace(version, tags={**version.tags, **changed}, card=card)
 
 
 def crown(version: Version) -> None:

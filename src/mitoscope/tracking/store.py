@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from filelock import FileLock
 
 from mitoscope.errors import InputError
-from mitoscope.paths import absolute_sqlite, project
+from mitoscope.paths import WORK, absolute_sqlite, project
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -100,8 +100,7 @@ def connect(folder: Path = Path(), experiment: str = EXPERIMENT) -> "MlflowClien
     if str(place) != place.uri:  # MLflow ends a run with a link to it, password and all
         os.environ["MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"] = "true"
     # Beside the database: a `dvc exp run` in a temporary copy of the project must meet the same lock.
-    project = folder.resolve() if place.artifacts is None else place.artifacts.parent
-    lock = project / ".work" / "mlflow.lock"
+    lock = project(folder) / WORK / "mlflow.lock"
     lock.parent.mkdir(exist_ok=True)
     # The first process creates the database's tables; a second one that tried at the same time would crash.
     errors = (mlflow.MlflowException, SQLAlchemyError, ModuleNotFoundError)  # the last where a driver is missing

@@ -35,6 +35,7 @@ def tiny_params() -> Params:
         "train": {
             NETWORK: {
                 "input_size": 32,
+                "head": "classifier",
                 "trainable": "all",
                 "rotations": {"positive": [0, 45, 90], "negative": [0, 22.5]},
                 "flips": True,

@@ -60,6 +60,16 @@ def test_every_preset_can_take_the_place_of_params(preset):
     assert set(read_params(preset).train) == set(read_params(REPOSITORY / "params.yaml").train)
 
 
+def test_a_pooled_head_is_for_networks_whose_levels_are_known(tmp_path):
+    blocks = yaml.safe_load(Path("params.yaml").read_text())
+    for section in ("train", "weights"):
+        blocks[section]["resnet18"] = blocks[section]["alexnet"]
+    blocks["train"]["resnet18"]["head"] = "pooled"
+    path = tmp_path / "params.yaml"
+    path.write_text(yaml.safe_dump(blocks))
+    assert "train.resnet18.head: pooled is for alexnet and densenet161; use classifier" in complaint(path)
+
+
 def test_what_is_near_a_mitosis_cannot_be_a_negative(tmp_path):
     path = written(tmp_path, "train.alexnet.near_um", 8.0)
     assert "train.alexnet.near_um: candidates farther than extract.exclusion_um are negatives" in complaint(path)
@@ -104,6 +114,7 @@ def test_an_unknown_entry_is_named(tmp_path, entry):
         ("extract.patch_size", 15),
         ("extract.candidates_per_mm2", float("inf")),
         ("extract.exclusion_um", -0.1),
+        ("train.alexnet.head", "none"),
         ("train.alexnet.trainable", "some"),
         ("train.alexnet.rotations.positive", []),
         ("train.alexnet.rotations.negative.0", 360),

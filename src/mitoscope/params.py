@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from mitoscope.errors import InputError
 
 Angle = Annotated[float, Field(ge=0, lt=360)]
+POOLED_HEADS = ("alexnet", "densenet161")  # whose levels learning.networks knows
 
 
 class Block(BaseModel):
@@ -63,6 +64,9 @@ class Train(Block):
     """How one network is trained."""
 
     input_size: int = Field(ge=32, description="the network resizes its patches to this side, px")
+    head: Literal["classifier", "pooled"] = Field(
+        description="classifier = torchvision's own; pooled = a linear layer over the features of every level"
+    )
     trainable: Literal["all", "head"]
     rotations: Rotations
     flips: bool
@@ -148,6 +152,13 @@ class Params(Block):
     search: Search
     evaluate: Evaluate
     promote: Promote
+
+    @model_validator(mode="after")
+    def _head_fits(self) -> Self:
+        for arch, block in self.train.items():
+            if block.head == "pooled" and arch not in POOLED_HEADS:
+                raise ValueError(f"train.{arch}.head: pooled is for {' and '.join(POOLED_HEADS)}; use classifier")
+        return self
 
     @model_validator(mode="after")
     def _near_is_no_negative(self) -> Self:

@@ -5,6 +5,7 @@ import torch
 from torch.nn import functional as F
 
 from mitoscope.learning.networks import build, head_names, start_state
+from mitoscope.params import POOLED_HEADS
 
 SMALL = "shufflenet_v2_x0_5"
 # The smallest inputs that the two real networks take with ease.
@@ -28,7 +29,7 @@ def test_patches_in_two_logits_out(arch, input_size):
         for wrong in (patches.float(), patches[0], patches[:, :2], patches[..., :47], patches.permute(0, 2, 3, 1)):
             with pytest.raises(ValueError, match=r"expected \(N, 3, 48, 48\) uint8"):
                 network(wrong)
-    assert network.describe() == {"arch": arch, "patch_size": 48, "input_size": input_size}
+    assert network.describe() == {"arch": arch, "head": "classifier", "patch_size": 48, "input_size": input_size}
 
 
 def test_pixels_are_normalised_as_imagenet_weights_expect():
@@ -40,11 +41,59 @@ def test_pixels_are_normalised_as_imagenet_weights_expect():
         torch.testing.assert_close(images[0, :, 0, 0], (value / 255 - mean) / std)
 
 
+@pytest.mark.parametrize("arch", POOLED_HEADS)
+def test_a_pooled_head_sees_every_level_but_the_middle_only(arch):
+    description = {"arch": arch, "head": "pooled", "patch_size": 64, "input_size": 64}
+    state, _ = start_state(arch, None, seed=0, head="pooled")
+    network = build(description, state).eval()
+    assert network.describe() == description
+    seen = {}
+    network.network.classifier.register_forward_pre_hook(lambda _, inputs: seen.update(pooled=inputs[0]))
+    plain = torch.full((2, 3, 64, 64), 200, dtype=torch.uint8)
+    plain[1, :, 28:36, 28:36] = 20  # a dark spot in the middle of the second
+    with torch.inference_mode():
+        assert network(plain).shape == (2, 2)
+    first, second = seen["pooled"]
+    start = 0
+    for channels in network.network.levels.values():  # the largest answers of a level, then its means
+        for values in (slice(start, start + channels), slice(start + channels, start + 2 * channels)):
+            assert not torch.allclose(first[values], second[values]), start
+        assert (first[start : start + channels] >= first[start + channels : start + 2 * channels] - 1e-6).all()
+        start += 2 * channels
+    assert start == len(first)
+
+    edges = plain.clone()
+    edges[:, :, :4] = 0  # beyond what the first level's middle half is computed from
+    with torch.inference_mode():
+        network(edges)
+    level = next(iter(network.network.levels.values()))
+    torch.testing.assert_close(seen["pooled"][:, : 2 * level], torch.stack([first, second])[:, : 2 * level])
+
+
+def test_a_pooled_head_takes_the_features_alone():
+    whole, _ = start_state("alexnet", None, seed=5)
+    state, missing = start_state("alexnet", whole, seed=6, head="pooled")
+    assert missing == [f"classifier.{layer}.{kind}" for layer in (0, 2) for kind in ("weight", "bias")]
+    assert all(torch.equal(state[name], whole[name]) for name in state if name.startswith("features."))
+    with pytest.raises(ValueError, match="the weights do not fit alexnet"):
+        build({"arch": "alexnet", "head": "classifier", "patch_size": 64, "input_size": 64}, state)
+    with pytest.raises(ValueError, match=f"a pooled head is for alexnet and densenet161, not for {SMALL}"):
+        start_state(SMALL, None, seed=0, head="pooled")
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize(("arch", "input_size", "lr"), [("alexnet", 64, 3e-4), ("densenet161", 32, 1e-3)])
-def test_one_batch_can_be_learnt_by_heart(arch, input_size, lr):
-    state, _ = start_state(arch, None, seed=0)
-    network = build({"arch": arch, "patch_size": 32, "input_size": input_size}, state).train()
+@pytest.mark.parametrize(
+    ("arch", "head", "input_size", "lr"),
+    [
+        ("alexnet", "classifier", 64, 3e-4),
+        ("alexnet", "pooled", 64, 3e-4),
+        ("densenet161", "classifier", 32, 1e-3),
+        ("densenet161", "pooled", 32, 1e-3),
+    ],
+)
+def test_one_batch_can_be_learnt_by_heart(arch, head, input_size, lr):
+    state, _ = start_state(arch, None, seed=0, head=head)
+    network = build({"arch": arch, "head": head, "patch_size": 32, "input_size": input_size}, state).train()
     patches, labels = different_patches(16, 32), torch.arange(16) % 2
     optimizer = torch.optim.AdamW(network.parameters(), lr=lr, fused=True)
     losses = []

@@ -137,7 +137,7 @@ def make_recipe(block: Train) -> "Recipe":
     from mitoscope.learning.batches import Rotations
     from mitoscope.learning.loop import Mining, Recipe
 
-    settings = block.model_dump(exclude={"input_size", "trainable", "near_um", "calibrate_fields"})
+    settings = block.model_dump(exclude={"head", "input_size", "trainable", "near_um", "calibrate_fields"})
     nested = {"rotations": Rotations(**settings["rotations"]), "mining": Mining(**settings["mining"])}
     return Recipe(**settings | nested)
 
@@ -155,7 +155,7 @@ def start_network(inputs: Inputs) -> "PatchNetwork":
 
     arch, start_file = inputs.arch, inputs.models / "start.pt"
     size = inputs.summary["settings"]["patch_size"]
-    description = {"arch": arch, "input_size": inputs.block.input_size, "patch_size": size}
+    description = {"arch": arch, "head": inputs.block.head, "patch_size": size, "input_size": inputs.block.input_size}
     try:
         network = build(description, checkpoints.load(start_file))
     except ValueError as error:

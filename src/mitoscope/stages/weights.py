@@ -39,7 +39,7 @@ def weights(arch: str) -> None:
         path = None
     source = None if path is None else checkpoints.load(path)
     try:
-        state, missing = start_state(arch, source, block.seed)
+        state, missing = start_state(arch, source, block.seed, block.head)
     except ValueError as error:
         raise InputError(f"{path or 'params.yaml'}: {error}") from error
     folder = MODELS / arch

@@ -49,6 +49,7 @@ def tiny_params() -> Params:
                 "lr": 0.001,
                 "weight_decay": 0.0,
                 "patience": 1,
+                "views": 2,
                 "calibrate_fields": True,
                 "seed": 0,
             }
@@ -175,7 +176,7 @@ def trained(extracted: Path, mlflow_store: str) -> str:
             network(torch.randint(0, 256, (8, 3, 32, 32), dtype=torch.uint8))
     names = ("stain", "scale", "sigma", "peak_window", "candidates_per_mm2")
     fields = {name: tiny_params()["extract"][name] for name in names}
-    fields |= {"microns_per_pixel": 0.25, "synthetic": True, "typical_spread": [-1.0, 1.0]}
+    fields |= {"microns_per_pixel": 0.25, "synthetic": True, "views": 2, "typical_spread": [-1.0, 1.0]}
     path = Path("models", NETWORK, "best.pt")
     save_network(path, network.eval(), threshold=0.5, field_threshold=0.4, fields=fields)
     report = {"run_id": run_id, "model_id": model.model_id, "start_weights": "random"}

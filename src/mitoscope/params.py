@@ -80,6 +80,7 @@ class Train(Block):
     lr: float = Field(gt=0, description="peak of the one-cycle schedule")
     weight_decay: float = Field(ge=0)
     patience: int = Field(ge=1, description="stop after so many epochs, plain or mined, without a better F1")
+    views: Literal[1, 2, 4, 8] = Field(description="of each candidate in whole fields, mirrored and turned; averaged")
     calibrate_fields: bool = Field(description="bring each field's scores to the spread of the validation fields")
     seed: int = Field(ge=0)
 

@@ -41,7 +41,7 @@ def test_the_network_carries_what_detection_needs(ready):
     dataset = {"microns_per_pixel": 0.25, "synthetic": True}
     middle, upper = kept["fields"].pop("typical_spread")
     assert middle < upper
-    assert kept["fields"] == {name: settings[name] for name in names} | dataset
+    assert kept["fields"] == {name: settings[name] for name in names} | dataset | {"views": 2}
     assert kept["field_threshold"] == report["field_threshold"] > 0
     logged = mlflow.get_logged_model(report["model_id"]).metrics
     assert {metric.key: metric.value for metric in logged}["best_validation_fields/f1"] == report["field_validation_f1"]

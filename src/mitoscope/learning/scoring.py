@@ -19,9 +19,14 @@ OnBatch = Callable[[str, int, int], None]
 
 
 def score_patches(
-    network: PatchNetwork, patches: PatchSet, place: Place, on_batch: OnBatch | None = None, label: str = "score"
+    network: PatchNetwork,
+    patches: PatchSet,
+    place: Place,
+    on_batch: OnBatch | None = None,
+    label: str = "score",
+    views: int = 1,
 ) -> Probabilities:
-    """Probability of a mitosis for every patch, unrotated; (M,) float64, the same in every process.
+    """Probability of a mitosis for every patch; (M,) float64, the same in every process.
 
     In float32 on every machine: near 1, where thresholds lie, bfloat16 has few numbers, and a threshold must mean the
     same wherever the network is used.
@@ -32,6 +37,8 @@ def score_patches(
         place: where to compute.
         on_batch: called with `label`, the patches done and their number.
         label: what a progress bar calls this.
+        views: 1 = the patch as it is; 2, 4 or 8 = the mean log-odds over its mirror image, a quarter turn of both, and
+            a half turn of these four too.
     """
     network.eval()
     probabilities = np.zeros(len(patches))
@@ -41,7 +48,8 @@ def score_patches(
             if len(chosen):
                 batch = crop(patches.windows(chosen).to(place.device), 0, network.patch_size)
                 # In float32 whatever scores above 1 - 6e-8 would be 1, and the surest ones could not be ranked.
-                probabilities[chosen] = network(batch).double().softmax(dim=1)[:, 1].cpu().numpy()
+                logits = torch.stack([network(_view(batch, number)).double() for number in range(views)]).mean(dim=0)
+                probabilities[chosen] = logits.softmax(dim=1)[:, 1].cpu().numpy()
             if on_batch:
                 on_batch(label, min(start + _BATCH, len(patches)), len(patches))
     if place.world > 1:
@@ -49,6 +57,12 @@ def score_patches(
         dist.all_reduce(shared)
         probabilities = shared.cpu().numpy()
     return probabilities
+
+
+def _view(patches: torch.Tensor, number: int) -> torch.Tensor:
+    """One of the eight views of (N, 3, P, P) patches: turned by number // 2 quarters, the odd ones mirrored."""
+    turned = patches.rot90(number // 2, dims=(2, 3))
+    return turned.flip(3) if number % 2 else turned
 
 
 def validation_scores(labels: Labels, probabilities: Probabilities) -> Epoch:

@@ -66,7 +66,7 @@ def evaluate(arch: str) -> None:
         )
         metrics, intervals = score_test(predictions, threshold, settings)
 
-        scored = score_candidates(network, "test", place, show)
+        scored = score_candidates(network, "test", place, show, views=kept["fields"].get("views", 1))
         objects = scored.objects(kept["fields"]["typical_spread"])
         field_threshold = float(kept["field_threshold"])
         objects["predicted"] = (objects.probability >= field_threshold).astype(int)

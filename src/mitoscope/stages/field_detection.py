@@ -89,7 +89,8 @@ def detect_field(
         windows, _ = cut_windows(reduced, to_scale(candidates[some], settings["scale"]), network.patch_size)
         numbers = np.arange(len(windows))
         patches = PatchSet([windows], np.zeros_like(numbers), numbers, np.zeros_like(numbers))
-        probabilities[some] = score_patches(network, patches, place)
+        # Files from before there was a choice of views lack that entry.
+        probabilities[some] = score_patches(network, patches, place, views=settings.get("views", 1))
     if len(candidates) and settings["typical_spread"] is not None:
         probabilities = calibrate(probabilities, settings["typical_spread"])
     found = np.flatnonzero(probabilities >= kept["field_threshold"])

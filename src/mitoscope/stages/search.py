@@ -93,7 +93,7 @@ def _name(inputs: Inputs, settings: Search, base: Train) -> str:
     modules = [*Path(mitoscope.learning.__file__).parent.glob("*.py"), here, here.with_name("train_inputs.py")]
     evidence = {
         "inputs": inputs.sources,
-        "train": base.model_dump(exclude={"calibrate_fields"}),
+        "train": base.model_dump(exclude={"views", "calibrate_fields"}),
         "space": settings.model_dump(mode="json", exclude={"trials", "storage"}),
         "code": [hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(modules)],
     }

@@ -100,9 +100,9 @@ class ScoredFields:
 
 
 def score_candidates(
-    network: "PatchNetwork", subset: str, place: "Place", on_batch: "OnBatch | None" = None
+    network: "PatchNetwork", subset: str, place: "Place", on_batch: "OnBatch | None" = None, *, views: int
 ) -> ScoredFields:
-    """Score all candidates in the whole fields of a subset's patients.
+    """Score all candidates in the whole fields of a subset's patients, by so many `views` (`score_patches`).
 
     Raises:
         InputError: there is no patch store, or a patient of it is in no subset.
@@ -110,7 +110,7 @@ def score_candidates(
     from mitoscope.learning.scoring import score_patches
 
     patches, candidates, truths = read_candidates(subset)
-    probabilities = score_patches(network, patches, place, on_batch, f"{network.arch} {subset} fields")
+    probabilities = score_patches(network, patches, place, on_batch, f"{network.arch} {subset} fields", views)
     microns = read_summary(PATCHES)["dataset"]["microns_per_pixel"]
     return ScoredFields(candidates.assign(probability=probabilities), truths, microns)
 

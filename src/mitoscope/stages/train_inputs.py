@@ -137,7 +137,7 @@ def make_recipe(block: Train) -> "Recipe":
     from mitoscope.learning.batches import Rotations
     from mitoscope.learning.loop import Mining, Recipe
 
-    settings = block.model_dump(exclude={"head", "input_size", "trainable", "near_um", "calibrate_fields"})
+    settings = block.model_dump(exclude={"head", "input_size", "trainable", "near_um", "views", "calibrate_fields"})
     nested = {"rotations": Rotations(**settings["rotations"]), "mining": Mining(**settings["mining"])}
     return Recipe(**settings | nested)
 

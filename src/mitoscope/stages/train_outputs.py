@@ -45,8 +45,10 @@ def write_outputs(inputs: "Inputs", run_id: str, fitted: "Fitted", place: "Place
     draw_learning_curves(
         picture, fitted.history, title=f"{arch}, {start} start weights{synthetic}", best_epoch=fitted.best_epoch
     )
-    scored = score_candidates(best.to(place.device), "validation", place, show)
-    fields = inputs.fields | {"typical_spread": scored.typical_spread() if inputs.block.calibrate_fields else None}
+    views = inputs.block.views
+    scored = score_candidates(best.to(place.device), "validation", place, show, views=views)
+    typical = scored.typical_spread() if inputs.block.calibrate_fields else None
+    fields = inputs.fields | {"views": views, "typical_spread": typical}
     objects = scored.objects(fields["typical_spread"])
     field_threshold, field_f1 = best_threshold(objects.label.to_numpy(), objects.probability.to_numpy())
     best.cpu()

@@ -5,13 +5,16 @@ import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import yaml
 
 from mitoscope.histology.synthetic import synthesize
 from tests.postgresql import running_postgresql
+
+if TYPE_CHECKING:
+    from mitoscope.learning.devices import Place
 
 NETWORK = "mobilenet_v3_small"  # a few MB, where AlexNet has 228
 Params = dict[str, Any]
@@ -148,6 +151,16 @@ def mlflow_store(_store_folder: Path, no_mlflow_environment: None, monkeypatch: 
         mlflow.end_run()
     mlflow.set_tracking_uri("")
     mlflow.set_registry_uri("")
+
+
+@pytest.fixture(scope="session")
+def here() -> "Place":
+    """This process alone, on the processor, in float32 on every machine."""
+    import torch
+
+    from mitoscope.learning.devices import Place
+
+    return Place(torch.device("cpu"), rank=0, world=1, bf16=False)
 
 
 @pytest.fixture

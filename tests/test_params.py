@@ -116,6 +116,7 @@ def test_an_unknown_entry_is_named(tmp_path, entry):
         ("extract.exclusion_um", -0.1),
         ("train.alexnet.head", "none"),
         ("train.alexnet.trainable", "some"),
+        ("train.alexnet.views", 3),
         ("train.alexnet.rotations.positive", []),
         ("train.alexnet.rotations.negative.0", 360),
         ("train.alexnet.stain_jitter", 1),

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from mitoscope.errors import InputError
 
 Angle = Annotated[float, Field(ge=0, lt=360)]
-POOLED_HEADS = ("alexnet", "densenet161")  # whose levels learning.networks knows
+POOLED_NETWORKS = ("alexnet", "densenet161")  # whose levels learning.networks knows
 
 
 class Block(BaseModel):
@@ -60,6 +60,10 @@ class Mining(Block):
     lr_factor: float = Field(gt=0, le=1, description="the mined epochs' learning rate peaks at this share of lr")
 
 
+# Entries of a `train` block that say how whole fields are scored: thresholds depend on them, the weights do not.
+FIELD_SETTINGS = frozenset({"views", "calibrate_fields"})
+
+
 class Train(Block):
     """How one network is trained."""
 
@@ -80,7 +84,7 @@ class Train(Block):
     lr: float = Field(gt=0, description="peak of the one-cycle schedule")
     weight_decay: float = Field(ge=0)
     patience: int = Field(ge=1, description="stop after so many epochs, plain or mined, without a better F1")
-    views: Literal[1, 2, 4, 8] = Field(description="of each candidate in whole fields, mirrored and turned; averaged")
+    views: Literal[1, 2, 4, 8] = Field(description="of each candidate in whole fields: test-time augmentation")
     calibrate_fields: bool = Field(description="bring each field's scores to the spread of the validation fields")
     seed: int = Field(ge=0)
 
@@ -157,8 +161,8 @@ class Params(Block):
     @model_validator(mode="after")
     def _head_fits(self) -> Self:
         for arch, block in self.train.items():
-            if block.head == "pooled" and arch not in POOLED_HEADS:
-                raise ValueError(f"train.{arch}.head: pooled is for {' and '.join(POOLED_HEADS)}; use classifier")
+            if block.head == "pooled" and arch not in POOLED_NETWORKS:
+                raise ValueError(f"train.{arch}.head: pooled is for {' and '.join(POOLED_NETWORKS)}; use classifier")
         return self
 
     @model_validator(mode="after")

@@ -193,6 +193,16 @@ def test_start_weights_that_git_does_not_know_are_in_the_copy(repository, dvc):
         assert (copy / "models/start.pth").samefile("models/start.pth")
 
 
+def test_start_weights_outside_the_project_need_an_absolute_path(repository, dvc):
+    dvc()
+    Path("../start.pth").touch()
+    with (
+        pytest.raises(InputError, match=r"weights: \.\./start\.pth: lies outside the project; give its absolute path"),
+        project_copy.copy_of_project("../start.pth", "copy"),
+    ):
+        pass
+
+
 def test_data_that_are_not_what_dvc_knows_are_refused(repository, monkeypatch):
     monkeypatch.setattr(project_copy, "run_dvc", lambda folder, *arguments: 1)
     with pytest.raises(InputError, match=r"data: is not what data\.dvc says; run `dvc add data`"):

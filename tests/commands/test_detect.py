@@ -173,6 +173,19 @@ def test_a_model_without_settings_for_fields_is_refused(trained):
         run(Path("data/01_01.jpg"), model="old.pt")
 
 
+def test_a_model_from_before_there_was_a_choice_of_heads_and_views_detects_as_it_did(trained):
+    content = load(Path(MODEL))
+    content["fields"]["views"] = 1
+    save(Path("new.pt"), content)
+    del content["fields"]["views"], content["head"]
+    save(Path("old.pt"), content)
+    found = []
+    for model in ("new.pt", "old.pt"):
+        run(Path("data/01_01.jpg"), model=model)
+        found.append((OUT / "01_01_mitoses.csv").read_text())
+    assert found[0] == found[1] and found[0].count("\n") > 1
+
+
 def test_two_images_of_one_name_are_refused(trained):
     with pytest.raises(InputError, match="01_01: two images have this name"):
         run(Path("data/01_01.jpg"), Path("elsewhere/01_01.png"))

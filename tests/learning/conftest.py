@@ -1,4 +1,4 @@
-"""What the tests of learning share: a place to compute, and windows that a network can learn from."""
+"""What the tests of learning share: windows that a network can learn from."""
 
 from collections.abc import Callable
 
@@ -8,7 +8,6 @@ import torch
 
 from mitoscope.histology.patches import window_size
 from mitoscope.learning.batches import PatchSet
-from mitoscope.learning.devices import Place
 
 PATCH = 32
 
@@ -20,12 +19,6 @@ def one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
-
-
-@pytest.fixture(scope="session")
-def here() -> Place:
-    """This process alone, on the processor, in float32 on every machine."""
-    return Place(torch.device("cpu"), rank=0, world=1, bf16=False)
 
 
 @pytest.fixture(scope="session")

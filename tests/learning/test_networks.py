@@ -2,10 +2,11 @@
 
 import pytest
 import torch
+from torch import nn
 from torch.nn import functional as F
 
-from mitoscope.learning.networks import build, head_names, start_state
-from mitoscope.params import POOLED_HEADS
+from mitoscope.learning.networks import CentrePooled, build, head_names, start_state
+from mitoscope.params import POOLED_NETWORKS
 
 SMALL = "shufflenet_v2_x0_5"
 # The smallest inputs that the two real networks take with ease.
@@ -41,33 +42,45 @@ def test_pixels_are_normalised_as_imagenet_weights_expect():
         torch.testing.assert_close(images[0, :, 0, 0], (value / 255 - mean) / std)
 
 
-@pytest.mark.parametrize("arch", POOLED_HEADS)
-def test_a_pooled_head_sees_every_level_but_the_middle_only(arch):
+@pytest.mark.parametrize("arch", POOLED_NETWORKS)
+def test_a_pooled_head_sees_every_level(arch):
     description = {"arch": arch, "head": "pooled", "patch_size": 64, "input_size": 64}
     state, _ = start_state(arch, None, seed=0, head="pooled")
     network = build(description, state).eval()
     assert network.describe() == description
     seen = {}
     network.network.classifier.register_forward_pre_hook(lambda _, inputs: seen.update(pooled=inputs[0]))
-    plain = torch.full((2, 3, 64, 64), 200, dtype=torch.uint8)
-    plain[1, :, 28:36, 28:36] = 20  # a dark spot in the middle of the second
+    patches = torch.full((2, 3, 64, 64), 200, dtype=torch.uint8)
+    patches[1, :, 28:36, 28:36] = 20  # a dark spot in the middle of the second
     with torch.inference_mode():
-        assert network(plain).shape == (2, 2)
-    first, second = seen["pooled"]
+        assert network(patches).shape == (2, 2)
+    plain, spotted = seen["pooled"]
     start = 0
-    for channels in network.network.levels.values():  # the largest answers of a level, then its means
+    for channels in network.network.levels.values():  # the largest activations of a level, then its means
         for values in (slice(start, start + channels), slice(start + channels, start + 2 * channels)):
-            assert not torch.allclose(first[values], second[values]), start
-        assert (first[start : start + channels] >= first[start + channels : start + 2 * channels] - 1e-6).all()
+            assert not torch.allclose(plain[values], spotted[values]), start
         start += 2 * channels
-    assert start == len(first)
+    assert start == len(plain)
 
-    edges = plain.clone()
-    edges[:, :, :4] = 0  # beyond what the first level's middle half is computed from
-    with torch.inference_mode():
-        network(edges)
-    level = next(iter(network.network.levels.values()))
-    torch.testing.assert_close(seen["pooled"][:, : 2 * level], torch.stack([first, second])[:, : 2 * level])
+
+def test_a_pooled_head_takes_the_middle_of_every_level():
+    """Two levels, worked by hand: a map as it is, and half of it after pooling."""
+    features = nn.Sequential(nn.Identity(), nn.AvgPool2d(2))
+    network = CentrePooled(features, {"0": 1, "1": 1})
+    network.classifier = nn.Identity()  # what the linear layer would see
+    maps = torch.full((1, 1, 8, 8), 9.0)  # the border, which must not count
+    maps[..., 2:6, 2:6] = torch.tensor([[-4.0, 1, 0, 0], [3, 0, 0, 0], [0, 0, 0, 0], [0, 0, 0, 8]])
+    # The level at 4 x 4 has 2 x 2 in its middle: the means of the four quarters above, 0 where negative.
+    expected = torch.tensor([[8.0, 12 / 16, 2.0, 2.0 / 4]]).log1p()
+    torch.testing.assert_close(network(maps), expected)
+
+
+@pytest.mark.parametrize(("side", "mean"), [(1, 0.0), (2, 1.5), (3, 4.0), (5, 12.0)])
+def test_the_middle_of_a_small_map_is_rounded_outwards(side, mean):
+    network = CentrePooled(nn.Sequential(nn.Identity()), {"0": 1})
+    network.classifier = nn.Identity()
+    maps = torch.arange(side * side, dtype=torch.float32).reshape(1, 1, side, side)
+    assert network(maps)[0, 1].expm1().item() == pytest.approx(mean, abs=1e-5)
 
 
 def test_a_pooled_head_takes_the_features_alone():
@@ -109,12 +122,17 @@ def test_one_batch_can_be_learnt_by_heart(arch, head, input_size, lr):
 
 
 @pytest.mark.parametrize(
-    ("arch", "input_size", "head"), [("alexnet", 64, "classifier.6"), ("densenet161", 32, "classifier")]
+    ("arch", "input_size", "head", "layers"),
+    [
+        ("alexnet", 64, "classifier", ["classifier.6"]),
+        ("densenet161", 32, "classifier", ["classifier"]),
+        ("densenet161", 32, "pooled", ["classifier.0", "classifier.2"]),
+    ],
 )
-def test_with_a_frozen_body_only_the_head_learns(arch, input_size, head):
-    network = build({"arch": arch, "patch_size": 32, "input_size": input_size})
+def test_with_a_frozen_body_only_the_head_learns(arch, input_size, head, layers):
+    network = build({"arch": arch, "head": head, "patch_size": 32, "input_size": input_size})
     network.freeze_all_but_head()
-    expected = {f"{head}.weight", f"{head}.bias"}
+    expected = {f"{layer}.{kind}" for layer in layers for kind in ("weight", "bias")}
     assert set(head_names(network.network)) == expected
     assert {name for name, parameter in network.network.named_parameters() if parameter.requires_grad} == expected
 
@@ -125,7 +143,8 @@ def test_with_a_frozen_body_only_the_head_learns(arch, input_size, head):
     optimizer.step()
     after = network.network.state_dict()  # with the statistics of batch normalisation
     changed = {name for name, tensor in after.items() if not torch.equal(tensor, before[name])}
-    assert changed == expected
+    statistics = {f"classifier.0.{name}" for name in ("running_mean", "running_var", "num_batches_tracked")}
+    assert changed == expected | (statistics if head == "pooled" else set())
 
 
 def test_a_random_start_is_the_seeds_and_leaves_other_chance_alone():

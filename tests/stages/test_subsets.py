@@ -5,10 +5,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.special import expit
 
 from mitoscope.errors import InputError
 from mitoscope.histology.patches import is_sample, read_index, read_summary
-from mitoscope.stages.subsets import read_candidates, read_samples
+from mitoscope.stages.subsets import ScoredFields, read_candidates, read_samples
 
 PATCHES, SPLIT = Path("patches"), Path("results/split.csv")
 
@@ -33,8 +34,35 @@ def test_candidates_near_a_mitosis_are_positives_where_they_are_asked_for(extrac
     patches, rows = read_samples("train", near_um=3.0)
     added = rows[(rows.source == "candidate") & (rows.label == 1)]
     assert len(rows) == len(plain) + len(added) and len(added) > 0
-    assert (added.distance <= 3).all() and not added.edge.any()
+    assert (added.distance < 3).all() and not added.edge.any()
     assert patches.labels.sum() == plain.label.sum() + len(added)
+
+
+def test_a_candidate_on_the_annotated_centre_is_no_second_mitosis(extracted):
+    index = pd.read_csv(PATCHES / "index.csv", dtype={"patient": str, "field": str})
+    near = (index.source == "candidate") & (index.label == 1)
+    before = [len(read_samples(name)[0]) for name in ("train", "validation", "test")]
+    index.loc[near, "distance"] = 0.0
+    index.to_csv(PATCHES / "index.csv", index=False)
+    assert [len(read_samples(name)[0]) for name in ("train", "validation", "test")] == before
+
+
+def test_a_patient_may_be_called_na(extracted):
+    for path in (SPLIT, PATCHES / "index.csv"):
+        path.write_text(path.read_text().replace("\n01,", "\nNA,"))
+    for store in PATCHES.glob("01_*.npy"):
+        store.rename(store.with_name(store.name.replace("01_", "NA_")))
+    subset = pd.read_csv(SPLIT, dtype=str, keep_default_na=False).set_index("patient").subset["NA"]
+    assert set(read_candidates(subset)[1].patient) >= {"NA"}
+
+
+def test_the_typical_spread_is_the_median_over_the_fields():
+    odds = {"01": [-4.0, -2.0, 0.0], "02": [-3.0, -1.0, 1.0], "03": [-9.0, -8.0, 3.0]}
+    rows = [("P", field, 0.0, 0.0, expit(value)) for field, values in odds.items() for value in values]
+    candidates = pd.DataFrame(rows, columns=["patient", "field", "row", "col", "probability"])
+    scored = ScoredFields(candidates, candidates[:0], 0.25)
+    # Medians -2, -1, -8; 95th percentiles, nine tenths of the way from the second to the third, -0.2, 0.8, 1.9.
+    assert scored.typical_spread() == pytest.approx((-2.0, 0.8))
 
 
 def test_each_subset_has_its_patients_only(extracted):

@@ -11,8 +11,10 @@ from filelock import FileLock
 
 from mitoscope.errors import InputError
 from mitoscope.learning.checkpoints import load_network
+from mitoscope.learning.scores import best_threshold
 from mitoscope.paths import SPLIT
 from mitoscope.stages.search import search
+from mitoscope.stages.subsets import score_candidates
 from mitoscope.stages.train import train
 from mitoscope.stages.weights import weights
 from tests.conftest import NETWORK, tiny_params, write_params
@@ -47,6 +49,19 @@ def test_the_network_carries_what_detection_needs(ready):
     assert {metric.key: metric.value for metric in logged}["best_validation_fields/f1"] == report["field_validation_f1"]
 
 
+def test_the_thresholds_belong_to_the_scores_that_detection_gives(ready, here):
+    """Scored again by what the file says, the validation fields give its spread and its threshold."""
+    train(NETWORK)
+    network, kept = load_network(Path("models", NETWORK, "best.pt"))
+    scored = score_candidates(network, "validation", here, lambda *_: None, views=kept["fields"]["views"])
+    assert scored.typical_spread() == tuple(kept["fields"]["typical_spread"])
+    objects = scored.objects(kept["fields"]["typical_spread"])
+    found, _ = best_threshold(objects.label.to_numpy(), objects.probability.to_numpy())
+    assert found == kept["field_threshold"]
+    once = score_candidates(network, "validation", here, lambda *_: None, views=1)
+    assert scored.typical_spread() != once.typical_spread()  # a network this young gives nearly the same to all
+
+
 def test_mined_negatives_are_shown(ready, mlflow_store):
     params = tiny_params()
     params["train"][NETWORK] |= {"epochs": 2, "mining": {"start_epoch": 1, "every": 1, "lr_factor": 0.5}}
@@ -75,6 +90,12 @@ def test_an_input_size_that_the_network_cannot_take_begins_no_run(ready):
     with pytest.raises(InputError, match=r"train\.alexnet\.input_size: alexnet does not work with 48 px"):
         train("alexnet")
     assert len(mlflow.search_runs(search_all_experiments=True)) == before
+
+
+def test_every_process_needs_two_patches_of_a_batch(ready, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "5")  # of a batch of 8
+    with pytest.raises(InputError, match=rf"train\.{NETWORK}\.batch_size: shared by the processes it leaves fewer"):
+        train(NETWORK)
 
 
 def test_validation_needs_mitoses(ready):

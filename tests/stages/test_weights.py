@@ -91,6 +91,22 @@ def test_a_file_may_hold_the_features_only(project):
     assert start["random_parameters"] == [name for name in state if not is_feature(name)]
 
 
+def test_a_pooled_head_takes_the_features_of_a_whole_file(project):
+    with torch.random.fork_rng():
+        torch.manual_seed(12345)
+        torch.save(get_model("alexnet", weights=None).state_dict(), "whole.pt")
+    params = tiny_params()
+    params["weights"] = {"alexnet": "whole.pt"}
+    params["train"] = {"alexnet": params["train"][NETWORK] | {"head": "pooled"}}
+    write_params(params)
+    weights("alexnet")
+    start = json.loads(Path("models/alexnet/start.json").read_text())
+    assert start["source"] == "whole.pt (features only)"
+    assert start["random_parameters"] == [f"classifier.{n}.{kind}" for n in (0, 2) for kind in ("weight", "bias")]
+    given, state = (torch.load(path, weights_only=True) for path in ("whole.pt", "models/alexnet/start.pt"))
+    assert all(torch.equal(state[name], given[name]) for name in given if is_feature(name))
+
+
 def save_broken(case: str, path: Path) -> None:
     if case == "garbage":
         path.write_bytes(b"hello")

@@ -144,14 +144,17 @@ def plan(settings: Split) -> list[pd.DataFrame]:
 def read_fold(folder: Path, arch: str, number: int) -> Fold:
     """Read what fold `number` of network `arch` left in a project's `folder`."""
     results = folder / EVALUATED / arch
-    names = {"patient": str, "field": str}
+
+    def table(path: Path) -> pd.DataFrame:
+        return pd.read_csv(path, dtype={"patient": str, "field": str}, keep_default_na=False)  # a patient called NA
+
     return Fold(
         number,
-        pd.read_csv(folder / SPLIT, dtype=names),
+        table(folder / SPLIT),
         json.loads((folder / TRAINED / f"{arch}.json").read_text(encoding="utf-8")),
         json.loads((results / "metrics.json").read_text(encoding="utf-8")),
-        {level: pd.read_csv(results / file, dtype=names) for level, file in LEVELS.items()},
-        pd.read_csv(results / "fields.csv", dtype=names),
+        {level: table(results / file) for level, file in LEVELS.items()},
+        table(results / "fields.csv"),
     )
 
 

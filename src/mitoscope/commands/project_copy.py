@@ -42,8 +42,11 @@ def copy_of_project(weights: str, name: str) -> Iterator[Path]:
         name: of the copy.
 
     Raises:
-        InputError: data/ is not what data.dvc says, so that the copy would get other data from DVC's cache.
+        InputError: data/ is not what data.dvc says, so that the copy would get other data from DVC's cache; or
+            `weights` is a relative path that leads out of the project.
     """
+    if ".." in Path(weights).parts and not Path(weights).is_absolute():
+        raise InputError(f"params.yaml: weights: {weights}: lies outside the project; give its absolute path")
     if run_dvc(Path(), "status", "--quiet", "data.dvc"):
         raise InputError("data: is not what data.dvc says; run `dvc add data` (or `dvc pull data.dvc`) first")
     folder = _COPIES / name
@@ -59,7 +62,7 @@ def copy_of_project(weights: str, name: str) -> Iterator[Path]:
         cache = subprocess.run([*_DVC, "cache", "dir"], capture_output=True, text=True, check=True).stdout.strip()
         (folder / ".dvc/config.local").write_text(f"[cache]\n    dir = {Path(cache).resolve()}\n", encoding="utf-8")
         (folder / WORK).symlink_to(WORK.resolve())
-        if Path(weights).is_file() and not (folder / weights).exists():
+        if Path(weights).is_file() and not Path(weights).is_absolute() and not (folder / weights).exists():
             (folder / weights).parent.mkdir(parents=True, exist_ok=True)
             (folder / weights).symlink_to(Path(weights).resolve())
         yield folder

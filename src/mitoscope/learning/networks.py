@@ -10,8 +10,8 @@ from torchvision.transforms.v2 import functional as F
 
 # The mean and standard deviation that torchvision's ImageNet weights were trained with.
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-# Layers of a network's `features` that a pooled head looks at, each the last one at its resolution or depth, and
-# their channels.
+# The layers of a network's `features` that a pooled head sees, and their channels: the last one at each resolution of
+# DenseNet161, every convolution of AlexNet.
 _LEVELS = {
     "alexnet": {"1": 64, "4": 192, "7": 384, "9": 256, "11": 256},
     "densenet161": {"relu0": 96, "denseblock1": 384, "denseblock2": 768, "denseblock3": 2112, "norm5": 2208},
@@ -19,13 +19,13 @@ _LEVELS = {
 
 
 class CentrePooled(nn.Module):
-    """A torchvision network's features with another head: every level, pooled over the middle of the patch, votes.
+    """A torchvision network's features with another head: a linear layer over every level, pooled over the middle.
 
     The network's own classifier sees the last level only, where little is left of how dark and how smooth a nucleus
-    is, and AlexNet's has 57 million weights of its own to learn from a hundred mitoses. Here a linear layer sees the
-    largest and the mean answer of every channel of every level within the middle half of the patch's height and width,
-    where the candidate lies. Source of the idea to use all levels at once: Hariharan et al., "Hypercolumns for object
-    segmentation and fine-grained localization", CVPR 2015.
+    is, and AlexNet's has 54.5 million weights to learn from a hundred mitoses. Here the largest and the mean activation
+    of every channel of every level are taken over the middle half of the level's height and width (rounded outwards;
+    all of it below 4 px), where the candidate lies. Source of the idea to use all levels at once: Hariharan et al.,
+    "Hypercolumns for object segmentation and fine-grained localization", CVPR 2015.
     """
 
     def __init__(self, features: nn.Module, levels: Mapping[str, int]) -> None:
@@ -36,21 +36,23 @@ class CentrePooled(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """(N, 2) logits of (N, 3, S, S) normalised images."""
-        pooled = []
-        answers = images
+        pooled: list[Tensor] = []
+        activations = images
         for name, layer in self.features.named_children():
-            answers = layer(answers)
+            activations = layer(activations)
             if name in self.levels:
-                height, width = answers.shape[-2:]
-                middle = answers[..., height // 4 : height - height // 4, width // 4 : width - width // 4]
+                height, width = activations.shape[-2:]
+                middle = activations[..., height // 4 : height - height // 4, width // 4 : width - width // 4].relu()
                 pooled += [middle.amax((2, 3)), middle.mean((2, 3))]
-        # Answers have long tails; their logarithm keeps a few strong ones from deciding alone.
-        logits: Tensor = self.classifier(torch.cat(pooled, dim=1).relu().log1p())
+            if len(pooled) == 2 * len(self.levels):
+                break  # what follows the last level is for the network's own classifier
+        # Activations have long tails; their logarithm keeps a few strong ones from deciding alone.
+        logits: Tensor = self.classifier(torch.cat(pooled, dim=1).log1p())
         return logits
 
 
 def _make(arch: str, head: str) -> nn.Module:
-    """A network of two outputs with the start weights of torchvision's, which are random.
+    """A torchvision network with two outputs, randomly initialised.
 
     Raises:
         ValueError: torchvision has no such network, or there is no pooled head for it.
@@ -110,13 +112,15 @@ class PatchNetwork(nn.Module):
         }
 
     def freeze_all_but_head(self) -> None:
-        """Train only the last layer that has weights (`trainable: head`)."""
+        """Train only what `head_names` says (`trainable: head`)."""
         for name, parameter in self.network.named_parameters():
             parameter.requires_grad = name in head_names(self.network)
 
 
 def head_names(network: nn.Module) -> list[str]:
-    """Names of the parameters of the last layer, the one whose size is the number of classes."""
+    """Names of the parameters of a pooled head, or of a network's last layer, whose size is the number of classes."""
+    if isinstance(network, CentrePooled):
+        return [name for name, _ in network.named_parameters() if name.startswith("classifier.")]
     last = list(network.named_parameters())[-1][0].rpartition(".")[0]
     return [name for name, _ in network.named_parameters() if name.rpartition(".")[0] == last]
 
@@ -158,13 +162,13 @@ def start_state(
 
     Raises:
         ValueError: torchvision has no such network or it has no such head; or `source` has tensors that the network
-            lacks, or of another shape anywhere but in the last layer; or it fills nothing below the classifier.
+            lacks, or of another shape anywhere but in the head; or it fills nothing below the classifier.
     """
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         network = _make(arch, head)
     state = network.state_dict()
-    last_layer = head_names(network)
+    new = head_names(network)
     parameters = [name for name, _ in network.named_parameters()]
     given = {} if source is None else _with_current_names(source, state)
     if head == "pooled":
@@ -172,9 +176,9 @@ def start_state(
     for name, tensor in given.items():
         if name not in state:
             raise ValueError(f"{name} is no tensor of {arch}")
-        if tensor.shape != state[name].shape and name not in last_layer:
+        if tensor.shape != state[name].shape and name not in new:
             raise ValueError(f"{name} has shape {tuple(tensor.shape)}, {arch} wants {tuple(state[name].shape)}")
-    taken = {name: tensor for name, tensor in given.items() if name not in last_layer}
+    taken = {name: tensor for name, tensor in given.items() if name not in new}
     if source is not None and not set(taken) & set(parameters):
         raise ValueError(f"holds no weights of {arch}")
     missing = [name for name in parameters if name not in taken]

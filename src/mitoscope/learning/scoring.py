@@ -37,8 +37,8 @@ def score_patches(
         place: where to compute.
         on_batch: called with `label`, the patches done and their number.
         label: what a progress bar calls this.
-        views: 1 = the patch as it is; 2, 4 or 8 = the mean log-odds over its mirror image, a quarter turn of both, and
-            a half turn of these four too.
+        views: test-time augmentation, the mean log-odds of so many views of a patch: 1 = as it is, 2 = and its mirror
+            image, 4 = and both turned by a half, 8 = and these four turned by a quarter.
     """
     network.eval()
     probabilities = np.zeros(len(patches))
@@ -60,8 +60,8 @@ def score_patches(
 
 
 def _view(patches: torch.Tensor, number: int) -> torch.Tensor:
-    """One of the eight views of (N, 3, P, P) patches: turned by number // 2 quarters, the odd ones mirrored."""
-    turned = patches.rot90(number // 2, dims=(2, 3))
+    """One of the eight views of (N, 3, P, P) patches, in such an order that a mirrored field gets the same scores."""
+    turned = patches.rot90((0, 2, 1, 3)[number // 2], dims=(2, 3))
     return turned.flip(3) if number % 2 else turned
 
 

@@ -17,6 +17,7 @@ from mitoscope.histology.patches import read_summary, sample_name
 from mitoscope.params import Evaluate, read_params
 from mitoscope.paths import DATA, EVALUATED, MODELS, PATCHES, SPLIT, TRAINED
 from mitoscope.progress import console, progress
+from mitoscope.stages.field_detection import load_detector
 from mitoscope.stages.field_scores import count_fields, draw_errors, reach, score_fields
 from mitoscope.stages.subsets import read_patients, read_samples, score_candidates
 
@@ -27,7 +28,6 @@ def evaluate(arch: str) -> None:
     Raises:
         InputError: the network, the patches or the fields are missing, or the MLflow store lacks the network's run.
     """
-    from mitoscope.learning import checkpoints
     from mitoscope.learning.devices import join
     from mitoscope.learning.scores import froc
     from mitoscope.learning.scoring import score_patches
@@ -39,9 +39,7 @@ def evaluate(arch: str) -> None:
     if not report.exists():
         raise InputError(f"{report}: {arch} has not been trained; run `dvc repro train@{arch}` first")
     trained = json.loads(report.read_text(encoding="utf-8"))
-    network, kept = checkpoints.load_network(MODELS / arch / "best.pt")
-    if "typical_spread" not in kept.get("fields", {}):
-        raise InputError(f"{MODELS / arch / 'best.pt'}: is of an older version; run `dvc repro train@{arch}` first")
+    network, kept = load_detector(str(MODELS / arch / "best.pt"))
     patches, rows = read_samples("test")
     patients = read_patients("test")
     tested = [field for field in list_fields(DATA) if field.patient in patients]
@@ -66,7 +64,7 @@ def evaluate(arch: str) -> None:
         )
         metrics, intervals = score_test(predictions, threshold, settings)
 
-        scored = score_candidates(network, "test", place, show, views=kept["fields"].get("views", 1))
+        scored = score_candidates(network, "test", place, show, views=kept["fields"]["views"])
         objects = scored.objects(kept["fields"]["typical_spread"])
         field_threshold = float(kept["field_threshold"])
         objects["predicted"] = (objects.probability >= field_threshold).astype(int)
@@ -151,7 +149,9 @@ def score_test(
     patients = predictions.patient.to_numpy(dtype=str)
     if not labels.any():
         who = ", ".join(np.unique(patients))
-        raise InputError(f"{SPLIT}: the test patients ({who}) have no mitosis; choose another split.fold")
+        raise InputError(
+            f"{SPLIT}: the test patients ({who}) have no mitosis away from the edges; choose another split.fold"
+        )
 
     def score(some: Any, values: Any) -> dict[str, float]:
         return classification(some, values, threshold) | ranking(some, values)

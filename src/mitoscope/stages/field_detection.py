@@ -38,6 +38,7 @@ def load_detector(model: str) -> "tuple[PatchNetwork, dict[str, Any]]":
         network, kept = checkpoints.load_network(path)
     if "typical_spread" not in kept.get("fields", {}):
         raise InputError(f"{model}: was saved without its settings for whole fields; train it again with `dvc repro`")
+    kept["fields"].setdefault("views", 1)  # files from before there was a choice lack it
     return network, kept
 
 
@@ -89,8 +90,7 @@ def detect_field(
         windows, _ = cut_windows(reduced, to_scale(candidates[some], settings["scale"]), network.patch_size)
         numbers = np.arange(len(windows))
         patches = PatchSet([windows], np.zeros_like(numbers), numbers, np.zeros_like(numbers))
-        # Files from before there was a choice of views lack that entry.
-        probabilities[some] = score_patches(network, patches, place, views=settings.get("views", 1))
+        probabilities[some] = score_patches(network, patches, place, views=settings["views"])
     if len(candidates) and settings["typical_spread"] is not None:
         probabilities = calibrate(probabilities, settings["typical_spread"])
     found = np.flatnonzero(probabilities >= kept["field_threshold"])

@@ -144,7 +144,8 @@ def sort_detections(
         radius: of a match, px.
 
     Returns:
-        Three tables with row, col and probability; a missed mitosis has that of the best candidate in its reach, or 0.
+        Three tables with row, col and probability; a missed mitosis has that of the most
+        probable detection in its reach at any threshold, or 0.
     """
     detections = objects[objects.predicted == 1]
     taken = match(detections[["row", "col"]].to_numpy(), truths[["row", "col"]].to_numpy(), radius)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from filelock import FileLock
 
 from mitoscope.errors import InputError
-from mitoscope.params import Search, Train, read_params
+from mitoscope.params import FIELD_SETTINGS, Search, Train, read_params
 from mitoscope.paths import WORK, project
 from mitoscope.progress import console, progress
 from mitoscope.stages.search_outputs import tabulate, write_outputs
@@ -93,7 +93,7 @@ def _name(inputs: Inputs, settings: Search, base: Train) -> str:
     modules = [*Path(mitoscope.learning.__file__).parent.glob("*.py"), here, here.with_name("train_inputs.py")]
     evidence = {
         "inputs": inputs.sources,
-        "train": base.model_dump(exclude={"views", "calibrate_fields"}),
+        "train": base.model_dump(exclude=set(FIELD_SETTINGS)),
         "space": settings.model_dump(mode="json", exclude={"trials", "storage"}),
         "code": [hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(modules)],
     }

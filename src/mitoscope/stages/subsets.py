@@ -43,7 +43,7 @@ def read_samples(subset: str, near_um: float = 0) -> tuple["PatchSet", pd.DataFr
         InputError: a patient of the patch store is in no subset, or the subset is empty.
     """
     rows = _read_rows(subset)
-    near = (rows.source == "candidate") & (rows.label == 1) & (rows.distance <= near_um)
+    near = (rows.source == "candidate") & (rows.label == 1) & (rows.distance < near_um)
     rows = rows[(is_sample(rows) | near) & ~rows.edge]
     if rows.empty:
         raise InputError(f"{SPLIT}: the {subset} patients have no patch; choose another split.fold")
@@ -100,7 +100,7 @@ class ScoredFields:
 
 
 def score_candidates(
-    network: "PatchNetwork", subset: str, place: "Place", on_batch: "OnBatch | None" = None, *, views: int
+    network: "PatchNetwork", subset: str, place: "Place", on_batch: "OnBatch", *, views: int
 ) -> ScoredFields:
     """Score all candidates in the whole fields of a subset's patients, by so many `views` (`score_patches`).
 
@@ -110,7 +110,7 @@ def score_candidates(
     from mitoscope.learning.scoring import score_patches
 
     patches, candidates, truths = read_candidates(subset)
-    probabilities = score_patches(network, patches, place, on_batch, f"{network.arch} {subset} fields", views)
+    probabilities = score_patches(network, patches, place, on_batch, f"{network.arch} {subset} fields", views=views)
     microns = read_summary(PATCHES)["dataset"]["microns_per_pixel"]
     return ScoredFields(candidates.assign(probability=probabilities), truths, microns)
 
@@ -128,7 +128,7 @@ def _read_rows(subset: str) -> pd.DataFrame:
 def _read_split() -> pd.DataFrame:
     if not SPLIT.exists():
         raise InputError(f"{SPLIT}: no split of the patients; run `dvc repro split` first")
-    return pd.read_csv(SPLIT, dtype={"patient": str})
+    return pd.read_csv(SPLIT, dtype={"patient": str}, keep_default_na=False)  # a patient may be called NA
 
 
 def _open(rows: pd.DataFrame) -> tuple["PatchSet", pd.DataFrame]:

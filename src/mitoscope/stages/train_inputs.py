@@ -14,7 +14,7 @@ import pandas as pd
 
 from mitoscope.errors import InputError
 from mitoscope.histology.patches import read_summary
-from mitoscope.params import Train, read_params
+from mitoscope.params import FIELD_SETTINGS, Train, read_params
 from mitoscope.paths import MODELS, PATCHES, SPLIT, WORK
 from mitoscope.stages.subsets import read_samples
 
@@ -137,7 +137,7 @@ def make_recipe(block: Train) -> "Recipe":
     from mitoscope.learning.batches import Rotations
     from mitoscope.learning.loop import Mining, Recipe
 
-    settings = block.model_dump(exclude={"head", "input_size", "trainable", "near_um", "views", "calibrate_fields"})
+    settings = block.model_dump(exclude={"head", "input_size", "trainable", "near_um", *FIELD_SETTINGS})
     nested = {"rotations": Rotations(**settings["rotations"]), "mining": Mining(**settings["mining"])}
     return Recipe(**settings | nested)
 
@@ -146,7 +146,8 @@ def start_network(inputs: Inputs) -> "PatchNetwork":
     """The network with its start weights, tried on two patches so that what cannot work ends before a run begins.
 
     Raises:
-        InputError: the start weights are another network's, or the network cannot take patches of `input_size`.
+        InputError: the start weights are another network's, the network cannot take patches of `input_size`, or there
+            are too many processes for the batch size.
     """
     import torch
 
@@ -160,6 +161,9 @@ def start_network(inputs: Inputs) -> "PatchNetwork":
         network = build(description, checkpoints.load(start_file))
     except ValueError as error:
         raise InputError(f"{start_file}: {error}; run `dvc repro -f weights@{arch}`") from error
+    share = min(inputs.block.batch_size, inputs.block.samples_per_epoch) // int(os.environ.get("WORLD_SIZE", "1"))
+    if share < 2:
+        raise InputError(f"params.yaml: train.{arch}.batch_size: shared by the processes it leaves fewer than two each")
     if inputs.block.trainable == "head":
         network.freeze_all_but_head()
     try:

@@ -67,9 +67,7 @@ def test_without_negatives_there_is_no_ranking():
 
 
 def test_without_mitosis_it_is_refused():
-    with pytest.raises(
-        InputError, match=r"the test patients \(01, 02\) have no mitosis away from the edges"
-    ):
+    with pytest.raises(InputError, match=r"the test patients \(01, 02\) have no mitosis away from the edges"):
         score_test(predictions().query("label == 0"), 0.4, SETTINGS)
 
 

@@ -166,7 +166,7 @@ def test_a_binary_file_is_no_yaml(tmp_path):
 def test_yaml_that_holds_no_settings(tmp_path, text):
     path = tmp_path / "params.yaml"
     path.write_text(text)
-    assert complaint(path).startswith("the file: Input should be ")
+    assert complaint(path).startswith("Input should be ")
 
 
 def test_a_missing_file_says_where_to_run(tmp_path):

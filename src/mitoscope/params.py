@@ -203,6 +203,7 @@ def read_params(path: Path = Path("params.yaml")) -> Params:
         # A misspelt entry is unknown and another one missing: the unknown one is what to look at.
         errors = sorted(error.errors(), key=lambda found: found["type"] != "extra_forbidden")
         first, more = errors[0], len(errors) - 1
-        place = ".".join(str(part) for part in first["loc"]) or "the file"
+        place = ".".join(str(part) for part in first["loc"])
         rest = f" (and {more} more)" if more else ""
-        raise InputError(f"{path}: {place}: {first['msg'].removeprefix('Value error, ')}{rest}") from error
+        message = first["msg"].removeprefix("Value error, ")
+        raise InputError(": ".join(filter(None, (str(path), place, message))) + rest) from error

@@ -178,7 +178,9 @@ def test_the_command_writes_its_reports_and_leaves_the_rest_alone(repository, dv
 def test_a_failing_fold_ends_it_and_writes_nothing(repository, dvc):
     before = git("status", "--porcelain"), Path("params.yaml").read_text()
     calls = dvc(failing=1)
-    with pytest.raises(InputError, match=rf"fold 2 of 4 failed, .*`mitoscope crossvalidate {NETWORK}` goes on with it"):
+    with pytest.raises(
+        InputError, match=rf"fold 1 \(2 of 4\) failed, .*`mitoscope crossvalidate {NETWORK}` goes on with it"
+    ):
         crossvalidate(NETWORK)
     assert len([call for call in calls if call[:2] == ("exp", "run")]) == 2
     assert (git("status", "--porcelain"), Path("params.yaml").read_text()) == before

@@ -1,6 +1,7 @@
 """Detection in any field: the same as evaluation's, in files that other tools open."""
 
 import json
+import shutil
 from pathlib import Path
 
 import cv2
@@ -100,6 +101,24 @@ def test_what_is_no_field_is_reported_and_the_others_are_done(trained, capsys):
     arguments = ["detect", *map(str, images), "--model", MODEL, "--out", str(OUT)]
     assert CliRunner().invoke(app, arguments).exit_code == 1
 
+    Path("01_01.png").write_text("no image")  # of the same name as one that was done before
+    assert run(Path("01_01.png")) == 1
+    assert "its files in --out are of an earlier call" in " ".join(capsys.readouterr().out.split())
+
+
+@pytest.mark.parametrize("out", ["notes.txt", "notes.txt/detected"])
+def test_what_is_no_folder_is_refused_before_any_work(trained, out):
+    Path("notes.txt").write_text("mine")
+    with pytest.raises(InputError, match=r"--out .*: notes\.txt is a file, not a folder"):
+        detect([Path("data/01_01.jpg")], model=MODEL, out=Path(out), microns_per_pixel=None)
+    assert Path("notes.txt").read_text() == "mine"
+
+
+def test_a_name_is_shown_as_it_is(trained, capsys):
+    shutil.copy("data/01_01.jpg", "[bold] 1.jpg")
+    assert run(Path("[bold] 1.jpg")) == 0
+    assert "[bold] 1" in capsys.readouterr().out
+
 
 def test_a_mask_beside_the_field_holds_the_candidates(trained):
     run(Path("data/01_01.jpg"))
@@ -155,6 +174,7 @@ def test_a_logged_model_is_found_by_its_run(trained, mlflow_store):
     [
         ("absent.pt", r"absent\.pt: no such model file; give a file"),
         ("runs:/0123456789abcdef/best", r"runs:/0123456789abcdef/best: no such model in the MLflow store"),
+        ("runs:/0123456789abcdef", r"runs:/0123456789abcdef: names a run, not its model; add /best"),
         ("models:/nothing@champion", r"models:/nothing@champion: no such model in the MLflow store"),
         ("data/01_01.jpg", r"01_01\.jpg: is no checkpoint"),
     ],
@@ -187,6 +207,6 @@ def test_a_model_from_before_there_was_a_choice_of_heads_and_views_detects_as_it
 
 
 def test_two_images_of_one_name_are_refused(trained):
-    with pytest.raises(InputError, match="01_01: two images have this name"):
+    with pytest.raises(InputError, match=r"elsewhere/01_01\.png: data/01_01\.jpg has the same name"):
         run(Path("data/01_01.jpg"), Path("elsewhere/01_01.png"))
     assert not OUT.exists()

@@ -106,11 +106,11 @@ def _run_folds(copy: Path, arch: str, splits: Sequence[pd.DataFrame]) -> list[Fo
     for number, split in enumerate(splits):
         tested = split.patient[split.subset == "test"]
         who = f"patient{'s' if len(tested) > 1 else ''} {', '.join(tested)}"
-        console.print(f"fold {number + 1} of {len(splits)}: tests {who}", style="bold")
+        console.print(f"fold {number} ({number + 1} of {len(splits)}): tests {who}", style="bold")
         name, fold = experiment(arch, number), f"split.fold={number}"
         if run_dvc(copy, "exp", "run", "--name", name, "--set-param", fold, f"evaluate@{arch}"):
             raise InputError(
-                f"fold {number + 1} of {len(splits)} failed, see above; started again, "
+                f"fold {number} ({number + 1} of {len(splits)}) failed, see above; started again, "
                 f"`mitoscope crossvalidate {arch}` goes on with it"
             )
         folds.append(read_fold(copy, arch, number))
@@ -252,7 +252,8 @@ def _draw(folds: Sequence[Fold], report: dict[str, Any]) -> None:
     from mitoscope.tracking.figures import draw_field_scores
 
     curves = {}
-    for fold in folds:
+    # By patient, as in the panel of the fields: leaving one patient out, each has one colour in both.
+    for fold in sorted(folds, key=lambda fold: fold.patients("test")):
         objects = fold.tables["fields"]
         points = froc(objects.label.to_numpy(), objects.probability.to_numpy(), float(fold.fields.area_mm2.sum()))
         curves[f"tests {', '.join(fold.patients('test'))}"] = pd.DataFrame(points)
@@ -282,6 +283,9 @@ def _print(report: dict[str, Any], patients: pd.DataFrame) -> None:
     console.print(
         "Each fold's threshold is chosen on its validation patients; in brackets 95 % intervals by patient. * At the "
         "patient's own best threshold, which nobody knows beforehand: a diagnosis, not a result."
+    )
+    console.print(
+        f"More in {OUT}: {report['network']}.json, .csv, -objects.csv and .png; the project's own results stay."
     )
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from rich.markup import escape
 from rich.table import Table
 
 from mitoscope.errors import InputError
@@ -32,13 +33,18 @@ def detect(images: Sequence[Path], *, model: str, out: Path, microns_per_pixel: 
         How many images could not be read.
 
     Raises:
-        InputError: there is no such model, two images have the same name, or the pixels are far from the model's.
+        InputError: there is no such model, two images have the same name, `out` is no folder, or the pixels are far
+            from the model's.
     """
     from mitoscope.learning.devices import join
 
-    names = [path.stem for path in images]
-    if twice := {name for name in names if names.count(name) > 1}:
-        raise InputError(f"{sorted(twice)[0]}: two images have this name; give them one call and one --out each")
+    seen: dict[str, Path] = {}
+    for path in images:
+        if path.stem in seen:
+            raise InputError(f"{path}: {seen[path.stem]} has the same name; give them one call and one --out each")
+        seen[path.stem] = path
+    if blocking := next((place for place in (out, *out.parents) if place.exists() and not place.is_dir()), None):
+        raise InputError(f"--out {out}: {blocking} is a file, not a folder")
     network, kept = load_detector(model)
     threshold, known = kept["field_threshold"], kept["fields"]["microns_per_pixel"]
     microns = microns_per_pixel or known
@@ -48,22 +54,26 @@ def detect(images: Sequence[Path], *, model: str, out: Path, microns_per_pixel: 
             "coarser pixels do not show what it learned"
         )
     note = ", by a model trained on synthetic data" if kept["fields"]["synthetic"] else ""
-    console.print(f"{model}: threshold {threshold:.3f}, fields at {microns} um per pixel{note}")
+    console.print(f"{model}: threshold {threshold:.3f}, fields at {microns} um per pixel{note}", markup=False)
     counts = []
     with join() as place, progress() as show:
         network.to(place.device)
         for done, path in enumerate(images, start=1):
             try:
                 image = read_image(path)
-                points, probabilities = detect_field(
-                    image, read_candidate_mask(path, image.shape[:2]), network, kept, place, microns
-                )
+                mask = read_candidate_mask(path, image.shape[:2])
+                if mask is not None:
+                    console.print(f"{path}: candidates from the mask beside it only; densities are of the whole field")
+                points, probabilities = detect_field(image, mask, network, kept, place, microns)
                 title = f"{path.stem}: {len(points)} mitoses of probability {threshold:.3f} or more{note}"
                 # Not PP_FF.csv, which in a dataset's folder is the truth.
                 overlay = out / f"{path.stem}_overlay.jpg"
                 draw_overlay(overlay, image, Marks(points), radius=NUCLEUS_UM / microns, title=title)
             except InputError as error:
-                console.print(f"skipped: {error}", style="red", markup=False)
+                left = (
+                    "; its files in --out are of an earlier call" if (out / f"{path.stem}_mitoses.csv").exists() else ""
+                )
+                console.print(f"skipped: {error}{left}", style="red", markup=False)
             else:
                 write_detections_csv(out / f"{path.stem}_mitoses.csv", points, probabilities)
                 write_geojson(out / f"{path.stem}_mitoses.geojson", points, probabilities, radius=NUCLEUS_UM / microns)
@@ -79,12 +89,12 @@ def detect(images: Sequence[Path], *, model: str, out: Path, microns_per_pixel: 
 
 
 def _print_counts(counts: Sequence[FieldCount], out: Path, note: str) -> None:
-    table = Table(title=f"Mitoses{note}, also in {out / 'summary.csv'}", title_justify="left")
+    table = Table(title=escape(f"Mitoses{note}, also in {out / 'summary.csv'}"), title_justify="left")
     table.add_column("field")
     for column in ("mitoses", "mm2", "per mm2", "per 2 mm2"):
         table.add_column(column, justify="right")
     for count in counts:
         row = (str(count.mitoses), f"{count.area_mm2:.3f}", f"{count.per_mm2:.1f}", f"{count.per_2mm2:.1f}")
-        table.add_row(count.name, *row)
+        table.add_row(escape(count.name), *row)
     console.print(table)
     console.print("For research only. The density of a field smaller than 2 mm2 says little about 2 mm2.")

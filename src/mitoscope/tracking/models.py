@@ -29,6 +29,8 @@ def network_file(model: str) -> Iterator[Path]:
     import mlflow
     from mlflow.artifacts import download_artifacts
 
+    if model.startswith("runs:/") and len(model.split("/")) < 3:
+        raise InputError(f"{model}: names a run, not its model; add /best")
     require_database(model)
     connect()
     with tempfile.TemporaryDirectory() as folder:

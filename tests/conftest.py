@@ -52,7 +52,7 @@ def tiny_params() -> Params:
                 "lr": 0.001,
                 "weight_decay": 0.0,
                 "patience": 1,
-                "views": 2,
+                "views": 1,
                 "calibrate_fields": True,
                 "seed": 0,
             }

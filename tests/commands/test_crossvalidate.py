@@ -170,7 +170,7 @@ def test_the_command_writes_its_reports_and_leaves_the_rest_alone(repository, dv
     assert list(pd.read_csv(OUT / f"{NETWORK}-objects.csv").fold) == [0, 0, 1, 1, 2, 2, 3, 3]
 
     said = " ".join(capsys.readouterr().out.split())
-    assert "fold 2 of 4: tests patient" in said
+    assert "fold 1 (2 of 4): tests patient" in said
     for words in ("synthetic data", "random start weights", "test patches", "test fields", "not a result"):
         assert words in said
 

@@ -43,7 +43,7 @@ def test_the_network_carries_what_detection_needs(ready):
     dataset = {"microns_per_pixel": 0.25, "synthetic": True}
     middle, upper = kept["fields"].pop("typical_spread")
     assert middle < upper
-    assert kept["fields"] == {name: settings[name] for name in names} | dataset | {"views": 2}
+    assert kept["fields"] == {name: settings[name] for name in names} | dataset | {"views": 1}
     assert kept["field_threshold"] == report["field_threshold"] > 0
     logged = mlflow.get_logged_model(report["model_id"]).metrics
     assert {metric.key: metric.value for metric in logged}["best_validation_fields/f1"] == report["field_validation_f1"]
@@ -51,6 +51,9 @@ def test_the_network_carries_what_detection_needs(ready):
 
 def test_the_thresholds_belong_to_the_scores_that_detection_gives(ready, here):
     """Scored again by what the file says, the validation fields give its spread and its threshold."""
+    params = tiny_params()
+    params["train"][NETWORK]["views"] = 2
+    write_params(params)
     train(NETWORK)
     network, kept = load_network(Path("models", NETWORK, "best.pt"))
     scored = score_candidates(network, "validation", here, lambda *_: None, views=kept["fields"]["views"])

@@ -63,7 +63,8 @@ def detect(images: Sequence[Path], *, model: str, out: Path, microns_per_pixel: 
                 image = read_image(path)
                 mask = read_candidate_mask(path, image.shape[:2])
                 if mask is not None:
-                    console.print(f"{path}: candidates from the mask beside it only; densities are of the whole field")
+                    line = f"{path}: candidates from the mask beside it only; densities are of the whole field"
+                    console.print(line, markup=False)
                 points, probabilities = detect_field(image, mask, network, kept, place, microns)
                 title = f"{path.stem}: {len(points)} mitoses of probability {threshold:.3f} or more{note}"
                 # Not PP_FF.csv, which in a dataset's folder is the truth.

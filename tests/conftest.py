@@ -15,6 +15,7 @@ from tests.postgresql import running_postgresql
 
 if TYPE_CHECKING:
     from mitoscope.learning.devices import Place
+    from mitoscope.learning.networks import PatchNetwork
 
 NETWORK = "mobilenet_v3_small"  # a few MB, where AlexNet has 228
 Params = dict[str, Any]
@@ -163,6 +164,19 @@ def here() -> "Place":
     return Place(torch.device("cpu"), rank=0, world=1, bf16=False)
 
 
+def see_noise(network: "PatchNetwork") -> None:
+    """Give the layers of an untrained network statistics; without them its answers are alike but for rounding."""
+    import torch
+
+    with torch.random.fork_rng(), torch.no_grad():
+        torch.manual_seed(0)
+        for layer in network.train().modules():
+            if isinstance(layer, torch.nn.BatchNorm2d):
+                layer.momentum = 0.5
+        for _ in range(10):
+            network(torch.randint(0, 256, (8, 3, 32, 32), dtype=torch.uint8))
+
+
 @pytest.fixture
 def trained(extracted: Path, mlflow_store: str) -> str:
     """The small project with a network of chance, saved and logged as training does. Returns the id of its run."""
@@ -179,14 +193,10 @@ def trained(extracted: Path, mlflow_store: str) -> str:
     assert experiment is not None
     run_id: str = client.create_run(experiment.experiment_id).info.run_id
     model = mlflow.initialize_logged_model("best", source_run_id=run_id)
-    with torch.random.fork_rng(), torch.no_grad():
+    with torch.random.fork_rng():
         torch.manual_seed(0)
-        network = build({"arch": NETWORK, "patch_size": 32, "input_size": 32}).train()
-        for layer in network.modules():
-            if isinstance(layer, torch.nn.BatchNorm2d):
-                layer.momentum = 0.5
-        for _ in range(10):  # without statistics of its layers, its answers would all be alike
-            network(torch.randint(0, 256, (8, 3, 32, 32), dtype=torch.uint8))
+        network = build({"arch": NETWORK, "patch_size": 32, "input_size": 32})
+    see_noise(network)
     names = ("stain", "scale", "sigma", "peak_window", "candidates_per_mm2")
     fields = {name: tiny_params()["extract"][name] for name in names}
     fields |= {"microns_per_pixel": 0.25, "synthetic": True, "views": 2, "typical_spread": [-1.0, 1.0]}

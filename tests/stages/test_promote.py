@@ -9,13 +9,15 @@ import pytest
 
 from mitoscope.errors import InputError
 from mitoscope.files import write_json
+from mitoscope.learning import checkpoints
+from mitoscope.learning.networks import build
 from mitoscope.stages.evaluate import evaluate
 from mitoscope.stages.promote import promote
 from mitoscope.stages.train import train
 from mitoscope.stages.weights import weights
 from mitoscope.tracking import registry
 from mitoscope.tracking.store import connect
-from tests.conftest import NETWORK, tiny_params, write_params
+from tests.conftest import NETWORK, see_noise, tiny_params, write_params
 from tests.threads import at_once
 
 STATE, REPORT = Path("results/registry.json"), Path("results/train", f"{NETWORK}.json")
@@ -41,6 +43,10 @@ def trainings(_extracted: Path, _store_folder: Path, tmp_path_factory: pytest.Te
         patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{_store_folder / 'mlflow.db'}")
         connect(_store_folder)
         weights(NETWORK)
+        start = Path("models", NETWORK, "start.pt")
+        network = build({"arch": NETWORK, "patch_size": 32, "input_size": 32}, checkpoints.load(start))
+        see_noise(network)
+        checkpoints.save(start, network.network.state_dict())
         for seed in (0, 1):
             params = tiny_params()
             params["train"][NETWORK]["seed"] = seed

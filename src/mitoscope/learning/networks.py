@@ -1,5 +1,6 @@
 """Networks that take patches as they are stored and cannot be fed wrongly."""
 
+import textwrap
 from collections.abc import Mapping
 from typing import Any, Self, cast
 
@@ -141,7 +142,8 @@ def build(description: Mapping[str, Any], state: Mapping[str, Tensor] | None = N
         try:
             network.network.load_state_dict(state)
         except RuntimeError as error:
-            raise ValueError(f"the weights do not fit {network.arch}: {str(error).splitlines()[-1].strip()}") from error
+            reason = textwrap.shorten(str(error).splitlines()[-1], 200, placeholder=" ...")
+            raise ValueError(f"the weights do not fit {network.arch}: {reason}") from error
     network.to(memory_format=torch.channels_last)
     return network
 

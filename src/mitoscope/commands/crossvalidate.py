@@ -106,12 +106,12 @@ def _run_folds(copy: Path, arch: str, splits: Sequence[pd.DataFrame]) -> list[Fo
     for number, split in enumerate(splits):
         tested = split.patient[split.subset == "test"]
         who = f"patient{'s' if len(tested) > 1 else ''} {', '.join(tested)}"
-        console.print(f"fold {number} ({number + 1} of {len(splits)}): tests {who}", style="bold")
+        which = f"fold {number} ({number + 1} of {len(splits)})"
+        console.print(f"{which}: tests {who}", style="bold")
         name, fold = experiment(arch, number), f"split.fold={number}"
         if run_dvc(copy, "exp", "run", "--name", name, "--set-param", fold, f"evaluate@{arch}"):
             raise InputError(
-                f"fold {number} ({number + 1} of {len(splits)}) failed, see above; started again, "
-                f"`mitoscope crossvalidate {arch}` goes on with it"
+                f"{which} failed, see above; started again, `mitoscope crossvalidate {arch}` goes on with it"
             )
         folds.append(read_fold(copy, arch, number))
     names = [experiment(arch, fold.number) for fold in folds]

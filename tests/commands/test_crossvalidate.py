@@ -4,7 +4,6 @@ Whole cross-validations through DVC are in tests/pipeline.
 """
 
 import json
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -20,7 +19,8 @@ from mitoscope.errors import InputError
 from mitoscope.files import write_json
 from mitoscope.params import Evaluate, read_params
 from mitoscope.stages.evaluate import evaluate
-from tests.conftest import NETWORK, tiny_params, write_params
+from tests.commands.conftest import git
+from tests.conftest import NETWORK
 
 SETTINGS = Evaluate(bootstrap=100, seed=0)
 
@@ -33,11 +33,6 @@ def table(patient: str, labels: list[int], probabilities: list[float], threshold
 def fold(number: int, patients: list[str], tested: pd.DataFrame) -> Fold:
     split = pd.DataFrame({"patient": patients, "subset": "test"})
     return Fold(number, split, {}, {}, {"patches": tested, "fields": tested}, pd.DataFrame())
-
-
-def git(*arguments: str) -> str:
-    identity = ("-c", "user.name=test", "-c", "user.email=test@example.org", "-c", "commit.gpgsign=false")
-    return subprocess.run(["git", *identity, *arguments], check=True, capture_output=True, text=True).stdout
 
 
 def test_each_fold_is_cut_at_its_own_threshold_before_they_are_pooled():
@@ -94,22 +89,6 @@ def test_every_patient_is_tested_in_one_fold(project):
     splits = plan(read_params().split)
     tested = [patient for split in splits for patient in split.patient[split.subset == "test"]]
     assert sorted(tested) == ["01", "02", "03", "04"]
-
-
-@pytest.fixture
-def repository(project: Path) -> Path:
-    """The small project in git and DVC, with a setting that is not committed."""
-    Path(".dvc").mkdir()
-    Path(".dvc/config").touch()
-    Path(".gitignore").write_text("/data\n/results\n/.work\n/.dvc/tmp\n")
-    Path("data.dvc").write_text("outs:\n- md5: 0123456789abcdef0123456789abcdef.dir\n  path: data\n")
-    git("init", "--quiet")
-    git("add", "--all")
-    git("commit", "--quiet", "--message", "tiny")
-    params = tiny_params()
-    params["evaluate"]["bootstrap"] = 123
-    write_params(params)
-    return project
 
 
 @pytest.fixture
@@ -185,30 +164,6 @@ def test_a_failing_fold_ends_it_and_writes_nothing(repository, dvc):
     assert len([call for call in calls if call[:2] == ("exp", "run")]) == 2
     assert (git("status", "--porcelain"), Path("params.yaml").read_text()) == before
     assert not OUT.exists() and not list(Path(".dvc/tmp").iterdir())
-
-
-def test_start_weights_that_git_does_not_know_are_in_the_copy(repository, dvc):
-    Path("models").mkdir()
-    Path("models/start.pth").touch()
-    dvc()
-    with project_copy.copy_of_project("models/start.pth", "copy") as copy:
-        assert (copy / "models/start.pth").samefile("models/start.pth")
-
-
-def test_start_weights_outside_the_project_need_an_absolute_path(repository, dvc):
-    dvc()
-    Path("../start.pth").touch()
-    with (
-        pytest.raises(InputError, match=r"weights: \.\./start\.pth: lies outside the project; give its absolute path"),
-        project_copy.copy_of_project("../start.pth", "copy"),
-    ):
-        pass
-
-
-def test_data_that_are_not_what_dvc_knows_are_refused(repository, monkeypatch):
-    monkeypatch.setattr(project_copy, "run_dvc", lambda folder, *arguments: 1)
-    with pytest.raises(InputError, match=r"data: is not what data\.dvc says; run `dvc add data`"):
-        crossvalidate(NETWORK)
 
 
 def test_data_must_be_under_dvc(repository, dvc):

@@ -1,29 +1,16 @@
 """What cannot be trained ends with one line, before a run begins. Whole trainings are in tests/pipeline."""
 
-import json
 from pathlib import Path
 
-import cv2
 import mlflow
-import pandas as pd
 import pytest
 from filelock import FileLock
 
 from mitoscope.errors import InputError
-from mitoscope.learning.checkpoints import load_network
-from mitoscope.learning.scores import best_threshold
-from mitoscope.paths import SPLIT
 from mitoscope.stages.search import search
-from mitoscope.stages.subsets import score_candidates
 from mitoscope.stages.train import train
 from mitoscope.stages.weights import weights
 from tests.conftest import NETWORK, tiny_params, write_params
-
-
-@pytest.fixture
-def ready(extracted: Path, mlflow_store: str) -> Path:
-    weights(NETWORK)
-    return extracted
 
 
 def test_a_training_writes_its_outputs_and_leaves_no_checkpoints(ready):
@@ -32,54 +19,6 @@ def test_a_training_writes_its_outputs_and_leaves_no_checkpoints(ready):
     assert written == {f"{NETWORK}.json", f"{NETWORK}.csv", f"{NETWORK}.png"}
     assert Path("models", NETWORK, "best.pt").exists()
     assert not [path for path in Path(".work").iterdir() if path.is_dir()]
-
-
-def test_the_network_carries_what_detection_needs(ready):
-    train(NETWORK)
-    report = json.loads(Path("results/train", f"{NETWORK}.json").read_text())
-    _, kept = load_network(Path("models", NETWORK, "best.pt"))
-    settings = tiny_params()["extract"]
-    names = ("stain", "scale", "sigma", "peak_window", "candidates_per_mm2")
-    dataset = {"microns_per_pixel": 0.25, "synthetic": True}
-    middle, upper = kept["fields"].pop("typical_spread")
-    assert middle < upper
-    assert kept["fields"] == {name: settings[name] for name in names} | dataset | {"views": 1}
-    assert kept["field_threshold"] == report["field_threshold"] > 0
-    logged = mlflow.get_logged_model(report["model_id"]).metrics
-    assert {metric.key: metric.value for metric in logged}["best_validation_fields/f1"] == report["field_validation_f1"]
-
-
-def test_the_thresholds_belong_to_the_scores_that_detection_gives(ready, here):
-    """Scored again by what the file says, the validation fields give its spread and its threshold."""
-    params = tiny_params()
-    params["train"][NETWORK]["views"] = 2
-    write_params(params)
-    train(NETWORK)
-    network, kept = load_network(Path("models", NETWORK, "best.pt"))
-    scored = score_candidates(network, "validation", here, lambda *_: None, views=kept["fields"]["views"])
-    assert scored.typical_spread() == tuple(kept["fields"]["typical_spread"])
-    objects = scored.objects(kept["fields"]["typical_spread"])
-    found, _ = best_threshold(objects.label.to_numpy(), objects.probability.to_numpy())
-    assert found == kept["field_threshold"]
-    once = score_candidates(network, "validation", here, lambda *_: None, views=1)
-    assert scored.typical_spread() != once.typical_spread()  # a network this young gives nearly the same to all
-
-
-def test_mined_negatives_are_shown(ready, mlflow_store):
-    params = tiny_params()
-    params["train"][NETWORK] |= {"epochs": 2, "mining": {"start_epoch": 1, "every": 1, "lr_factor": 0.5}}
-    write_params(params)
-    train(NETWORK)
-    run_id = json.loads(Path("results/train", f"{NETWORK}.json").read_text())["run_id"]
-    picture = mlflow.artifacts.download_artifacts(run_id=run_id, artifact_path="pictures/mined.png")
-    assert cv2.imread(picture).shape[1] == 10 * 134 + 6
-    curves = pd.read_csv(f"results/train/{NETWORK}.csv")
-    assert curves.mining_mean_score.isna().tolist() == [True, False]
-
-
-def test_start_weights_must_be_there(extracted):
-    with pytest.raises(InputError, match=rf"start\.pt: no such file; run `dvc repro weights@{NETWORK}` first"):
-        train(NETWORK)
 
 
 def test_an_input_size_that_the_network_cannot_take_begins_no_run(ready):
@@ -93,22 +32,6 @@ def test_an_input_size_that_the_network_cannot_take_begins_no_run(ready):
     with pytest.raises(InputError, match=r"train\.alexnet\.input_size: alexnet does not work with 48 px"):
         train("alexnet")
     assert len(mlflow.search_runs(search_all_experiments=True)) == before
-
-
-def test_every_process_needs_two_patches_of_a_batch(ready, monkeypatch):
-    monkeypatch.setenv("WORLD_SIZE", "5")  # of a batch of 8
-    with pytest.raises(InputError, match=rf"train\.{NETWORK}\.batch_size: shared by the processes it leaves fewer"):
-        train(NETWORK)
-
-
-def test_validation_needs_mitoses(ready):
-    split = pd.read_csv(SPLIT, dtype={"patient": str})
-    index = pd.read_csv("patches/index.csv", dtype={"patient": str, "field": str})
-    validated = split.patient[split.subset == "validation"]
-    index.loc[index.patient.isin(validated) & (index.label == 1), "edge"] = True
-    index.to_csv("patches/index.csv", index=False)
-    with pytest.raises(InputError, match="the validation patients lack mitoses or negatives"):
-        train(NETWORK)
 
 
 def test_a_diverging_training_names_the_setting(ready):

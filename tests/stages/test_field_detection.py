@@ -1,0 +1,65 @@
+"""Detection in one field. That it finds what evaluation found is in tests/commands/test_detect.py."""
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from mitoscope.errors import InputError
+from mitoscope.learning.checkpoints import load, save
+from mitoscope.stages import field_detection
+from mitoscope.stages.field_detection import detect_field, load_detector
+from tests.conftest import NETWORK
+
+MODEL = Path("models", NETWORK, "best.pt")
+MICRONS = 0.25
+
+
+@pytest.fixture
+def image(trained) -> np.ndarray:
+    return cv2.cvtColor(cv2.imread("data/01_01.jpg"), cv2.COLOR_BGR2RGB)
+
+
+def test_windows_are_scored_a_part_at_a_time_with_the_same_result(image, here, monkeypatch):
+    places, probabilities = detect_field(image, None, *load_detector(str(MODEL)), here, MICRONS)
+    assert len(places) > 3 and (np.diff(probabilities) <= 0).all()
+    monkeypatch.setattr(field_detection, "_AT_ONCE", 7)  # of 15 candidates
+    again, again_probabilities = detect_field(image, None, *load_detector(str(MODEL)), here, MICRONS)
+    np.testing.assert_array_equal(again, places)
+    np.testing.assert_allclose(again_probabilities, probabilities, atol=1e-6)
+
+
+def test_nothing_is_found_outside_the_mask(image, here):
+    network, kept = load_detector(str(MODEL))
+    mask = np.zeros(image.shape[:2], dtype=np.bool_)
+    mask[:, 200:] = True
+    inside, _ = detect_field(image, mask, network, kept | {"field_threshold": 0.0}, here, MICRONS)
+    assert len(inside) and (inside[:, 1] >= 199).all()
+    nothing, _ = detect_field(image, np.zeros_like(mask), network, kept, here, MICRONS)
+    assert nothing.shape == (0, 2)
+
+
+def test_detections_keep_their_distance_and_reach_the_threshold(image, here):
+    network, kept = load_detector(str(MODEL))
+    places, probabilities = detect_field(image, None, network, kept, here, MICRONS)
+    assert (probabilities >= kept["field_threshold"]).all()
+    distances = np.linalg.norm(places[:, None] - places[None], axis=2) * MICRONS
+    assert distances[~np.eye(len(places), dtype=bool)].min() >= 7.5
+    assert len(detect_field(image, None, network, kept | {"field_threshold": 1.1}, here, MICRONS)[0]) == 0
+
+
+def test_too_little_tissue_to_normalise_is_said(trained, here, capsys):
+    network, kept = load_detector(str(MODEL))
+    settings = {**kept, "fields": {**kept["fields"], "stain": "macenko"}}
+    white = np.full((120, 120, 3), 255, dtype=np.uint8)
+    assert len(detect_field(white, None, network, settings, here, MICRONS)[0]) == 0
+    assert "too little tissue to normalise the stain" in " ".join(capsys.readouterr().out.split())
+
+
+def test_a_file_without_the_settings_for_whole_fields_is_refused(trained):
+    content = load(MODEL)
+    del content["fields"]["typical_spread"]
+    save(MODEL, content)
+    with pytest.raises(InputError, match=r"best\.pt: was saved without its settings for whole fields; train it again"):
+        load_detector(str(MODEL))

@@ -164,7 +164,7 @@ def here() -> "Place":
     return Place(torch.device("cpu"), rank=0, world=1, bf16=False)
 
 
-def see_noise(network: "PatchNetwork") -> None:
+def settle_batch_norms(network: "PatchNetwork") -> None:
     """Give the layers of an untrained network statistics; without them its answers are alike but for rounding."""
     import torch
 
@@ -175,6 +175,7 @@ def see_noise(network: "PatchNetwork") -> None:
                 layer.momentum = 0.5
         for _ in range(10):
             network(torch.randint(0, 256, (8, 3, 32, 32), dtype=torch.uint8))
+    network.eval()
 
 
 @pytest.fixture
@@ -196,12 +197,12 @@ def trained(extracted: Path, mlflow_store: str) -> str:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         network = build({"arch": NETWORK, "patch_size": 32, "input_size": 32})
-    see_noise(network)
+    settle_batch_norms(network)
     names = ("stain", "scale", "sigma", "peak_window", "candidates_per_mm2")
     fields = {name: tiny_params()["extract"][name] for name in names}
     fields |= {"microns_per_pixel": 0.25, "synthetic": True, "views": 2, "typical_spread": [-1.0, 1.0]}
     path = Path("models", NETWORK, "best.pt")
-    save_network(path, network.eval(), threshold=0.5, field_threshold=0.4, fields=fields)
+    save_network(path, network, threshold=0.5, field_threshold=0.4, fields=fields)
     report = {"run_id": run_id, "model_id": model.model_id, "start_weights": "random"}
     write_json(Path("results/train", f"{NETWORK}.json"), report)
     return run_id

@@ -1,6 +1,5 @@
 """A copy has the project's code, settings and data as they are now, and is gone afterwards. DVC is the real one."""
 
-import subprocess
 import sys
 from pathlib import Path
 
@@ -73,7 +72,6 @@ def test_start_weights_that_git_does_not_know_are_in_the_copy(versioned):
 
 
 def test_start_weights_outside_the_project_need_an_absolute_path(repository):
-    Path("../start.pth").touch()
     with (
         pytest.raises(InputError, match=r"weights: \.\./start\.pth: lies outside the project; give its absolute path"),
         copy_of_project("../start.pth", "copy"),
@@ -81,8 +79,9 @@ def test_start_weights_outside_the_project_need_an_absolute_path(repository):
         pass
 
 
-def test_data_that_are_not_what_dvc_knows_are_refused(repository):
-    """The repository's data.dvc names another dataset."""
+def test_data_that_are_not_what_dvc_knows_are_refused(versioned):
+    annotations = Path("data/01_01.csv")
+    annotations.write_text(annotations.read_text() + "7,7\n")
     with pytest.raises(InputError, match=r"data: is not what data\.dvc says; run `dvc add data`"):
         crossvalidate(NETWORK)
     assert not OUT.exists()
@@ -100,11 +99,12 @@ def test_dvc_runs_the_code_of_its_folder(versioned):
         assert run_dvc(copy, "repro", "--quiet", "no-such-stage") != 0
 
 
-@pytest.mark.parametrize("inside", [False, True], ids=["no repository", "a folder of another one"])
-def test_a_project_is_a_repository_of_its_own(tmp_path, monkeypatch, inside):
-    if inside:
-        subprocess.run(["git", "init", "--quiet", tmp_path], check=True)
-    (tmp_path / "folder").mkdir()
-    monkeypatch.chdir(tmp_path / "folder")
+def test_a_folder_of_another_repository_is_no_project(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    git("init", "--quiet")
+    git("commit", "--quiet", "--allow-empty", "--message", "another")
+    require_commit()
+    Path("folder").mkdir()
+    monkeypatch.chdir("folder")
     with pytest.raises(InputError, match="a git repository with a commit: `git init`"):
         require_commit()

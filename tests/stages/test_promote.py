@@ -17,7 +17,7 @@ from mitoscope.stages.train import train
 from mitoscope.stages.weights import weights
 from mitoscope.tracking import registry
 from mitoscope.tracking.store import connect
-from tests.conftest import NETWORK, see_noise, tiny_params, write_params
+from tests.conftest import NETWORK, settle_batch_norms, tiny_params, write_params
 from tests.threads import at_once
 
 STATE, REPORT = Path("results/registry.json"), Path("results/train", f"{NETWORK}.json")
@@ -45,7 +45,7 @@ def trainings(_extracted: Path, _store_folder: Path, tmp_path_factory: pytest.Te
         weights(NETWORK)
         start = Path("models", NETWORK, "start.pt")
         network = build({"arch": NETWORK, "patch_size": 32, "input_size": 32}, checkpoints.load(start))
-        see_noise(network)
+        settle_batch_norms(network)
         checkpoints.save(start, network.network.state_dict())
         for seed in (0, 1):
             params = tiny_params()

@@ -1,4 +1,4 @@
-"""What cannot be trained ends with one line, before a run begins. Whole trainings are in tests/pipeline."""
+"""What cannot be trained ends with one line. Whole trainings are in tests/pipeline."""
 
 from pathlib import Path
 
@@ -11,14 +11,6 @@ from mitoscope.stages.search import search
 from mitoscope.stages.train import train
 from mitoscope.stages.weights import weights
 from tests.conftest import NETWORK, tiny_params, write_params
-
-
-def test_a_training_writes_its_outputs_and_leaves_no_checkpoints(ready):
-    train(NETWORK)
-    written = {path.name for path in Path("results/train").iterdir()}
-    assert written == {f"{NETWORK}.json", f"{NETWORK}.csv", f"{NETWORK}.png"}
-    assert Path("models", NETWORK, "best.pt").exists()
-    assert not [path for path in Path(".work").iterdir() if path.is_dir()]
 
 
 def test_an_input_size_that_the_network_cannot_take_begins_no_run(ready):

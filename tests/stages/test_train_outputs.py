@@ -14,6 +14,14 @@ from mitoscope.stages.train import train
 from tests.conftest import NETWORK, tiny_params, write_params
 
 
+def test_a_training_writes_its_outputs_and_leaves_no_checkpoints(ready):
+    train(NETWORK)
+    written = {path.name for path in Path("results/train").iterdir()}
+    assert written == {f"{NETWORK}.json", f"{NETWORK}.csv", f"{NETWORK}.png"}
+    assert Path("models", NETWORK, "best.pt").exists()
+    assert not [path for path in Path(".work").iterdir() if path.is_dir()]
+
+
 def test_the_network_carries_what_detection_needs(ready):
     train(NETWORK)
     report = json.loads(Path("results/train", f"{NETWORK}.json").read_text())

@@ -1,4 +1,4 @@
-"""What a training depends on is named by its fingerprint, and checked. That no run begins is in test_train.py."""
+"""What a training depends on is named by its fingerprint, and what cannot be trained ends with one line."""
 
 import json
 from collections.abc import Callable
@@ -12,15 +12,16 @@ from pydantic import ValidationError
 from mitoscope.errors import InputError
 from mitoscope.learning import checkpoints
 from mitoscope.paths import SPLIT
+from mitoscope.stages.train import train
 from mitoscope.stages.train_inputs import make_recipe, read_inputs, start_network
 from tests.conftest import NETWORK, tiny_params, write_params
 
 START = Path("models", NETWORK, "start.pt")
 
 
-def set_params(block: str, **entries: object) -> None:
+def set_training(**entries: object) -> None:
     params = tiny_params()
-    (params["train"][NETWORK] if block == "train" else params[block]).update(entries)
+    params["train"][NETWORK] |= entries
     write_params(params)
 
 
@@ -41,8 +42,8 @@ def other_split() -> None:
 @pytest.mark.parametrize(
     "change",
     [
-        lambda: set_params("train", lr=0.002),
-        lambda: set_params("train", views=4),  # the thresholds depend on it
+        lambda: set_training(lr=0.002),
+        lambda: set_training(views=4),  # the thresholds depend on it
         other_start_weights,
         other_patches,
         other_split,
@@ -58,7 +59,9 @@ def test_the_fingerprint_names_what_the_training_depends_on(ready, change: Calla
 
 def test_the_fingerprint_names_nothing_else(ready):
     before = read_inputs(NETWORK).fingerprint
-    set_params("evaluate", bootstrap=500)
+    params = tiny_params()
+    params["evaluate"]["bootstrap"] = 500
+    write_params(params)
     assert read_inputs(NETWORK).fingerprint == before
 
 
@@ -87,13 +90,13 @@ def test_another_networks_start_weights_are_refused(ready):
 
 def test_start_weights_must_be_there(extracted):
     with pytest.raises(InputError, match=rf"start\.pt: no such file; run `dvc repro weights@{NETWORK}` first"):
-        read_inputs(NETWORK)
+        train(NETWORK)
 
 
 def test_every_process_needs_two_patches_of_a_batch(ready, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "5")  # of a batch of 8
     with pytest.raises(InputError, match=rf"train\.{NETWORK}\.batch_size: shared by the processes it leaves fewer"):
-        start_network(read_inputs(NETWORK))
+        train(NETWORK)
 
 
 def test_validation_needs_mitoses(ready):
@@ -103,4 +106,4 @@ def test_validation_needs_mitoses(ready):
     index.loc[index.patient.isin(validated) & (index.label == 1), "edge"] = True
     index.to_csv("patches/index.csv", index=False)
     with pytest.raises(InputError, match="the validation patients lack mitoses or negatives"):
-        read_inputs(NETWORK)
+        train(NETWORK)

@@ -53,6 +53,7 @@ def tiny_params() -> Params:
                 "lr": 0.001,
                 "weight_decay": 0.0,
                 "patience": 1,
+                "refit_fields": False,
                 "views": 1,
                 "calibrate_fields": True,
                 "seed": 0,

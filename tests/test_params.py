@@ -92,6 +92,11 @@ def test_mining_must_begin_before_the_end(tmp_path):
     assert read_params(path).train["alexnet"].mining.every == 0
 
 
+def test_whole_fields_are_refitted_over_a_pooled_head_only(tmp_path):
+    path = written(tmp_path, "train.alexnet.refit_fields", True)
+    assert complaint(path) == "train.alexnet: refit_fields needs head: pooled"
+
+
 @pytest.mark.parametrize("entry", ENTRIES)
 def test_a_missing_entry_is_named(tmp_path, entry):
     assert complaint(written(tmp_path, entry, MISSING)) == f"{entry}: Field required"

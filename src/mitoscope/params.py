@@ -61,7 +61,7 @@ class Mining(Block):
 
 
 # Entries of a `train` block that say how whole fields are scored: thresholds depend on them, the weights do not.
-FIELD_SETTINGS = frozenset({"views", "calibrate_fields"})
+FIELD_SETTINGS = frozenset({"refit_fields", "views", "calibrate_fields"})
 
 
 class Train(Block):
@@ -84,6 +84,9 @@ class Train(Block):
     lr: float = Field(gt=0, description="peak of the one-cycle schedule")
     weight_decay: float = Field(ge=0)
     patience: int = Field(ge=1, description="stop after so many epochs, plain or mined, without a better F1")
+    refit_fields: bool = Field(
+        description="score whole fields by a logistic regression over the pooled features, standardised by field"
+    )
     views: Literal[1, 2, 4, 8] = Field(description="of each candidate in whole fields: test-time augmentation")
     calibrate_fields: bool = Field(description="bring each field's scores to the spread of the validation fields")
     seed: int = Field(ge=0)
@@ -92,6 +95,12 @@ class Train(Block):
     def _mining_begins(self) -> Self:
         if self.mining.every and self.mining.start_epoch >= self.epochs:
             raise ValueError("mining.start_epoch must come before the last epoch (mining.every: 0 turns mining off)")
+        return self
+
+    @model_validator(mode="after")
+    def _refit_has_features(self) -> Self:
+        if self.refit_fields and self.head != "pooled":
+            raise ValueError("refit_fields needs head: pooled")
         return self
 
 

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import asdict
 from pathlib import Path
 
 import cv2
@@ -16,7 +17,12 @@ from mitoscope.cli import app
 from mitoscope.commands.detect import detect
 from mitoscope.errors import InputError
 from mitoscope.learning.checkpoints import load, save
+from mitoscope.learning.devices import Place
+from mitoscope.learning.field_head import fit_head
+from mitoscope.learning.networks import build, start_state
+from mitoscope.learning.scoring import pool_patches
 from mitoscope.stages.evaluate import evaluate
+from mitoscope.stages.subsets import read_samples
 from tests.conftest import NETWORK
 
 MODEL = f"models/{NETWORK}/best.pt"
@@ -31,7 +37,20 @@ def run(*images: Path, model: str = MODEL, microns: float | None = None) -> int:
     return detect(images, model=model, out=OUT, microns_per_pixel=microns)
 
 
-def test_detection_finds_what_evaluation_found(trained):
+def refit(here: Place) -> None:
+    """Put a network with a head of whole fields, fitted to the training patches, in place of the trained one."""
+    description = {"arch": "alexnet", "head": "pooled", "patch_size": 32, "input_size": 64}
+    network = build(description, start_state("alexnet", None, seed=0, head="pooled")[0])
+    training, _ = read_samples("train")
+    head = fit_head(pool_patches(network, training, here, views=2), training.store, training.labels)
+    content = load(Path(MODEL)) | description | {"state": network.network.state_dict(), "field_head": asdict(head)}
+    save(Path(MODEL), content)
+
+
+@pytest.mark.parametrize("refitted", [False, True])
+def test_detection_finds_what_evaluation_found(trained, refitted, here):
+    if refitted:
+        refit(here)
     evaluate(NETWORK)
     objects = pd.read_csv(f"results/evaluate/{NETWORK}/objects.csv", dtype={"patient": str, "field": str})
     fields = pd.read_csv(f"results/evaluate/{NETWORK}/fields.csv", dtype={"patient": str, "field": str})

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from mitoscope.learning.networks import build, start_state
-from mitoscope.learning.scoring import mine, score_patches, validation_scores
+from mitoscope.learning.scoring import mine, pool_patches, score_patches, validation_scores
 
 
 @pytest.fixture
@@ -78,3 +78,24 @@ def test_mining_scores_the_negatives_alone(network, here, coloured):
             "mining/effective_negatives": negatives.sum() ** 2 / (negatives**2).sum(),
         }
     )
+
+
+def test_what_a_pooled_head_sees_is_the_mean_over_the_views(here, coloured):
+    description = {"arch": "alexnet", "head": "pooled", "patch_size": 32, "input_size": 64}
+    pooled = build(description, start_state("alexnet", None, seed=0, head="pooled")[0]).eval()
+    patches = coloured([0, 1, 0])
+    margin = (patches.stores[0].shape[1] - 32) // 2
+    middle = patches.windows(np.arange(3))[..., margin : margin + 32, margin : margin + 32]
+    with torch.inference_mode():
+        straight, mirrored = pooled.pool(middle), pooled.pool(middle.flip(3))
+        logits = pooled.network.classifier(straight)
+        np.testing.assert_allclose(logits, pooled(middle))  # it is what the head's own layers take
+    assert not torch.equal(straight, mirrored)
+    features = pool_patches(pooled, patches, here, views=2)
+    assert features.dtype == np.float32 and features.shape == (3, pooled.channels)
+    np.testing.assert_allclose(features, (straight + mirrored) / 2, rtol=1e-4, atol=1e-6)
+
+
+def test_a_network_without_a_pooled_head_has_no_features_to_give(network, here, coloured):
+    with pytest.raises(ValueError, match="shufflenet_v2_x0_5 has no pooled head"):
+        pool_patches(network, coloured([0, 1]), here)

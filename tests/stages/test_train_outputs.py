@@ -9,8 +9,11 @@ import pandas as pd
 
 from mitoscope.learning.checkpoints import load_network
 from mitoscope.learning.scores import best_threshold
+from mitoscope.stages.field_detection import load_detector
+from mitoscope.stages.search import search
 from mitoscope.stages.subsets import score_candidates
 from mitoscope.stages.train import train
+from mitoscope.stages.weights import weights
 from tests.conftest import NETWORK, tiny_params, write_params
 
 
@@ -31,6 +34,7 @@ def test_the_network_carries_what_detection_needs(ready):
     dataset = {"microns_per_pixel": 0.25, "synthetic": True}
     middle, upper = kept["fields"].pop("typical_spread")
     assert middle < upper
+    assert kept["field_head"] is None
     assert kept["fields"] == {name: settings[name] for name in names} | dataset | {"views": 1}
     assert kept["field_threshold"] == report["field_threshold"] > 0
     logged = mlflow.get_logged_model(report["model_id"]).metrics
@@ -44,13 +48,32 @@ def test_the_thresholds_belong_to_the_scores_that_detection_gives(ready, here):
     write_params(params)
     train(NETWORK)
     network, kept = load_network(Path("models", NETWORK, "best.pt"))
-    scored = score_candidates(network, "validation", here, lambda *_: None, views=kept["fields"]["views"])
+    scored = score_candidates(network, None, "validation", here, lambda *_: None, views=kept["fields"]["views"])
     assert scored.typical_spread() == tuple(kept["fields"]["typical_spread"])
     objects = scored.objects(kept["fields"]["typical_spread"])
     found, _ = best_threshold(objects.label.to_numpy(), objects.probability.to_numpy())
     assert found == kept["field_threshold"]
-    once = score_candidates(network, "validation", here, lambda *_: None, views=1)
+    once = score_candidates(network, None, "validation", here, lambda *_: None, views=1)
     assert scored.typical_spread() != once.typical_spread()  # a network this young gives nearly the same to all
+
+
+def test_a_refitted_head_travels_with_the_network_and_gives_its_threshold(extracted, mlflow_store, here):
+    params = tiny_params()
+    block = params["train"].pop(NETWORK) | {"input_size": 64, "head": "pooled", "trainable": "head"}
+    params["train"]["alexnet"] = block | {"refit_fields": True, "views": 2, "calibrate_fields": False}
+    params["weights"] = {"alexnet": "random"}
+    write_params(params)
+    search("alexnet")
+    weights("alexnet")
+    train("alexnet")
+    network, kept = load_detector("models/alexnet/best.pt")
+    scored = score_candidates(network, kept["field_head"], "validation", here, lambda *_: None, views=2)
+    objects = scored.objects(None)
+    assert kept["fields"]["typical_spread"] is None
+    assert best_threshold(objects.label.to_numpy(), objects.probability.to_numpy())[0] == kept["field_threshold"]
+    assert kept["field_threshold"] != kept["threshold"]  # that of the patches belongs to the network's own head
+    plain = score_candidates(network, None, "validation", here, lambda *_: None, views=2)
+    assert abs(plain.candidates.probability - scored.candidates.probability).max() > 0.01
 
 
 def test_mined_negatives_are_shown(ready, mlflow_store):

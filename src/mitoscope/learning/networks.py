@@ -32,11 +32,16 @@ class CentrePooled(nn.Module):
     def __init__(self, features: nn.Module, levels: Mapping[str, int]) -> None:
         super().__init__()
         self.features, self.levels = features, levels
-        channels = 2 * sum(levels.values())
-        self.classifier = nn.Sequential(nn.BatchNorm1d(channels), nn.Dropout(0.5), nn.Linear(channels, 2))
+        self.channels = 2 * sum(levels.values())
+        self.classifier = nn.Sequential(nn.BatchNorm1d(self.channels), nn.Dropout(0.5), nn.Linear(self.channels, 2))
 
     def forward(self, images: Tensor) -> Tensor:
         """(N, 2) logits of (N, 3, S, S) normalised images."""
+        logits: Tensor = self.classifier(self.pool(images))
+        return logits
+
+    def pool(self, images: Tensor) -> Tensor:
+        """(N, C) what the linear layer sees of (N, 3, S, S) normalised images, before batch normalisation."""
         pooled: list[Tensor] = []
         activations = images
         for name, layer in self.features.named_children():
@@ -48,8 +53,7 @@ class CentrePooled(nn.Module):
             if len(pooled) == 2 * len(self.levels):
                 break  # what follows the last level is for the network's own classifier
         # Activations have long tails; their logarithm keeps a few strong ones from deciding alone.
-        logits: Tensor = self.classifier(torch.cat(pooled, dim=1).log1p())
-        return logits
+        return torch.cat(pooled, dim=1).log1p()
 
 
 def _make(arch: str, head: str) -> nn.Module:
@@ -86,14 +90,41 @@ class PatchNetwork(nn.Module):
         Raises:
             ValueError: the patches are not uint8 of the network's shape.
         """
+        logits: Tensor = self.network(self._prepare(patches))
+        return logits
+
+    def pool(self, patches: Tensor) -> Tensor:
+        """(N, `channels`) what a pooled head sees of a batch of patches.
+
+        Raises:
+            ValueError: the head is another, or the patches are not uint8 of the network's shape.
+        """
+        pooled: Tensor = self._pooled().pool(self._prepare(patches))
+        return pooled
+
+    @property
+    def channels(self) -> int:
+        """How many features a pooled head sees.
+
+        Raises:
+            ValueError: the head is another.
+        """
+        return self._pooled().channels
+
+    def _pooled(self) -> CentrePooled:
+        if not isinstance(self.network, CentrePooled):
+            raise ValueError(f"{self.arch} has no pooled head")
+        return self.network
+
+    def _prepare(self, patches: Tensor) -> Tensor:
+        """Patches as the inner network takes them: normalised, of `input_size`."""
         expected = (3, self.patch_size, self.patch_size)
         if patches.dtype != torch.uint8 or patches.ndim != 4 or patches.shape[1:] != expected:
             raise ValueError(f"expected (N, {', '.join(map(str, expected))}) uint8, got {tuple(patches.shape)}")
-        images = F.normalize(F.to_dtype(patches, torch.float32, scale=True), list(_MEAN), list(_STD))
+        images: Tensor = F.normalize(F.to_dtype(patches, torch.float32, scale=True), list(_MEAN), list(_STD))
         if self.input_size != self.patch_size:
             images = F.resize(images, [self.input_size, self.input_size], antialias=True)
-        logits: Tensor = self.network(images.contiguous(memory_format=torch.channels_last))
-        return logits
+        return images.contiguous(memory_format=torch.channels_last)
 
     def train(self, mode: bool = True) -> Self:
         """As `Module.train`, but frozen batch normalisation keeps its statistics too."""

@@ -3,8 +3,10 @@
 from collections.abc import Callable
 
 import numpy as np
+import numpy.typing as npt
 import torch
 import torch.distributed as dist
+from torch import Tensor
 
 from mitoscope.learning.augment import crop
 from mitoscope.learning.batches import PatchSet
@@ -40,23 +42,59 @@ def score_patches(
         views: test-time augmentation, the mean log-odds of so many views of a patch: 1 = as it is, 2 = and its mirror
             image, 4 = and both turned by a half, 8 = and these four turned by a quarter.
     """
+    # In float32 whatever scores above 1 - 6e-8 would be 1, and the surest ones could not be ranked.
+    logits = torch.zeros(len(patches), 2, dtype=torch.float64)
+    _ask(network, network, logits, patches, place, on_batch, label, views)
+    probabilities: Probabilities = logits.softmax(dim=1)[:, 1].numpy()
+    return probabilities
+
+
+def pool_patches(
+    network: PatchNetwork,
+    patches: PatchSet,
+    place: Place,
+    on_batch: OnBatch | None = None,
+    label: str = "pool",
+    views: int = 1,
+) -> npt.NDArray[np.float32]:
+    """What the pooled head of `network` sees of every patch; (M, C), the mean over its views.
+
+    Arguments as for `score_patches`.
+
+    Raises:
+        ValueError: the network's head is another.
+    """
+    features = torch.zeros(len(patches), network.channels)
+    _ask(network, network.pool, features, patches, place, on_batch, label, views)
+    pooled: npt.NDArray[np.float32] = features.numpy()
+    return pooled
+
+
+def _ask(
+    network: PatchNetwork,
+    question: Callable[[Tensor], Tensor],
+    answers: Tensor,
+    patches: PatchSet,
+    place: Place,
+    on_batch: OnBatch | None,
+    label: str,
+    views: int,
+) -> None:
+    """Fill (M, K) zeros on the CPU with what `question` gives of each patch, the mean over its views."""
     network.eval()
-    probabilities = np.zeros(len(patches))
     with torch.inference_mode():
         for start in range(0, len(patches), _BATCH):
             chosen = np.arange(start, min(start + _BATCH, len(patches)))[place.rank :: place.world]
             if len(chosen):
                 batch = crop(patches.windows(chosen).to(place.device), 0, network.patch_size)
-                # In float32 whatever scores above 1 - 6e-8 would be 1, and the surest ones could not be ranked.
-                logits = torch.stack([network(_view(batch, number)).double() for number in range(views)]).mean(dim=0)
-                probabilities[chosen] = logits.softmax(dim=1)[:, 1].cpu().numpy()
+                mean = torch.stack([question(_view(batch, number)).double() for number in range(views)]).mean(dim=0)
+                answers[chosen] = mean.cpu().to(answers.dtype)
             if on_batch:
                 on_batch(label, min(start + _BATCH, len(patches)), len(patches))
-    if place.world > 1:
-        shared = torch.from_numpy(probabilities).to(place.device)
+    if place.world > 1:  # each process has filled its own share
+        shared = answers.to(place.device)
         dist.all_reduce(shared)
-        probabilities = shared.cpu().numpy()
-    return probabilities
+        answers.copy_(shared)
 
 
 def _view(patches: torch.Tensor, number: int) -> torch.Tensor:

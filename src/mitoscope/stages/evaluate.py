@@ -64,7 +64,7 @@ def evaluate(arch: str) -> None:
         )
         metrics, intervals = score_test(predictions, threshold, settings)
 
-        scored = score_candidates(network, "test", place, show, views=kept["fields"]["views"])
+        scored = score_candidates(network, kept["field_head"], "test", place, show, views=kept["fields"]["views"])
         objects = scored.objects(kept["fields"]["typical_spread"])
         field_threshold = float(kept["field_threshold"])
         objects["predicted"] = (objects.probability >= field_threshold).astype(int)

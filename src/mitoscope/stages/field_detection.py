@@ -23,7 +23,7 @@ _AT_ONCE = 4096  # windows in memory: 200 MB of 128 px
 
 
 def load_detector(model: str) -> "tuple[PatchNetwork, dict[str, Any]]":
-    """A network and what its file says beside the weights: `fields`, `field_threshold` and more.
+    """A network and what its file says beside the weights: `fields`, `field_head`, `field_threshold` and more.
 
     Args:
         model: a file best.pt, `runs:/<run>/best` or `models:/<name>@<alias>`.
@@ -32,13 +32,15 @@ def load_detector(model: str) -> "tuple[PatchNetwork, dict[str, Any]]":
         InputError: there is no such model, or it was saved without what whole fields need.
     """
     from mitoscope.learning import checkpoints
+    from mitoscope.learning.field_head import FieldHead
     from mitoscope.tracking.models import network_file
 
     with network_file(model) as path:
         network, kept = checkpoints.load_network(path)
     if "typical_spread" not in kept.get("fields", {}):
         raise InputError(f"{model}: was saved without its settings for whole fields; train it again with `dvc repro`")
-    kept["fields"].setdefault("views", 1)  # files from before there was a choice lack it
+    kept["fields"].setdefault("views", 1)  # files from before there was a choice lack this and the next
+    kept["field_head"] = FieldHead(**kept["field_head"]) if kept.get("field_head") else None
     return network, kept
 
 
@@ -56,7 +58,7 @@ def detect_field(
         image: (H, W, 3) uint8 RGB.
         mask: (H, W) bool, where candidates may lie; None = anywhere.
         network: from the model's file.
-        kept: the rest of that file, with `fields` and `field_threshold`.
+        kept: the rest of that file, with `fields`, `field_head` and `field_threshold`.
         place: where to compute.
         microns_per_pixel: of the image; it is resized to the pixel size that the network knows.
 
@@ -65,9 +67,9 @@ def detect_field(
     """
     from mitoscope.learning.batches import PatchSet
     from mitoscope.learning.calibration import calibrate
-    from mitoscope.learning.scoring import score_patches
+    from mitoscope.learning.scoring import pool_patches, score_patches
 
-    settings = kept["fields"]
+    settings, head = kept["fields"], kept["field_head"]
     zoom = microns_per_pixel / settings["microns_per_pixel"]
     known, normalised = normalise(resize(image, zoom), settings["stain"])
     if settings["stain"] != "none" and not normalised:
@@ -84,14 +86,19 @@ def detect_field(
         window=settings["peak_window"],
     )
     reduced = resize(known, settings["scale"])
-    probabilities = np.zeros(len(candidates))
+    score = pool_patches if head else score_patches
+    scored: list[npt.NDArray[Any]] = []
     for start in range(0, len(candidates), _AT_ONCE):
         some = slice(start, start + _AT_ONCE)
         windows, _ = cut_windows(reduced, to_scale(candidates[some], settings["scale"]), network.patch_size)
         numbers = np.arange(len(windows))
         patches = PatchSet([windows], np.zeros_like(numbers), numbers, np.zeros_like(numbers))
-        probabilities[some] = score_patches(network, patches, place, views=settings["views"])
-    if len(candidates) and settings["typical_spread"] is not None:
+        scored.append(score(network, patches, place, views=settings["views"]))
+    if not scored:
+        return np.empty((0, 2)), np.empty(0)
+    answers = np.concatenate(scored)
+    probabilities: npt.NDArray[np.float64] = head.probabilities(answers) if head else answers
+    if settings["typical_spread"] is not None:
         probabilities = calibrate(probabilities, settings["typical_spread"])
     found = np.flatnonzero(probabilities >= kept["field_threshold"])
     found = found[suppress(candidates[found], probabilities[found], MATCH_UM / settings["microns_per_pixel"])]

@@ -1,6 +1,7 @@
 """The patch store joined with the split: what train and evaluate read, and detection in it."""
 
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
     from mitoscope.learning.batches import PatchSet
     from mitoscope.learning.devices import Place
+    from mitoscope.learning.field_head import FieldHead
     from mitoscope.learning.networks import PatchNetwork
     from mitoscope.learning.scoring import OnBatch
 
@@ -100,17 +102,27 @@ class ScoredFields:
 
 
 def score_candidates(
-    network: "PatchNetwork", subset: str, place: "Place", on_batch: "OnBatch", *, views: int
+    network: "PatchNetwork", head: "FieldHead | None", subset: str, place: "Place", on_batch: "OnBatch", *, views: int
 ) -> ScoredFields:
-    """Score all candidates in the whole fields of a subset's patients, by so many `views` (`score_patches`).
+    """Score all candidates in the whole fields of a subset's patients.
+
+    Args:
+        network: scores them by its own head, or
+        head: by this one.
+        subset: train, validation or test.
+        place: where to compute.
+        on_batch: called with a label, the candidates done and their number.
+        views: of each candidate (`score_patches`).
 
     Raises:
         InputError: there is no patch store, or a patient of it is in no subset.
     """
+    from mitoscope.learning.field_head import score_by_field
     from mitoscope.learning.scoring import score_patches
 
     patches, candidates, truths = read_candidates(subset)
-    probabilities = score_patches(network, patches, place, on_batch, f"{network.arch} {subset} fields", views=views)
+    score = partial(score_by_field, network, head) if head else partial(score_patches, network)
+    probabilities = score(patches, place, on_batch, f"{network.arch} {subset} fields", views)
     microns = read_summary(PATCHES)["dataset"]["microns_per_pixel"]
     return ScoredFields(candidates.assign(probability=probabilities), truths, microns)
 

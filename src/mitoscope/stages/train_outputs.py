@@ -1,5 +1,6 @@
 """What stage `train@arch` leaves: the best network with its thresholds, curves and report, and all of it in MLflow."""
 
+from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,7 +18,9 @@ from mitoscope.stages.subsets import read_patients, score_candidates
 
 if TYPE_CHECKING:
     from mitoscope.learning.devices import Place
+    from mitoscope.learning.field_head import FieldHead
     from mitoscope.learning.loop import Fitted
+    from mitoscope.learning.networks import PatchNetwork
     from mitoscope.learning.scoring import OnBatch
     from mitoscope.stages.train_inputs import Inputs
 
@@ -46,7 +49,8 @@ def write_outputs(inputs: "Inputs", run_id: str, fitted: "Fitted", place: "Place
         picture, fitted.history, title=f"{arch}, {start} start weights{synthetic}", best_epoch=fitted.best_epoch
     )
     views = inputs.block.views
-    scored = score_candidates(best.to(place.device), "validation", place, show, views=views)
+    head = _refit(inputs, best.to(place.device), place, show) if inputs.block.refit_fields else None
+    scored = score_candidates(best, head, "validation", place, show, views=views)
     typical = scored.typical_spread() if inputs.block.calibrate_fields else None
     fields = inputs.fields | {"views": views, "typical_spread": typical}
     objects = scored.objects(fields["typical_spread"])
@@ -57,6 +61,7 @@ def write_outputs(inputs: "Inputs", run_id: str, fitted: "Fitted", place: "Place
     checkpoints.save(last, best.describe() | {"state": checkpoints.load(inputs.work / "last.pt")["state"]})
     trained = inputs.models / "best.pt"
     evidence = kept | {"run_id": run_id, "field_threshold": field_threshold, "fields": fields}
+    evidence["field_head"] = head and asdict(head)
     checkpoints.save_network(trained, best, **evidence)
     if fitted.hardness is not None:
         _draw_mined(inputs, fitted.hardness)
@@ -96,6 +101,16 @@ def write_outputs(inputs: "Inputs", run_id: str, fitted: "Fitted", place: "Place
         f"{arch}: epoch {fitted.best_epoch} of {len(fitted.history)} is the best, validation F1 {f1:.3f} at threshold "
         f"{threshold:.3f}, in whole fields {field_f1:.3f} at {field_threshold:.3f}; MLflow run {run_id}",
     )
+
+
+def _refit(inputs: "Inputs", network: "PatchNetwork", place: "Place", show: "OnBatch") -> "FieldHead":
+    """Fit the head of whole fields to all training patches."""
+    from mitoscope.learning.field_head import fit_head
+    from mitoscope.learning.scoring import pool_patches
+
+    training = inputs.training
+    features = pool_patches(network, training, place, show, f"{inputs.arch} training features", inputs.block.views)
+    return fit_head(features, training.store, training.labels)
 
 
 def _draw_mined(inputs: "Inputs", hardness: npt.NDArray[np.float64]) -> None:

@@ -1,0 +1,73 @@
+"""The head of whole fields: each feature beside the others of its field."""
+
+import numpy as np
+import pytest
+from scipy.special import logit
+from sklearn.metrics import average_precision_score
+
+from mitoscope.learning.field_head import FieldHead, fit_head, score_by_field
+from mitoscope.learning.networks import build, start_state
+from mitoscope.learning.scoring import pool_patches
+
+DESCRIPTION = {"arch": "alexnet", "head": "pooled", "patch_size": 32, "input_size": 64}
+
+
+@pytest.fixture(scope="module")
+def network():
+    return build(DESCRIPTION, start_state("alexnet", None, seed=0, head="pooled")[0])
+
+
+def make_field(rng: np.random.Generator, shift: float, width: float, count: int = 400):
+    """Five features of a field: the first tells mitoses apart, all are shifted and stretched as a stain would."""
+    labels = (rng.random(count) < 0.05).astype(np.int64)
+    features = rng.normal(size=(count, 5))
+    features[:, 0] += 4 * labels
+    return (features * width + shift).astype(np.float32), labels
+
+
+def test_a_stain_that_shifts_and_stretches_all_features_of_a_field_does_no_harm():
+    rng = np.random.default_rng(0)
+    known = [make_field(rng, shift, width) for shift, width in ((0, 1), (5, 2), (-8, 0.5))]
+    features, labels = (np.concatenate(part) for part in zip(*known, strict=True))
+    head = fit_head(features, np.repeat([0, 1, 2], 400), labels)
+    for shift, width in ((0, 1), (20, 3), (-6, 0.8)):
+        unknown, truth = make_field(rng, shift, width)
+        probabilities = head.probabilities(unknown)
+        assert probabilities.dtype == np.float64
+        assert average_precision_score(truth, probabilities) > 0.9
+        # Both classes weigh the same, so that most look-alikes lie below 0.5, whatever the shift.
+        assert np.median(probabilities[truth == 0]) < 0.5 < np.median(probabilities[truth == 1])
+    # To a head that knows no fields, the shift is all there is.
+    blind = fit_head(features, np.zeros(1200, np.int64), labels)
+    assert average_precision_score(labels, blind.probabilities(features)) < 0.6
+
+
+def test_few_candidates_are_compared_with_the_training_patches_by_hand():
+    import torch
+
+    head = FieldHead(torch.tensor([2.0]), torch.tensor([4.0]), torch.tensor([3.0]), -1.0)
+    # One candidate counts 1 of 51, and its own variance is 0.
+    middle, variance = (10 + 50 * 2) / 51, 50 * 4 / 51
+    expected = 3 * (10 - middle) / variance**0.5 - 1
+    assert logit(head.probabilities(np.array([[10.0]], np.float32))) == pytest.approx([expected], rel=1e-4)
+
+
+def test_a_feature_that_is_everywhere_the_same_says_nothing():
+    features, labels = make_field(np.random.default_rng(1), 0, 1)
+    features[:, 3] = 7
+    head = fit_head(features, np.zeros(400, np.int64), labels)
+    assert np.isfinite(head.probabilities(features)).all()
+    assert head.weights[3] == pytest.approx(0, abs=1e-6)
+
+
+def test_each_store_is_scored_as_a_field_of_its_own_in_the_order_of_the_set(network, here, coloured):
+    patches = coloured([0, 1] * 4).take(np.array([5, 0, 7, 2, 1]))  # of two stores, mixed
+    assert patches.store.tolist() == [1, 0, 1, 0, 0]
+    features = pool_patches(network, patches, here, views=2)
+    head = fit_head(features, patches.store, patches.labels)
+    calls: list[tuple[str, int, int]] = []
+    found = score_by_field(network, head, patches, here, lambda *call: calls.append(call), "look", views=2)
+    assert calls == [("look", 3, 5), ("look", 5, 5)]
+    for store in (0, 1):
+        inside = patches.store == store
+        np.testing.assert_allclose(found[inside], head.probabilities(features[inside]), rtol=1e-5)

@@ -7,7 +7,6 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
-from pydantic import ValidationError
 
 from mitoscope.errors import InputError
 from mitoscope.learning import checkpoints
@@ -70,7 +69,7 @@ def test_found_settings_take_the_place_of_the_blocks(ready):
     recipe = make_recipe(inputs.block)
     assert (recipe.lr, recipe.rotations.positive, recipe.rotations.negative) == (0.05, (0,), (90,))
     assert recipe.weight_decay == tiny_params()["train"][NETWORK]["weight_decay"]
-    with pytest.raises(ValidationError, match="greater than 0"):
+    with pytest.raises(InputError, match=rf"{NETWORK}\.json: settings\.lr: Input should be greater than 0; run `dvc"):
         read_inputs(NETWORK, {"lr": -1})
 
 

@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
+from pydantic import ValidationError
 
 from mitoscope.errors import InputError
 from mitoscope.histology.patches import read_summary
 from mitoscope.params import FIELD_SETTINGS, Train, read_params
-from mitoscope.paths import MODELS, PATCHES, SPLIT, WORK
+from mitoscope.paths import MODELS, PATCHES, SEARCHED, SPLIT, WORK
 from mitoscope.stages.subsets import read_samples
 
 if TYPE_CHECKING:
@@ -90,11 +91,17 @@ def read_inputs(arch: str, settings: Mapping[str, Any] | None = None) -> Inputs:
         settings: entries that take the place of the block's, as a search found them.
 
     Raises:
-        InputError: bad params, or a file of an earlier stage is missing or lacks a class.
+        InputError: bad params or `settings`, or a file of an earlier stage is missing or lacks a class.
     """
     params = read_params()
     block, _ = params.for_network(arch)
-    block = replace_settings(block, settings or {})
+    try:
+        block = replace_settings(block, settings or {})
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(["settings", *map(str, first["loc"])])
+        found = SEARCHED / f"{arch}.json"
+        raise InputError(f"{found}: {place}: {first['msg']}; run `dvc repro -f search@{arch}`") from error
     start_file = MODELS / arch / "start.pt"
     for path, stage in (
         (SPLIT, "split"),

@@ -209,10 +209,15 @@ def read_params(path: Path = Path("params.yaml")) -> Params:
     try:
         return Params.model_validate(content)
     except ValidationError as error:
-        # A misspelt entry is unknown and another one missing: the unknown one is what to look at.
-        errors = sorted(error.errors(), key=lambda found: found["type"] != "extra_forbidden")
-        first, more = errors[0], len(errors) - 1
-        place = ".".join(str(part) for part in first["loc"])
-        rest = f" (and {more} more)" if more else ""
-        message = first["msg"].removeprefix("Value error, ")
-        raise InputError(": ".join(filter(None, (str(path), place, message))) + rest) from error
+        raise InputError(f"{path}: {first_line(error)}") from error
+
+
+def first_line(error: ValidationError) -> str:
+    """What is wrong with settings in one line: the place of the first wrong entry, and why."""
+    # A misspelt entry is unknown and another one missing: the unknown one is what to look at.
+    errors = sorted(error.errors(), key=lambda found: found["type"] != "extra_forbidden")
+    first, more = errors[0], len(errors) - 1
+    place = ".".join(str(part) for part in first["loc"])
+    rest = f" (and {more} more)" if more else ""
+    message = first["msg"].removeprefix("Value error, ")
+    return ": ".join(filter(None, (place, message))) + rest

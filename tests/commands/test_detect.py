@@ -21,6 +21,7 @@ from mitoscope.learning.devices import Place
 from mitoscope.learning.field_head import fit_head
 from mitoscope.learning.networks import build, start_state
 from mitoscope.learning.scoring import pool_patches
+from mitoscope.stages import field_detection
 from mitoscope.stages.evaluate import evaluate
 from mitoscope.stages.subsets import read_samples
 from tests.conftest import NETWORK
@@ -48,7 +49,8 @@ def refit(here: Place) -> None:
 
 
 @pytest.mark.parametrize("refitted", [False, True])
-def test_detection_finds_what_evaluation_found(trained, refitted, here):
+def test_detection_finds_what_evaluation_found(trained, refitted, here, monkeypatch):
+    monkeypatch.setattr(field_detection, "_AT_ONCE", 7)  # of 15 candidates: a part is not the field
     if refitted:
         refit(here)
     evaluate(NETWORK)

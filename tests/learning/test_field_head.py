@@ -29,7 +29,7 @@ def test_a_stain_that_shifts_and_stretches_all_features_of_a_field_does_no_harm(
     rng = np.random.default_rng(0)
     known = [make_field(rng, shift, width) for shift, width in ((0, 1), (5, 2), (-8, 0.5))]
     features, labels = (np.concatenate(part) for part in zip(*known, strict=True))
-    head = fit_head(features, np.repeat([0, 1, 2], 400), labels)
+    head = fit_head(features.copy(), np.repeat([0, 1, 2], 400), labels)
     for shift, width in ((0, 1), (20, 3), (-6, 0.8)):
         unknown, truth = make_field(rng, shift, width)
         probabilities = head.probabilities(unknown)
@@ -38,7 +38,7 @@ def test_a_stain_that_shifts_and_stretches_all_features_of_a_field_does_no_harm(
         # Both classes weigh the same, so that most look-alikes lie below 0.5, whatever the shift.
         assert np.median(probabilities[truth == 0]) < 0.5 < np.median(probabilities[truth == 1])
     # To a head that knows no fields, the shift is all there is.
-    blind = fit_head(features, np.zeros(1200, np.int64), labels)
+    blind = fit_head(features.copy(), np.zeros(1200, np.int64), labels)
     assert average_precision_score(labels, blind.probabilities(features)) < 0.6
 
 
@@ -55,7 +55,7 @@ def test_few_candidates_are_compared_with_the_training_patches_by_hand():
 def test_a_feature_that_is_everywhere_the_same_says_nothing():
     features, labels = make_field(np.random.default_rng(1), 0, 1)
     features[:, 3] = 7
-    head = fit_head(features, np.zeros(400, np.int64), labels)
+    head = fit_head(features.copy(), np.zeros(400, np.int64), labels)
     assert np.isfinite(head.probabilities(features)).all()
     assert head.weights[3] == pytest.approx(0, abs=1e-6)
 
@@ -64,7 +64,7 @@ def test_each_store_is_scored_as_a_field_of_its_own_in_the_order_of_the_set(netw
     patches = coloured([0, 1] * 4).take(np.array([5, 0, 7, 2, 1]))  # of two stores, mixed
     assert patches.store.tolist() == [1, 0, 1, 0, 0]
     features = pool_patches(network, patches, here, views=2)
-    head = fit_head(features, patches.store, patches.labels)
+    head = fit_head(features.copy(), patches.store, patches.labels)
     calls: list[tuple[str, int, int]] = []
     found = score_by_field(network, head, patches, here, lambda *call: calls.append(call), "look", views=2)
     assert calls == [("look", 3, 5), ("look", 5, 5)]

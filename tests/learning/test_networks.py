@@ -87,6 +87,7 @@ def test_a_pooled_head_takes_the_features_alone():
     whole, _ = start_state("alexnet", None, seed=5)
     state, missing = start_state("alexnet", whole, seed=6, head="pooled")
     assert missing == [f"classifier.{layer}.{kind}" for layer in (0, 2) for kind in ("weight", "bias")]
+    assert not state["classifier.2.weight"].any()
     assert all(torch.equal(state[name], whole[name]) for name in state if name.startswith("features."))
     with pytest.raises(ValueError, match="the weights do not fit alexnet"):
         build({"arch": "alexnet", "head": "classifier", "patch_size": 64, "input_size": 64}, state)

@@ -5,6 +5,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import torch
 
 from mitoscope.errors import InputError
 from mitoscope.learning.checkpoints import load, save
@@ -71,4 +72,14 @@ def test_a_file_without_the_settings_for_whole_fields_is_refused(trained):
     del content["fields"]["typical_spread"]
     save(MODEL, content)
     with pytest.raises(InputError, match=r"best\.pt: was saved without its settings for whole fields; train it again"):
+        load_detector(str(MODEL))
+
+
+@pytest.mark.parametrize("head", [{"weights": torch.zeros(3)}, {"bias": 0.0}], ids=["other features", "incomplete"])
+def test_a_head_of_whole_fields_that_does_not_fit_is_refused(trained, head):
+    whole = {"mean": torch.zeros(5), "variance": torch.ones(5), "weights": torch.zeros(5), "bias": 0.0}
+    save(MODEL, load(MODEL) | {"field_head": whole | head if "weights" in head else head})
+    with pytest.raises(
+        InputError, match=r"best\.pt: its head of whole fields does not fit the network; train it again"
+    ):
         load_detector(str(MODEL))

@@ -34,6 +34,13 @@ def test_a_diverging_training_names_the_setting(ready):
         train(NETWORK)
 
 
+@pytest.mark.parametrize("content", ["{", "[]", "{}", '{"settings": 3}'])
+def test_a_broken_result_of_a_search_is_refused(ready, content):
+    Path("results/search", f"{NETWORK}.json").write_text(content)
+    with pytest.raises(InputError, match=rf"{NETWORK}\.json: is no result of a search; run `dvc repro -f search@"):
+        train(NETWORK)
+
+
 def test_a_second_trainer_is_kept_out(ready):
     Path(".work").mkdir(exist_ok=True)
     with (

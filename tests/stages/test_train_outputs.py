@@ -35,7 +35,7 @@ def test_the_network_carries_what_detection_needs(ready):
     middle, upper = kept["fields"].pop("typical_spread")
     assert middle < upper
     assert kept["field_head"] is None
-    assert kept["fields"] == {name: settings[name] for name in names} | dataset | {"views": 1}
+    assert kept["fields"] == {name: settings[name] for name in names} | dataset | {"views": 1, "refit_fields": False}
     assert kept["field_threshold"] == report["field_threshold"] > 0
     logged = mlflow.get_logged_model(report["model_id"]).metrics
     assert {metric.key: metric.value for metric in logged}["best_validation_fields/f1"] == report["field_validation_f1"]
@@ -69,9 +69,8 @@ def test_a_refitted_head_travels_with_the_network_and_gives_its_threshold(extrac
     network, kept = load_detector("models/alexnet/best.pt")
     scored = score_candidates(network, kept["field_head"], "validation", here, lambda *_: None, views=2)
     objects = scored.objects(None)
-    assert kept["fields"]["typical_spread"] is None
+    assert kept["fields"]["typical_spread"] is None and kept["fields"]["refit_fields"]
     assert best_threshold(objects.label.to_numpy(), objects.probability.to_numpy())[0] == kept["field_threshold"]
-    assert kept["field_threshold"] != kept["threshold"]  # that of the patches belongs to the network's own head
     plain = score_candidates(network, None, "validation", here, lambda *_: None, views=2)
     assert abs(plain.candidates.probability - scored.candidates.probability).max() > 0.01
 

@@ -44,7 +44,7 @@ class CentrePooled(nn.Module):
         return logits
 
     def pool(self, images: Tensor) -> Tensor:
-        """(N, C) what the linear layer sees of (N, 3, S, S) normalised images, before batch normalisation."""
+        """(N, C) features of (N, 3, S, S) normalised images, which the head normalises and weighs."""
         pooled: list[Tensor] = []
         activations = images
         for name, layer in self.features.named_children():
@@ -185,7 +185,9 @@ def build(description: Mapping[str, Any], state: Mapping[str, Tensor] | None = N
 def start_state(
     arch: str, source: Mapping[str, Tensor] | None, seed: int, head: str = "classifier"
 ) -> tuple[dict[str, Tensor], list[str]]:
-    """The weights that training starts from: those of `source` where they fit, seeded random ones elsewhere.
+    """The weights that training starts from: those of `source` where they fit, new ones elsewhere.
+
+    New weights are random, but those of a pooled head's linear layer are 0.
 
     Args:
         arch: name of a torchvision classification network.
@@ -194,7 +196,7 @@ def start_state(
         head: `classifier` or `pooled`, which takes nothing but the features of `source`.
 
     Returns:
-        The state dict of the network with two outputs, and the names of the parameters that start random.
+        The state dict of the network with two outputs, and the names of the parameters that are new.
 
     Raises:
         ValueError: torchvision has no such network or it has no such head; or `source` has tensors that the network

@@ -131,6 +131,7 @@ def write_card(evidence: Evidence) -> str:
         _row(evidence, level, name, word) for level in ("fields", "patches") for name, word in _NAMES.items()
     )
     fields, patches, trained = evidence.metrics["fields"], evidence.metrics["patches"], evidence.trained
+    refitted = "; whole fields are scored by a head of their own" if trained["refit_fields"] else ""
     return f"""# {evidence.arch} for mitotic figures
 
 **Research only.** Finds mitotic figures in H&E breast-cancer fields, {dataset["microns_per_pixel"]} um per pixel.
@@ -151,7 +152,7 @@ Patches: {patches["mitoses"]} mitoses to {patches["negatives"]} candidates.
 - **Start weights**: {trained["start_weights"]}, SHA-256 {str(evidence.start["sha256"])[:12]}
 - **Thresholds**: patches {trained["threshold"]:.4f}, fields {trained["field_threshold"]:.4f} (validation F1
   {evidence.validation_f1:.3f})
-- **Training**: best of {trained["epochs"]} epochs: {trained["best_epoch"]}; MLflow run {evidence.run_id}; git
+- **Training**: best of {trained["epochs"]} epochs: {trained["best_epoch"]}{refitted}; MLflow run {evidence.run_id}; git
   {evidence.commit or "unknown"}
 
 **Limits**: other scanners, stains, tissues and pixel sizes than those of the data are untested. Scores of a few

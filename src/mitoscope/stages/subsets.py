@@ -107,8 +107,8 @@ def score_candidates(
     """Score all candidates in the whole fields of a subset's patients.
 
     Args:
-        network: scores them by its own head, or
-        head: by this one.
+        network: sees the patches.
+        head: scores them; None = the network's own.
         subset: train, validation or test.
         place: where to compute.
         on_batch: called with a label, the candidates done and their number.

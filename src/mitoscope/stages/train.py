@@ -61,7 +61,10 @@ def _searched_settings(arch: str) -> dict[str, Any]:
     path = SEARCHED / f"{arch}.json"
     if not path.exists():
         raise InputError(f"{path}: no such file; run `dvc repro search@{arch}` first")
-    settings: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))["settings"]
+    try:
+        settings = dict(json.loads(path.read_text(encoding="utf-8"))["settings"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(f"{path}: is no result of a search; run `dvc repro -f search@{arch}`") from error
     if settings:
         console.print(f"{arch}: takes {json.dumps(settings)} from {path}")
     return settings

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 
 from mitoscope.errors import InputError
 from mitoscope.histology.patches import read_summary
-from mitoscope.params import FIELD_SETTINGS, Train, read_params
+from mitoscope.params import FIELD_SETTINGS, Train, first_line, read_params
 from mitoscope.paths import MODELS, PATCHES, SEARCHED, SPLIT, WORK
 from mitoscope.stages.subsets import read_samples
 
@@ -98,10 +98,8 @@ def read_inputs(arch: str, settings: Mapping[str, Any] | None = None) -> Inputs:
     try:
         block = replace_settings(block, settings or {})
     except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(["settings", *map(str, first["loc"])])
         found = SEARCHED / f"{arch}.json"
-        raise InputError(f"{found}: {place}: {first['msg']}; run `dvc repro -f search@{arch}`") from error
+        raise InputError(f"{found}: settings.{first_line(error)}; run `dvc repro -f search@{arch}`") from error
     start_file = MODELS / arch / "start.pt"
     for path, stage in (
         (SPLIT, "split"),

@@ -49,10 +49,11 @@ def write_outputs(inputs: "Inputs", run_id: str, fitted: "Fitted", place: "Place
         picture, fitted.history, title=f"{arch}, {start} start weights{synthetic}", best_epoch=fitted.best_epoch
     )
     views = inputs.block.views
-    head = _refit(inputs, best.to(place.device), place, show) if inputs.block.refit_fields else None
+    best.to(place.device)
+    head = _refit(inputs, best, place, show) if inputs.block.refit_fields else None
     scored = score_candidates(best, head, "validation", place, show, views=views)
     typical = scored.typical_spread() if inputs.block.calibrate_fields else None
-    fields = inputs.fields | {"views": views, "typical_spread": typical}
+    fields = inputs.fields | {"views": views, "typical_spread": typical, "refit_fields": head is not None}
     objects = scored.objects(fields["typical_spread"])
     field_threshold, field_f1 = best_threshold(objects.label.to_numpy(), objects.probability.to_numpy())
     best.cpu()
@@ -93,6 +94,7 @@ def write_outputs(inputs: "Inputs", run_id: str, fitted: "Fitted", place: "Place
         "validation_f1": f1,
         "field_threshold": field_threshold,
         "field_validation_f1": field_f1,
+        "refit_fields": head is not None,
         "patients": {subset: sorted(read_patients(subset)) for subset in ("train", "validation")},
         "fingerprint": inputs.fingerprint,
     }

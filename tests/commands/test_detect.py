@@ -45,6 +45,7 @@ def refit(here: Place) -> None:
     training, _ = read_samples("train")
     head = fit_head(pool_patches(network, training, here, views=2), training.store, training.labels)
     content = load(Path(MODEL)) | description | {"state": network.network.state_dict(), "field_head": asdict(head)}
+    content["fields"]["refit_fields"] = True
     save(Path(MODEL), content)
 
 

@@ -9,12 +9,15 @@ import torch
 
 from mitoscope.errors import InputError
 from mitoscope.learning.checkpoints import load, save
+from mitoscope.learning.networks import start_state
 from mitoscope.stages import field_detection
 from mitoscope.stages.field_detection import detect_field, load_detector
 from tests.conftest import NETWORK
 
 MODEL = Path("models", NETWORK, "best.pt")
 MICRONS = 0.25
+# Of whole fields, as AlexNet's 2304 pooled features need one.
+HEAD = {"mean": torch.zeros(2304), "variance": torch.ones(2304), "weights": torch.zeros(2304), "bias": 0.0}
 
 
 @pytest.fixture
@@ -75,10 +78,27 @@ def test_a_file_without_the_settings_for_whole_fields_is_refused(trained):
         load_detector(str(MODEL))
 
 
-@pytest.mark.parametrize("head", [{"weights": torch.zeros(3)}, {"bias": 0.0}], ids=["other features", "incomplete"])
-def test_a_head_of_whole_fields_that_does_not_fit_is_refused(trained, head):
-    whole = {"mean": torch.zeros(5), "variance": torch.ones(5), "weights": torch.zeros(5), "bias": 0.0}
-    save(MODEL, load(MODEL) | {"field_head": whole | head if "weights" in head else head})
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        None,
+        {"bias": 0.0},
+        HEAD | {"mean": torch.zeros(3)},
+        HEAD | {"weights": torch.zeros(3)},
+        HEAD | {"mean": [0.0, 0.0]},
+        HEAD | {"bias": None},
+        HEAD | {"weights": torch.full((2304,), torch.nan)},
+        HEAD | {"variance": torch.full((2304,), -1.0)},
+    ],
+    ids=["none", "incomplete", "mean", "weights", "a list", "no bias", "not a number", "negative"],
+)
+def test_a_head_of_whole_fields_that_does_not_fit_is_refused(trained, wrong):
+    description = {"arch": "alexnet", "head": "pooled", "patch_size": 32, "input_size": 64}
+    content = load(MODEL) | description | {"state": start_state("alexnet", None, seed=0, head="pooled")[0]}
+    content["fields"]["refit_fields"] = True
+    save(MODEL, content | {"field_head": HEAD})
+    assert load_detector(str(MODEL))[1]["field_head"].bias == 0
+    save(MODEL, content | {"field_head": wrong})
     with pytest.raises(
         InputError, match=r"best\.pt: its head of whole fields does not fit the network; train it again"
     ):

@@ -6,7 +6,9 @@ a logistic regression weighs them. It is fitted to all training patches at once:
 few steps of a training loop do not come near the weights that rank best.
 """
 
+import math
 from dataclasses import dataclass
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -46,6 +48,24 @@ class FieldHead:
     variance: Tensor
     weights: Tensor
     bias: float
+
+    @classmethod
+    def restore(cls, saved: Any, channels: int) -> Self:
+        """The head whose `asdict` was saved.
+
+        Raises:
+            ValueError: `saved` is no head of so many features, or one of them is not finite.
+        """
+        try:
+            head = cls(**saved)
+            tensors = (head.mean, head.variance, head.weights)
+            fits = all(tensor.shape == (channels,) and tensor.isfinite().all() for tensor in tensors)
+            fits = fits and bool((head.variance >= 0).all()) and math.isfinite(head.bias)
+        except (AttributeError, TypeError) as error:
+            raise ValueError("no head of whole fields") from error
+        if not fits:
+            raise ValueError(f"no head of {channels} features")
+        return head
 
     def probabilities(self, features: Features) -> Probabilities:
         """Probability of a mitosis for each of a field's candidates.

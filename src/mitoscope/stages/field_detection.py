@@ -40,13 +40,14 @@ def load_detector(model: str) -> "tuple[PatchNetwork, dict[str, Any]]":
     if "typical_spread" not in kept.get("fields", {}):
         raise InputError(f"{model}: was saved without its settings for whole fields; train it again with `dvc repro`")
     kept["fields"].setdefault("views", 1)  # files from before there was a choice lack this and the next
-    try:
-        kept["field_head"] = FieldHead(**kept["field_head"]) if kept.get("field_head") else None
-        fits = kept["field_head"] is None or len(kept["field_head"].weights) == network.channels
-    except (TypeError, ValueError):
-        fits = False
-    if not fits:
-        raise InputError(f"{model}: its head of whole fields does not fit the network; train it again with `dvc repro`")
+    head, kept["field_head"] = kept.get("field_head"), None
+    if kept["fields"].setdefault("refit_fields", False):
+        try:
+            kept["field_head"] = FieldHead.restore(head, network.channels)
+        except ValueError as error:
+            raise InputError(
+                f"{model}: its head of whole fields does not fit the network; train it again with `dvc repro`"
+            ) from error
     return network, kept
 
 

@@ -25,7 +25,7 @@ from mitoscope.learning.scoring import OnBatch, pool_patches
 
 _PRIOR = 50  # patches that the training fields count as, so that one with few candidates is not its own yardstick
 # Inverse strength of the penalty on the weights, against the sum over the patches, so that more of them weigh more.
-# On 5,000 to 9,000 patches with about 100 mitoses 3e-4 and 2e-3 rank candidates as well (docs/real-fields.md).
+# On some 5,000 patches, 95 to 298 of them mitoses, 3e-4 and 2e-3 rank candidates as well (docs/real-fields.md).
 _C = 1e-3
 _STEPS = 1000  # at most; some tens do
 _NARROWEST = 1e-6  # variance of a feature that is everywhere the same

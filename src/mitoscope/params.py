@@ -87,7 +87,7 @@ class Train(Block):
     refit_fields: bool = Field(
         description="score whole fields by a logistic regression over the pooled features, standardised by field"
     )
-    views: Literal[1, 2, 4, 8] = Field(description="of each candidate in whole fields: test-time augmentation")
+    views: Literal[1, 2, 4, 8, 16] = Field(description="of each candidate in whole fields: test-time augmentation")
     calibrate_fields: bool = Field(description="bring each field's scores to the spread of the validation fields")
     seed: int = Field(ge=0)
 

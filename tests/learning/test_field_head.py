@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from scipy.special import logit
+from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import average_precision_score
 
 from mitoscope.learning.field_head import FieldHead, fit_head, score_by_field
@@ -58,6 +59,38 @@ def test_a_feature_that_is_everywhere_the_same_says_nothing():
     head = fit_head(features.copy(), np.zeros(400, np.int64), labels)
     assert np.isfinite(head.probabilities(features)).all()
     assert head.weights[3] == pytest.approx(0, abs=1e-6)
+
+
+def test_fields_with_few_mitoses_are_heard_as_those_with_many():
+    rng = np.random.default_rng(2)
+    fields, labels = np.repeat([0, 1], 400), np.zeros(800, np.int64)
+    labels[:150] = labels[400:405] = 1
+    features = rng.normal(size=(800, 5)).astype(np.float32)
+    features[:150, 0] += 3  # mitoses of the one field are told by the first feature,
+    features[400:405, 1] += 3  # the five of the other by the second
+    head = fit_head(features, fields, labels)
+    assert head.weights[1] > 0.5 * head.weights[0]
+
+
+def test_look_alikes_weigh_more_than_the_many_that_nobody_takes_for_mitoses():
+    rng = np.random.default_rng(3)
+    labels = np.repeat([1, 0, 0], [100, 300, 3000])  # mitoses, look-alikes, and the rest
+    features = rng.normal(size=(3400, 5)).astype(np.float32)
+    features[:400, 0] += 4  # tells the rest from both
+    features[:100, 1] += 2  # tells mitoses from their look-alikes
+    once = LogisticRegression(C=1e-3, class_weight="balanced").fit(features, labels)
+    head = fit_head(features.copy(), np.zeros(3400, np.int64), labels)
+
+    def precision_among_the_dark(scores):
+        return average_precision_score(labels[:400], scores[:400])
+
+    found = precision_among_the_dark(head.probabilities(features))
+    assert found > precision_among_the_dark(once.decision_function(features)) + 0.05
+
+
+def test_both_classes_are_needed():
+    with pytest.raises(ValueError, match="2 classes"):
+        fit_head(np.ones((4, 5), np.float32), np.zeros(4, np.int64), np.ones(4, np.int64))
 
 
 def test_each_store_is_scored_as_a_field_of_its_own_in_the_order_of_the_set(network, here, coloured):

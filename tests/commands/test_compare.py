@@ -24,14 +24,14 @@ PREDICTIONS = pd.DataFrame(
 )
 
 
-def pretend_evaluated(arch: str, start: str, *, one_patient: bool = False) -> None:
+def pretend_evaluated(arch: str, start: str, *, one_patient: bool = False, refit: bool = False) -> None:
     predictions = PREDICTIONS.assign(patient="01") if one_patient else PREDICTIONS
     metrics, intervals = score_test(predictions, 0.5, Evaluate(bootstrap=100, seed=0))
     fields = {"mitoses": 4, "fields": 2, "precision": 0.5, "recall": 0.25, "f1": 1 / 3, "ap": 0.125}
     bounds = {} if one_patient else {"f1": [0.11, 0.55]}
     write_json(Path("results/evaluate", arch, "metrics.json"), {"patches": metrics, "fields": fields})
     write_json(Path("results/evaluate", arch, "intervals.json"), {"patches": intervals, "fields": bounds})
-    write_json(Path("results/train", f"{arch}.json"), {"start_weights": start})
+    write_json(Path("results/train", f"{arch}.json"), {"start_weights": start, "refit_fields": refit})
 
 
 @pytest.fixture
@@ -60,6 +60,13 @@ def test_networks_and_the_capstone(extracted, printed):
     assert capstone.count("another") >= 2 and capstone.count("ImageNet") >= 2
     assert "84.9" in capstone and "77.3" in capstone and "75.9" in capstone
     assert "no yardstick" in text
+
+
+def test_a_head_of_its_own_for_whole_fields_is_said_so(extracted, printed):
+    pretend_evaluated(NETWORK, "random")
+    assert "head of their own" not in str(printed())
+    pretend_evaluated(NETWORK, "random", refit=True)
+    assert f"{NETWORK}: whole fields are scored by a head of their own" in str(printed())
 
 
 def test_only_the_evaluated_are_shown(extracted, printed):

@@ -142,6 +142,8 @@ def test_what_is_there_beside_is_shown(evaluated, tmp_path):
         cv2.imwrite(str(path), noise)
     mlflow.MlflowClient().log_artifact(evaluated, str(mined), "pictures")
     write_json(Path(f"results/search/{NETWORK}.json"), {"best": {"lr": 0.00123}})
+    trained = Path(f"results/train/{NETWORK}.json")
+    write_json(trained, json.loads(trained.read_text(encoding="utf-8")) | {"refit_fields": True})
     add_version({"architecture": "another", "test_fields_f1": "0.7654"})
     scores = {"mitoses": 3, "detections": 2, "tp": 1, "fp": 1, "fn": 2, "precision": 0.5, "recall": 1 / 3, "f1": 0.4}
     for name, digest in (("here", DIGEST), ("foreign", "f" * 32)):
@@ -156,6 +158,7 @@ def test_what_is_there_beside_is_shown(evaluated, tmp_path):
         assert sum(word in caption for caption in captions) == 1
     assert "0.00123" in text and "version 1 (champion)" in text and "field F1 0.7654" in text
     assert "here, random start weights, synthetic data: 2 folds, pooled" in text and "foreign" not in text
+    assert f"{NETWORK}: whole fields are scored by a head of their own" in text
     assert "data:image/webp" in text  # what is large
 
 

@@ -33,7 +33,8 @@ def compare() -> None:
     data = "synthetic" if dataset["synthetic"] else dataset["name"]
     patches = _table(f"Scores of the test patches, {data} data", "mitoses : others", "patches")
     fields = _table(f"Scores of the whole test fields, {data} data: mitoses found within 7.5 um", "mitoses", "fields")
-    for results in read_results():
+    evaluated = read_results()
+    for results in evaluated:
         for level, table in (("patches", patches), ("fields", fields)):
             table.add_row(results.arch, results.start_weights, data, results.size(level), *results.cells(level))
     patches.add_section()
@@ -42,6 +43,9 @@ def compare() -> None:
         patches.add_row(*row, *(f"{100 * figure:.1f}" for figure in figures), "", style="dim")
     console.print(patches)
     console.print(fields)
+    for results in evaluated:
+        if results.heads:
+            console.print(results.heads)
     console.print(
         "Thresholds chosen on the validation patients; in brackets 95 % intervals by patient. The capstone's patients "
         "are in several of its sets at once, and its data is another: its figures are no yardstick, only a reminder."
@@ -68,6 +72,13 @@ class Results:
     def start_weights(self) -> str:
         """What the network started from, in a word."""
         return str(self.trained["start_weights"])
+
+    @property
+    def heads(self) -> str:
+        """A sentence on who scored what, where the two levels were not scored by the same head."""
+        if not self.trained.get("refit_fields"):
+            return ""
+        return f"{self.arch}: whole fields are scored by a head of their own (refit_fields), patches by the network's."
 
     def size(self, level: str) -> str:
         """How much the network was tested on."""

@@ -62,11 +62,11 @@ def test_networks_and_the_capstone(extracted, printed):
     assert "no yardstick" in text
 
 
-def test_a_head_of_its_own_for_whole_fields_is_said_so(extracted, printed):
+def test_a_head_of_their_own_for_whole_fields_is_mentioned(extracted, printed):
     pretend_evaluated(NETWORK, "random")
-    assert "head of their own" not in str(printed())
+    assert "one of their own" not in str(printed())
     pretend_evaluated(NETWORK, "random", refit=True)
-    assert f"{NETWORK}: whole fields are scored by a head of their own" in str(printed())
+    assert f"{NETWORK}: patches are scored by the network's head, whole fields by one of their own" in str(printed())
 
 
 def test_only_the_evaluated_are_shown(extracted, printed):

@@ -61,7 +61,7 @@ def test_a_feature_that_is_everywhere_the_same_says_nothing():
     assert head.weights[3] == pytest.approx(0, abs=1e-6)
 
 
-def test_fields_with_few_mitoses_are_heard_as_those_with_many():
+def test_fields_with_few_mitoses_weigh_as_much_as_those_with_many():
     rng = np.random.default_rng(2)
     fields, labels = np.repeat([0, 1], 400), np.zeros(800, np.int64)
     labels[:150] = labels[400:405] = 1
@@ -72,20 +72,43 @@ def test_fields_with_few_mitoses_are_heard_as_those_with_many():
     assert head.weights[1] > 0.5 * head.weights[0]
 
 
-def test_look_alikes_weigh_more_than_the_many_that_nobody_takes_for_mitoses():
+def test_both_classes_and_their_fields_weigh_the_same_by_hand():
+    features = np.random.default_rng(4).normal(size=(6, 5)).astype(np.float32)
+    fields, labels = np.array([0, 0, 0, 0, 1, 1]), np.array([1, 1, 0, 0, 0, 1])
+    # Few negatives are all seen twice. In either class the two patches of field 0 share what the one of field 1 has.
+    weights = [0.75, 0.75, 0.75, 0.75, 1.5, 1.5]
+    share = np.where(fields == 0, 4 / 54, 2 / 52)[:, None]
+    own = [np.stack([part(features[fields == field], axis=0) for field in fields]) for part in (np.mean, np.var)]
+    middle, variance = share * own[0] + (1 - share) * features.mean(0), share * own[1] + (1 - share) * features.var(0)
+    standardised = (features - middle) / np.sqrt(variance)
+    expected = LogisticRegression(C=1e-3).fit(standardised, labels, weights)
+    head = fit_head(features.copy(), fields, labels)
+    np.testing.assert_allclose(head.weights, expected.coef_[0], atol=1e-5)
+
+
+def test_look_alikes_decide_and_not_the_many_that_nobody_takes_for_mitoses():
     rng = np.random.default_rng(3)
     labels = np.repeat([1, 0, 0], [100, 300, 3000])  # mitoses, look-alikes, and the rest
     features = rng.normal(size=(3400, 5)).astype(np.float32)
     features[:400, 0] += 4  # tells the rest from both
-    features[:100, 1] += 2  # tells mitoses from their look-alikes
-    once = LogisticRegression(C=1e-3, class_weight="balanced").fit(features, labels)
-    head = fit_head(features.copy(), np.zeros(3400, np.int64), labels)
+    features[:100, 1] += 2  # tells mitoses from their look-alikes,
+    features[400:, 1] += 2  # but not from the rest
+    features = (features - features.mean(axis=0)) / features.std(axis=0)
+    once = LogisticRegression(C=1e-3, class_weight="balanced").fit(features, labels).decision_function(features)
+    twice = fit_head(features.copy(), np.zeros(3400, np.int64), labels).probabilities(features)
+    dark = slice(400)
+    precision = {"once": once[dark], "twice": twice[dark]}
+    precision = {name: average_precision_score(labels[dark], scores) for name, scores in precision.items()}
+    assert precision["twice"] > precision["once"] + 0.2
 
-    def precision_among_the_dark(scores):
-        return average_precision_score(labels[:400], scores[:400])
 
-    found = precision_among_the_dark(head.probabilities(features))
-    assert found > precision_among_the_dark(once.decision_function(features)) + 0.05
+def test_few_negatives_are_all_seen():
+    rng = np.random.default_rng(5)
+    labels = np.repeat([1, 0], [40, 5])
+    features = rng.normal(size=(45, 5)).astype(np.float32)
+    features[:40, 0] += 3
+    head = fit_head(features.copy(), np.zeros(45, np.int64), labels)
+    assert average_precision_score(labels, head.probabilities(features)) > 0.95
 
 
 def test_both_classes_are_needed():

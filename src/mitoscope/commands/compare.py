@@ -44,8 +44,8 @@ def compare() -> None:
     console.print(patches)
     console.print(fields)
     for results in evaluated:
-        if results.heads:
-            console.print(results.heads)
+        if results.heads_note:
+            console.print(results.heads_note)
     console.print(
         "Thresholds chosen on the validation patients; in brackets 95 % intervals by patient. The capstone's patients "
         "are in several of its sets at once, and its data is another: its figures are no yardstick, only a reminder."
@@ -74,11 +74,13 @@ class Results:
         return str(self.trained["start_weights"])
 
     @property
-    def heads(self) -> str:
+    def heads_note(self) -> str:
         """A sentence on who scored what, where the two levels were not scored by the same head."""
         if not self.trained.get("refit_fields"):
             return ""
-        return f"{self.arch}: whole fields are scored by a head of their own (refit_fields), patches by the network's."
+        return (
+            f"{self.arch}: whole fields are scored by a head of their own (refit_fields), patches by the network's own."
+        )
 
     def size(self, level: str) -> str:
         """How much the network was tested on."""

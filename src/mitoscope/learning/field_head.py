@@ -4,7 +4,7 @@ Stain, scanner and tissue shift all of a network's features in a field, and a he
 patients takes the shift for mitoses. So every feature is brought to mean 0 and deviation 1 in its own field first, and
 a logistic regression weighs them. It is fitted to all training patches at once: with more features than mitoses, the
 few steps of a training loop do not come near the weights that rank best. Most negatives are unlike any mitosis, so a
-second regression sees only those that the first one finds hard.
+second regression sees only those that the first one finds hard (hard negative mining).
 """
 
 import math
@@ -25,11 +25,12 @@ from mitoscope.learning.scores import Labels, Probabilities
 from mitoscope.learning.scoring import OnBatch, pool_patches
 
 _PRIOR = 50  # patches that the training fields count as, so that one with few candidates is not its own yardstick
-# Inverse strength of the penalty on the weights, against the sum over the patches, so that more of them weigh more.
-# On some 5,000 patches, 95 to 298 of them mitoses, 3e-4 and 2e-3 rank candidates as well (docs/real-fields.md).
+# Inverse strength of the penalty on the weights, against the sum over the patches that a regression sees, so that more
+# of them weigh more. On some 5,000 patches, 95 to 298 of them mitoses, and then the hardest fifth of the negatives,
+# 5e-4 and 2e-3 rank candidates as well (docs/real-fields.md).
 _C = 1e-3
 _STEPS = 1000  # at most; some tens do
-_HARD = 0.2  # share of the negatives that the second regression sees; with 0.1 and 0.3 it ranks as well
+_HARD = 0.2  # share of the negatives that the second regression sees; with 0.1 and 0.3 it ranks candidates as well
 _NARROWEST = 1e-6  # variance of a feature that is everywhere the same
 
 Features = npt.NDArray[np.float32]
@@ -86,9 +87,9 @@ class FieldHead:
 def fit_head(features: Features, fields: Integers, labels: Labels) -> FieldHead:
     """Fit the head to the training patches, and again to the mitoses and the hardest negatives.
 
-    Both classes weigh the same, however rare mitoses are, and so do the fields of a class, lest the patient with the
-    most mitoses drown the others. A field's own mean and deviation are those of its training patches, nearly the
-    candidates that they are taken of later.
+    These are a fifth of the negatives, but at least as many as there are mitoses. Both classes weigh the same, however
+    rare mitoses are, and so do the fields of a class, lest those with many mitoses drown the others. A field's own mean
+    and deviation are those of its training patches, nearly the candidates that they are taken of later.
 
     Args:
         features: (M, C) of the training patches; overwritten, as they may fill half of the memory.

@@ -1,6 +1,5 @@
 """A network's probabilities for many patches, and what training takes from them."""
 
-import math
 from collections.abc import Callable, Iterator
 
 import numpy as np
@@ -41,8 +40,8 @@ def score_patches(
         on_batch: called with `label`, the patches done and their number.
         label: what a progress bar calls this.
         views: test-time augmentation, the mean log-odds of so many views of a patch: 1 = as it is, 2 = and its mirror
-            image, 4 = and both turned by a half, 8 = and these four turned by a quarter, 16 = and all turned by 45
-            degrees.
+            image, 4 = and both turned by 180 degrees, 8 = and these four turned by 90 degrees, 16 = and these eight
+            turned by 45 degrees.
     """
     # In float32 whatever scores above 1 - 6e-8 would be 1, and the surest ones could not be ranked.
     logits = torch.zeros(len(patches), 2, dtype=torch.float64)
@@ -101,8 +100,11 @@ def _ask(
 
 
 def _views(windows: Tensor, patch_size: int, views: int) -> Iterator[Tensor]:
-    """Views (N, 3, P, P) of (N, 3, S, S) windows, in such an order that a mirrored field gets the same scores."""
-    for angle in (0, 45)[: math.ceil(views / 8)]:
+    """Views (N, 3, P, P) of (N, 3, S, S) windows, in an order whose first 2, 4 and 8 mirror one another.
+
+    So a mirrored field gets the same scores (with 16 nearly: the turned ones are interpolated).
+    """
+    for angle in (0, 45) if views == 16 else (0,):
         patches = crop(windows, angle, patch_size)
         for number in range(min(views, 8)):
             turned = patches.rot90((0, 2, 1, 3)[number // 2], dims=(2, 3))

@@ -158,7 +158,7 @@ def test_what_is_there_beside_is_shown(evaluated, tmp_path):
         assert sum(word in caption for caption in captions) == 1
     assert "0.00123" in text and "version 1 (champion)" in text and "field F1 0.7654" in text
     assert "here, random start weights, synthetic data: 2 folds, pooled" in text and "foreign" not in text
-    assert "whole fields by one of their own (refit_fields)" in text
+    assert "whole fields by their own (refit_fields)" in text
     assert "data:image/webp" in text  # what is large
 
 

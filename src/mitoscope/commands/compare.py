@@ -78,9 +78,7 @@ class Results:
         """A sentence on who scored what, where the two levels were not scored by the same head."""
         if not self.trained.get("refit_fields"):
             return ""
-        return (
-            f"{self.arch}: whole fields are scored by a head of their own (refit_fields), patches by the network's own."
-        )
+        return f"{self.arch}: patches are scored by the network's head, whole fields by their own (refit_fields)."
 
     def size(self, level: str) -> str:
         """How much the network was tested on."""

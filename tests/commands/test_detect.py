@@ -43,9 +43,9 @@ def refit(here: Place) -> None:
     description = {"arch": "alexnet", "head": "pooled", "patch_size": 32, "input_size": 64}
     network = build(description, start_state("alexnet", None, seed=0, head="pooled")[0])
     training, _ = read_samples("train")
-    head = fit_head(pool_patches(network, training, here, views=2), training.store, training.labels)
+    head = fit_head(pool_patches(network, training, here, views=16), training.store, training.labels)
     content = load(Path(MODEL)) | description | {"state": network.network.state_dict(), "field_head": asdict(head)}
-    content["fields"]["refit_fields"] = True
+    content["fields"] |= {"refit_fields": True, "views": 16}
     save(Path(MODEL), content)
 
 

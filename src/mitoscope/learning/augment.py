@@ -1,5 +1,7 @@
 """What is done to windows on their way to the network: rotate and crop, flip, vary the stain."""
 
+import math
+
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -24,9 +26,14 @@ def crop(windows: Tensor, angles: npt.NDArray[np.float64] | float, patch_size: i
 
     Returns:
         (N, 3, patch_size, patch_size) uint8.
+
+    Raises:
+        ValueError: the windows are too small to be rotated.
     """
     turned = windows
     if np.any(angles):
+        if windows.shape[-1] < (patch_size - 1) * math.sqrt(2) + 1:
+            raise ValueError(f"windows of {windows.shape[-1]} px cannot be rotated for patches of {patch_size} px")
         turned, angles = windows.clone(), np.broadcast_to(angles, len(windows))
         for angle in np.unique(angles[angles != 0]):
             chosen = torch.from_numpy(np.flatnonzero(angles == angle)).to(windows.device)

@@ -11,7 +11,7 @@ from mitoscope.errors import InputError
 from mitoscope.histology.blue_ratio import find_candidates, to_scale
 from mitoscope.histology.detections import MATCH_UM, suppress
 from mitoscope.histology.fields import Centres, Image, Mask
-from mitoscope.histology.patches import cut_windows, resize
+from mitoscope.histology.patches import cut_windows, resize, window_size
 from mitoscope.histology.stain import normalise
 from mitoscope.progress import console
 
@@ -97,7 +97,8 @@ def detect_field(
     scored: list[npt.NDArray[Any]] = []
     for start in range(0, len(candidates), _AT_ONCE):
         some = slice(start, start + _AT_ONCE)
-        windows, _ = cut_windows(reduced, to_scale(candidates[some], settings["scale"]), network.patch_size)
+        centres = to_scale(candidates[some], settings["scale"])
+        windows, _ = cut_windows(reduced, centres, window_size(network.patch_size))
         numbers = np.arange(len(windows))
         patches = PatchSet([windows], np.zeros_like(numbers), numbers, np.zeros_like(numbers))
         scored.append(score(network, patches, place, views=settings["views"]))

@@ -13,7 +13,7 @@ from rich.table import Table
 from torch import nn
 from torch.nn import functional as F
 
-from mitoscope.histology.patches import window_size
+from mitoscope.histology.windows import window_size
 from mitoscope.learning.augment import crop, flip, jitter_stain
 from mitoscope.learning.devices import Place, join
 from mitoscope.learning.loop import autocast

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import yaml
 
-from mitoscope.histology.synthetic import synthesize
+from mitoscope.datasets.synthetic import synthesize
 from tests.postgresql import running_postgresql
 
 if TYPE_CHECKING:

@@ -55,13 +55,13 @@ def test_learning_works_where_only_torch_is_installed():
 
 def test_histology_works_without_torch():
     names = modules("histology")
-    assert "mitoscope.histology.patches" in names
+    assert "mitoscope.datasets.patches" in names
     run(importing(names, without=["torch", "torchvision", "mlflow", "dvc", "optuna"]))
 
 
 def test_a_blocked_module_would_be_noticed():
     with pytest.raises(AssertionError, match="cv2"):
-        run(importing(["mitoscope.histology.patches"], without=["cv2"]))
+        run(importing(["mitoscope.datasets.patches"], without=["cv2"]))
 
 
 def test_the_command_line_loads_nothing_heavy():

@@ -10,7 +10,7 @@ import typer
 from mitoscope.errors import InputError
 
 if TYPE_CHECKING:
-    from mitoscope.histology.importers import Summary
+    from mitoscope.datasets.importers import Summary
 
 app = typer.Typer(
     help="Train mitosis detectors on H&E fields, reproducibly. `dvc repro` runs the stages in order.",
@@ -91,7 +91,7 @@ def promote(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only print the conditions; write nothing.")] = False,
 ) -> None:
     """Register the evaluated networks; the best becomes the champion where it passes the gate in params.yaml."""
-    from mitoscope.stages.promote import promote as run
+    from mitoscope.commands.promote import promote as run
 
     run(dry_run=dry_run)
 
@@ -135,7 +135,7 @@ def janowczyk(
     replace: Replace = False,
 ) -> None:
     """Import fields in Janowczyk's layout: 01_01.tif, 01_01.csv, 01_01_cmask.png ..."""
-    from mitoscope.histology.importers import import_janowczyk
+    from mitoscope.datasets.importers import import_janowczyk
     from mitoscope.progress import progress
 
     with progress() as show:
@@ -151,7 +151,7 @@ def midog(
     replace: Replace = False,
 ) -> None:
     """Import MIDOG: boxes of mitotic figures become centres, each image a patient."""
-    from mitoscope.histology.importers import import_midog
+    from mitoscope.datasets.importers import import_midog
     from mitoscope.progress import progress
 
     with progress() as show:
@@ -169,8 +169,8 @@ def synthesize(
     replace: Replace = False,
 ) -> None:
     """Draw a synthetic dataset with known mitoses, as the sample is."""
+    from mitoscope.datasets.synthetic import synthesize as run
     from mitoscope.files import atomic_folder
-    from mitoscope.histology.synthetic import synthesize as run
     from mitoscope.progress import console, progress
 
     with atomic_folder(out, replace=replace) as folder, progress() as show:

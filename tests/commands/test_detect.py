@@ -12,16 +12,16 @@ import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
-from mitoscope import serving
 from mitoscope.cli import app
 from mitoscope.commands.detect import detect
+from mitoscope.detection import detector as field_detection
+from mitoscope.detection.field_head import fit_head
 from mitoscope.errors import InputError
 from mitoscope.learning.checkpoints import load, save
 from mitoscope.learning.devices import Place
-from mitoscope.learning.field_head import fit_head
 from mitoscope.learning.networks import build, start_state
 from mitoscope.learning.scoring import pool_patches
-from mitoscope.stages import field_detection
+from mitoscope.serving import pyfunc as serving
 from mitoscope.stages.evaluate import evaluate
 from mitoscope.stages.subsets import read_samples
 from tests.conftest import NETWORK

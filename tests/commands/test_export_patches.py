@@ -8,8 +8,8 @@ import pandas as pd
 import pytest
 
 from mitoscope.commands.export_patches import export_patches
+from mitoscope.datasets.patches import is_sample, read_index
 from mitoscope.errors import InputError
-from mitoscope.histology.patches import is_sample, read_index
 from tests.conftest import NETWORK, tiny_params, write_params
 
 OUT = Path("exported")

@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 from mlflow.artifacts import load_text
 
-from mitoscope.commands.pictures import embed
 from mitoscope.commands.report import report
 from mitoscope.errors import InputError
 from mitoscope.files import write_json
+from mitoscope.reporting.figures import draw_learning_curves
+from mitoscope.reporting.pictures import embed
 from mitoscope.stages.evaluate import evaluate
 from mitoscope.tracking import registry
-from mitoscope.tracking.figures import draw_learning_curves
 from mitoscope.tracking.runs import log_dataset
 from tests.conftest import NETWORK, tiny_params, write_params
 from tests.tracking.test_figures import history

@@ -11,8 +11,8 @@ import pytest
 from rich.console import Console
 
 from mitoscope.commands.validate import print_report, validate
+from mitoscope.datasets.validation import PatientTotal
 from mitoscope.errors import InputError
-from mitoscope.histology.validation import PatientTotal
 
 ROWS, COLUMNS = 150, 140
 

@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mitoscope.histology.blue_ratio import blue_ratio, find_candidates, halve, to_scale
-from mitoscope.histology.fields import Image
+from mitoscope.datasets.images import Image
+from mitoscope.histology.blue_ratio import blue_ratio, find_candidates, halve
+from mitoscope.histology.windows import to_scale
 
 PINK = (230, 200, 220)
 EVERYTHING = {"count": 10**6, "sigma": 2.0, "window": 11}

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from mitoscope.histology.patches import window_size
+from mitoscope.histology.windows import window_size
 from mitoscope.learning.batches import PatchSet
 
 PATCH = 32

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mitoscope.histology.patches import window_size
+from mitoscope.histology.windows import window_size
 from mitoscope.learning.augment import crop, flip, jitter_stain
 
 sizes = st.integers(16, 128)

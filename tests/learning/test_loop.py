@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 import torch
 
+from mitoscope.evaluation.metrics import best_threshold
 from mitoscope.learning.batches import Rotations
 from mitoscope.learning.checkpoints import load, load_network
 from mitoscope.learning.loop import Mining, Recipe, best_epoch, finished, fit
 from mitoscope.learning.networks import build, start_state
-from mitoscope.learning.scores import best_threshold
 from mitoscope.learning.scoring import score_patches
 
 RECIPE = Recipe(

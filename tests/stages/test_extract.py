@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from mitoscope.datasets.patches import is_sample, read_index
 from mitoscope.errors import InputError
-from mitoscope.histology.patches import is_sample, read_index
 from mitoscope.stages.extract import extract
 from tests.conftest import tiny_params, write_params
 

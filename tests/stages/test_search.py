@@ -12,10 +12,10 @@ import pytest
 from mlflow.entities import Run
 
 from mitoscope.errors import InputError
-from mitoscope.stages import search_study
 from mitoscope.stages.search import search
 from mitoscope.stages.train import train
 from mitoscope.stages.weights import weights
+from mitoscope.tracking import studies as search_study
 from tests.conftest import NETWORK, tiny_params, write_params
 
 RESULT, TRIALS, PICTURES = (Path("results/search", name) for name in (f"{NETWORK}.json", f"{NETWORK}.csv", NETWORK))

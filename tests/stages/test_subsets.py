@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 from scipy.special import expit
 
+from mitoscope.datasets.patches import is_sample, read_index, read_summary
 from mitoscope.errors import InputError
-from mitoscope.histology.patches import is_sample, read_index, read_summary
 from mitoscope.stages.subsets import ScoredFields, read_candidates, read_samples
 
 PATCHES, SPLIT = Path("patches"), Path("results/split.csv")

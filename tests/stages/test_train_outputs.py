@@ -7,9 +7,9 @@ import cv2
 import mlflow
 import pandas as pd
 
+from mitoscope.detection.detector import load_detector
+from mitoscope.evaluation.metrics import best_threshold
 from mitoscope.learning.checkpoints import load_network
-from mitoscope.learning.scores import best_threshold
-from mitoscope.stages.field_detection import load_detector
 from mitoscope.stages.search import search
 from mitoscope.stages.subsets import score_candidates
 from mitoscope.stages.train import train

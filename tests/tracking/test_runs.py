@@ -10,10 +10,10 @@ import pytest
 import torch
 import yaml
 
-from mitoscope import serving
 from mitoscope.errors import InputError
 from mitoscope.learning.checkpoints import save_network
 from mitoscope.learning.networks import build
+from mitoscope.serving import pyfunc as serving
 from mitoscope.tracking.runs import flatten, log_dataset, log_epochs, log_results, log_training, training_run
 from mitoscope.tracking.store import connect, exists
 

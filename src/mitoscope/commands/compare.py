@@ -8,8 +8,8 @@ from typing import Any
 
 from rich.table import Table
 
+from mitoscope.datasets.patches import read_summary
 from mitoscope.errors import InputError
-from mitoscope.histology.patches import read_summary
 from mitoscope.params import read_params
 from mitoscope.paths import EVALUATED, PATCHES, TRAINED
 from mitoscope.progress import console

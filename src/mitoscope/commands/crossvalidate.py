@@ -20,11 +20,11 @@ from rich.table import Table
 
 from mitoscope.commands.compare import percent
 from mitoscope.commands.project_copy import copy_of_project, require_commit, run_dvc
+from mitoscope.datasets.fields import read_description
+from mitoscope.datasets.validation import check_dataset
 from mitoscope.errors import InputError
+from mitoscope.evaluation.metrics import Labels, Probabilities, best_threshold, froc, patient_intervals
 from mitoscope.files import atomic_path, write_json
-from mitoscope.histology.fields import read_description
-from mitoscope.histology.validation import check_dataset
-from mitoscope.learning.scores import Labels, Probabilities, best_threshold, froc, patient_intervals
 from mitoscope.params import Evaluate, Params, Split, read_params
 from mitoscope.paths import DATA, EVALUATED, MODELS, SPLIT, TRAINED, WORK
 from mitoscope.progress import console, progress
@@ -249,7 +249,7 @@ def _describe_fold(arch: str, fold: Fold) -> dict[str, Any]:
 
 def _draw(folds: Sequence[Fold], report: dict[str, Any]) -> None:
     """Draw the FROC curve of every fold, the pooled counts, and the densities of all fields."""
-    from mitoscope.tracking.figures import draw_field_scores
+    from mitoscope.reporting.figures import draw_field_scores
 
     curves = {}
     # By patient, as in the panel of the fields: leaving one patient out, each has one colour in both.

@@ -6,13 +6,13 @@ from pathlib import Path
 from rich.markup import escape
 from rich.table import Table
 
+from mitoscope.datasets.images import read_candidate_mask, read_image
+from mitoscope.detection.detector import detect_field, load_detector
 from mitoscope.errors import InputError
 from mitoscope.files import write_json
-from mitoscope.histology.exports import FieldCount, write_detections_csv, write_geojson, write_summary
-from mitoscope.histology.fields import read_candidate_mask, read_image
-from mitoscope.histology.overlays import NUCLEUS_UM, Marks, draw_overlay
 from mitoscope.progress import console, progress
-from mitoscope.stages.field_detection import detect_field, load_detector
+from mitoscope.reporting.exports import FieldCount, write_detections_csv, write_geojson, write_summary
+from mitoscope.reporting.overlays import NUCLEUS_UM, Marks, draw_overlay
 
 _MOST_ZOOM = 4
 

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import numpy as np
 
+from mitoscope.datasets.images import encode_image
+from mitoscope.datasets.patches import is_sample, read_index, read_summary, sample_name, store_path
 from mitoscope.files import atomic_folder
-from mitoscope.histology.fields import encode_image
-from mitoscope.histology.patches import is_sample, read_index, read_summary, sample_name, store_path
 from mitoscope.params import read_params
 from mitoscope.paths import PATCHES
 from mitoscope.progress import console, progress

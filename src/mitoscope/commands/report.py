@@ -17,15 +17,15 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from mitoscope.commands.compare import SCORES, Results, heading, percent, read_results
 from mitoscope.commands.crossvalidate import COLUMNS, cells
 from mitoscope.commands.crossvalidate import OUT as CROSSVALIDATED
-from mitoscope.commands.pictures import Picture, embed
+from mitoscope.datasets.patches import read_summary
 from mitoscope.errors import InputError
 from mitoscope.files import write_text
-from mitoscope.histology.patches import read_summary
 from mitoscope.params import read_params
 from mitoscope.paths import EVALUATED, GALLERY, MODELS, PATCHES, SEARCHED, SPLIT, TRAINED
 from mitoscope.progress import console
+from mitoscope.reporting.figures import draw_networks
+from mitoscope.reporting.pictures import Picture, embed
 from mitoscope.tracking import history
-from mitoscope.tracking.figures import draw_networks
 from mitoscope.tracking.history import Training
 from mitoscope.tracking.registry import list_versions
 from mitoscope.tracking.runs import flatten
@@ -85,7 +85,7 @@ def report(out: Path) -> None:
     current = {network.run.run_id for network in networks}
 
     template = Environment(
-        loader=PackageLoader("mitoscope", "commands"),
+        loader=PackageLoader("mitoscope", "reporting"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,

@@ -5,7 +5,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from mitoscope.histology.validation import Progress, Report, check_dataset
+from mitoscope.datasets.validation import Progress, Report, check_dataset
 
 
 def validate(data: Path, *, patch_px: int = 128, on_progress: Progress = lambda step, done, total: None) -> Report:

@@ -4,7 +4,9 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from mitoscope.histology.fields import Centres, Image, Mask
+from mitoscope.datasets.annotations import Centres
+from mitoscope.datasets.images import Image, Mask
+from mitoscope.histology.windows import to_scale
 
 Plane = npt.NDArray[np.float32]
 
@@ -55,8 +57,3 @@ def find_candidates(image: Image, mask: Mask | None, *, count: int, sigma: float
         kept = mask[inside[:, 0], inside[:, 1]]
         centres, strength = centres[kept], strength[kept]
     return centres[np.argsort(-strength, kind="stable")[:count]].astype(np.float64)
-
-
-def to_scale(centres: npt.NDArray[np.floating], scale: float) -> Centres:
-    """Coordinates (N, 2) of the same points after the image is resized by `scale`; pixel centres are whole numbers."""
-    return np.asarray((centres + 0.5) * scale - 0.5, dtype=np.float64)

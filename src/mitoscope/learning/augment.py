@@ -20,7 +20,7 @@ def crop(windows: Tensor, angles: npt.NDArray[np.float64] | float, patch_size: i
     """Rotate windows about their middle and crop the patches, which hold real pixels only.
 
     Args:
-        windows: (N, 3, S, S) uint8, S as histology.patches.window_size says.
+        windows: (N, 3, S, S) uint8, S as histology.windows.window_size says.
         angles: (N,) degrees counter-clockwise, or one for all.
         patch_size: side of the patches.
 

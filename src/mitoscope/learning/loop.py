@@ -21,12 +21,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
 
+from mitoscope.evaluation.metrics import Probabilities, classification
 from mitoscope.learning import checkpoints
 from mitoscope.learning.augment import crop, flip, jitter_stain
 from mitoscope.learning.batches import PatchSet, Rotations, draw_epoch
 from mitoscope.learning.devices import Place
 from mitoscope.learning.networks import PatchNetwork
-from mitoscope.learning.scores import Probabilities, classification
 from mitoscope.learning.scoring import Epoch, OnBatch, mine, score_patches, validation_scores
 
 

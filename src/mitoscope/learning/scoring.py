@@ -8,11 +8,11 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from mitoscope.evaluation.metrics import Labels, Probabilities, best_threshold, classification, ranking
 from mitoscope.learning.augment import crop
 from mitoscope.learning.batches import PatchSet
 from mitoscope.learning.devices import Place
 from mitoscope.learning.networks import PatchNetwork
-from mitoscope.learning.scores import Labels, Probabilities, best_threshold, classification, ranking
 
 _BATCH = 256
 

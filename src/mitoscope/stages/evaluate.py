@@ -10,15 +10,15 @@ import numpy as np
 import pandas as pd
 from sklearn.metrics import precision_recall_curve, roc_curve
 
+from mitoscope.datasets.fields import FieldOfView, list_fields
+from mitoscope.datasets.patches import read_summary, sample_name
+from mitoscope.detection.detector import load_detector
 from mitoscope.errors import InputError
+from mitoscope.evaluation.fields import count_fields, draw_errors, reach, score_fields
 from mitoscope.files import atomic_path, write_json
-from mitoscope.histology.fields import FieldOfView, list_fields
-from mitoscope.histology.patches import read_summary, sample_name
 from mitoscope.params import Evaluate, read_params
 from mitoscope.paths import DATA, EVALUATED, MODELS, PATCHES, SPLIT, TRAINED
 from mitoscope.progress import console, progress
-from mitoscope.stages.field_detection import load_detector
-from mitoscope.stages.field_scores import count_fields, draw_errors, reach, score_fields
 from mitoscope.stages.subsets import read_patients, read_samples, score_candidates
 
 
@@ -28,11 +28,11 @@ def evaluate(arch: str) -> None:
     Raises:
         InputError: the network, the patches or the fields are missing, or the MLflow store lacks the network's run.
     """
+    from mitoscope.evaluation.metrics import froc
     from mitoscope.learning.devices import join
-    from mitoscope.learning.scores import froc
     from mitoscope.learning.scoring import score_patches
+    from mitoscope.reporting.figures import draw_field_scores, draw_scores
     from mitoscope.tracking import runs
-    from mitoscope.tracking.figures import draw_field_scores, draw_scores
 
     settings = read_params().evaluate
     report = TRAINED / f"{arch}.json"
@@ -143,7 +143,7 @@ def score_test(
     Raises:
         InputError: there is no mitosis among the test patches, so that recall and F1 mean nothing.
     """
-    from mitoscope.learning.scores import classification, patient_intervals, ranking
+    from mitoscope.evaluation.metrics import classification, patient_intervals, ranking
 
     labels, probabilities = predictions.label.to_numpy(), predictions.probability.to_numpy()
     patients = predictions.patient.to_numpy(dtype=str)

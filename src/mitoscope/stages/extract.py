@@ -1,6 +1,8 @@
 """Stage `extract`: fields -> the patch store patches/, and a gallery of what is in it."""
 
 import hashlib
+import math
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -8,21 +10,20 @@ import numpy as np
 import pandas as pd
 from joblib import Parallel, delayed
 
+from mitoscope.datasets.annotations import read_centres
+from mitoscope.datasets.fields import Description, FieldOfView, list_fields, read_description
+from mitoscope.datasets.images import read_candidate_mask, read_image
+from mitoscope.datasets.patches import COLUMNS, is_sample, read_summary, sample_name, store_path
+from mitoscope.evaluation.matching import nearest
 from mitoscope.files import atomic_folder, write_json
-from mitoscope.histology.fields import Description, FieldOfView, list_fields, read_description
-from mitoscope.histology.galleries import draw_gallery
-from mitoscope.histology.patches import (
-    FieldPatches,
-    extract_field,
-    is_sample,
-    read_summary,
-    sample_name,
-    store_path,
-    window_size,
-)
+from mitoscope.histology.blue_ratio import find_candidates
+from mitoscope.histology.stain import Method as Stain
+from mitoscope.histology.stain import normalise
+from mitoscope.histology.windows import Windows, cut_windows, resize, to_scale, window_size
 from mitoscope.params import Extract, read_params
 from mitoscope.paths import DATA, GALLERY, PATCHES
 from mitoscope.progress import console, progress
+from mitoscope.reporting.galleries import draw_gallery
 
 _SHOWN_PER_CLASS = 40
 
@@ -48,6 +49,66 @@ def extract() -> None:
     )
     if unchanged := read_summary(PATCHES)["stain_unchanged"]:
         console.print(f"{unchanged} fields have too little tissue to normalise their stain: left as they are")
+
+
+@dataclass(frozen=True)
+class FieldPatches:
+    """What one field gave: its index rows, their windows, its area, and whether its stain could be normalised."""
+
+    index: pd.DataFrame
+    windows: Windows
+    area_mm2: float
+    normalised: bool
+
+
+def extract_field(
+    field: FieldOfView,
+    *,
+    stain: Stain,
+    scale: float,
+    patch_size: int,
+    sigma: float,
+    peak_window: int,
+    candidates_per_mm2: float,
+    exclusion_um: float,
+    microns_per_pixel: float,
+    annotation_order: str,
+) -> FieldPatches:
+    """Cut the windows of one field: its mitoses, the candidates near them, the other candidates; strongest first.
+
+    Raises:
+        InputError: the image, the CSV or the mask is bad.
+    """
+    image = read_image(field.image)
+    shape = (image.shape[0], image.shape[1])
+    centres = read_centres(field, shape, annotation_order)
+    mask = read_candidate_mask(field.image, shape)
+    image, normalised = normalise(image, stain)
+    area_mm2 = shape[0] * shape[1] * microns_per_pixel**2 / 1e6
+    candidates = find_candidates(
+        image, mask, count=math.ceil(candidates_per_mm2 * area_mm2), sigma=sigma, window=peak_window
+    )
+    distance_um = nearest(candidates, centres) * microns_per_pixel
+    near = distance_um <= exclusion_um  # false for NaN: without a mitosis nothing is near one
+    places = np.concatenate([centres, candidates[near], candidates[~near]])
+    windows, edge = cut_windows(resize(image, scale), to_scale(places, scale), window_size(patch_size))
+    positives, negatives = len(centres) + int(near.sum()), int((~near).sum())
+    index = pd.DataFrame(
+        {
+            "patient": field.patient,
+            "field": field.field,
+            "label": np.repeat([1, 0], (positives, negatives)),
+            "center": np.concatenate([np.arange(positives), np.arange(negatives)]),
+            "row": places[:, 0].round(2),
+            "col": places[:, 1].round(2),
+            "source": np.repeat(["annotation", "candidate"], (len(centres), len(candidates))),
+            "distance": np.concatenate([np.zeros(len(centres)), distance_um[near], distance_um[~near]]).round(2),
+            "edge": edge,
+            "record": np.arange(len(places)),
+        },
+        columns=list(COLUMNS),
+    )
+    return FieldPatches(index, windows, area_mm2, normalised)
 
 
 def _write_store(folder: Path, fields: list[FieldOfView], settings: Extract, description: Description) -> pd.DataFrame:

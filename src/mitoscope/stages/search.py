@@ -16,9 +16,9 @@ from mitoscope.errors import InputError
 from mitoscope.params import FIELD_SETTINGS, Search, Train, read_params
 from mitoscope.paths import WORK, project
 from mitoscope.progress import console, progress
-from mitoscope.stages.search_outputs import tabulate, write_outputs
-from mitoscope.stages.search_study import LostError, SurplusError, claim, finished, open_study, run_trials
+from mitoscope.reporting.search import tabulate, write_outputs
 from mitoscope.stages.train_inputs import Inputs, make_recipe, read_inputs, replace_settings, start_network
+from mitoscope.tracking.studies import LostError, SurplusError, claim, finished, open_study, run_trials
 
 if TYPE_CHECKING:
     from optuna import Study, Trial

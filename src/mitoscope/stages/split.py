@@ -4,9 +4,11 @@ import numpy as np
 import pandas as pd
 from sklearn.model_selection import GroupKFold, StratifiedGroupKFold
 
+from mitoscope.datasets.annotations import read_centres
+from mitoscope.datasets.fields import list_fields, read_description
+from mitoscope.datasets.images import read_image
 from mitoscope.errors import InputError
 from mitoscope.files import atomic_path
-from mitoscope.histology.fields import list_fields, read_centres, read_description, read_image
 from mitoscope.params import read_params
 from mitoscope.paths import DATA, SPLIT
 from mitoscope.progress import console, progress

@@ -7,17 +7,17 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from mitoscope.datasets.patches import is_sample, read_index, read_summary, store_path
 from mitoscope.errors import InputError
-from mitoscope.histology.detections import find_objects
-from mitoscope.histology.patches import is_sample, read_index, read_summary, store_path
+from mitoscope.evaluation.matching import find_objects
 from mitoscope.paths import PATCHES, SPLIT
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from mitoscope.detection.field_head import FieldHead
     from mitoscope.learning.batches import PatchSet
     from mitoscope.learning.devices import Place
-    from mitoscope.learning.field_head import FieldHead
     from mitoscope.learning.networks import PatchNetwork
     from mitoscope.learning.scoring import OnBatch
 
@@ -79,20 +79,20 @@ class ScoredFields:
     microns_per_pixel: float
 
     def typical_spread(self) -> tuple[float, float]:
-        """The median over the fields of their candidates' `learning.calibration.spread`."""
-        from mitoscope.learning.calibration import spread
+        """The median over the fields of their candidates' `detection.calibration.spread`."""
+        from mitoscope.detection.calibration import spread
 
         fields = self.candidates.groupby(["patient", "field"]).probability
         low, high = np.median([spread(values.to_numpy()) for _, values in fields], axis=0)
         return float(low), float(high)
 
     def objects(self, typical: "Sequence[float] | None") -> pd.DataFrame:
-        """Detections and misses, the table of `histology.detections.find_objects`.
+        """Detections and misses, the table of `evaluation.matching.find_objects`.
 
         Args:
             typical: the spread that every field's scores are brought to; None = the scores as they are.
         """
-        from mitoscope.learning.calibration import calibrate
+        from mitoscope.detection.calibration import calibrate
 
         probabilities = self.candidates.probability
         if typical is not None and len(probabilities):
@@ -117,7 +117,7 @@ def score_candidates(
     Raises:
         InputError: there is no patch store, or a patient of it is in no subset.
     """
-    from mitoscope.learning.field_head import score_by_field
+    from mitoscope.detection.field_head import score_by_field
     from mitoscope.learning.scoring import score_patches
 
     patches, candidates, truths = read_candidates(subset)

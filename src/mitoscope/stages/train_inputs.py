@@ -13,8 +13,8 @@ import numpy as np
 import pandas as pd
 from pydantic import ValidationError
 
+from mitoscope.datasets.patches import read_summary
 from mitoscope.errors import InputError
-from mitoscope.histology.patches import read_summary
 from mitoscope.params import FIELD_SETTINGS, Train, first_line, read_params
 from mitoscope.paths import MODELS, PATCHES, SEARCHED, SPLIT, WORK
 from mitoscope.stages.subsets import read_samples

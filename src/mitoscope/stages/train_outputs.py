@@ -9,16 +9,16 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from mitoscope.datasets.patches import sample_name
 from mitoscope.files import atomic_path, write_json
-from mitoscope.histology.galleries import draw_gallery
-from mitoscope.histology.patches import sample_name
 from mitoscope.paths import TRAINED
 from mitoscope.progress import console
+from mitoscope.reporting.galleries import draw_gallery
 from mitoscope.stages.subsets import read_patients, score_candidates
 
 if TYPE_CHECKING:
+    from mitoscope.detection.field_head import FieldHead
     from mitoscope.learning.devices import Place
-    from mitoscope.learning.field_head import FieldHead
     from mitoscope.learning.loop import Fitted
     from mitoscope.learning.networks import PatchNetwork
     from mitoscope.learning.scoring import OnBatch
@@ -31,12 +31,12 @@ _SERVING_NEEDS = ("mlflow", "numpy", "opencv-python-headless", "pandas", "torch"
 
 def write_outputs(inputs: "Inputs", run_id: str, fitted: "Fitted", place: "Place", show: "OnBatch") -> None:
     """Write the stage's outputs from the checkpoints, and log them to the active run."""
-    from mitoscope import serving
+    from mitoscope.evaluation.metrics import best_threshold
     from mitoscope.learning import checkpoints
     from mitoscope.learning.augment import crop
-    from mitoscope.learning.scores import best_threshold
+    from mitoscope.reporting.figures import draw_learning_curves
+    from mitoscope.serving import pyfunc as serving
     from mitoscope.tracking import runs
-    from mitoscope.tracking.figures import draw_learning_curves
 
     arch, start = inputs.arch, inputs.start["source"]
     best, kept = checkpoints.load_network(inputs.work / "best.pt")
@@ -107,7 +107,7 @@ def write_outputs(inputs: "Inputs", run_id: str, fitted: "Fitted", place: "Place
 
 def _refit(inputs: "Inputs", network: "PatchNetwork", place: "Place", show: "OnBatch") -> "FieldHead":
     """Fit the head of whole fields to all training patches."""
-    from mitoscope.learning.field_head import fit_head
+    from mitoscope.detection.field_head import fit_head
     from mitoscope.learning.scoring import pool_patches
 
     training = inputs.training

@@ -95,7 +95,7 @@ def log_training(
         name="best",
         python_model=str(model_code),
         artifacts={"network": str(network)},
-        code_paths=[str(model_code.parent)],
+        code_paths=[str(model_code.parents[1])],
         signature=infer_signature(example, answer),
         input_example=example,
         pip_requirements=requirements,

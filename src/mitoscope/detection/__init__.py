@@ -1,0 +1,1 @@
+"""The detector: propose, score, calibrate, threshold, suppress."""

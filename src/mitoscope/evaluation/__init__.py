@@ -1,0 +1,1 @@
+"""Numbers: matching by the MIDOG rule, metrics, thresholds and intervals by patient."""

@@ -1,0 +1,1 @@
+"""What people look at: figures, overlays, galleries, tables, the report, the model card."""

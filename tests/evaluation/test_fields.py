@@ -1,0 +1,68 @@
+"""Counts of fields by hand, and which detection is what."""
+
+import pandas as pd
+import pytest
+
+from mitoscope.evaluation.fields import count_fields, reach, score_fields, sort_detections
+from mitoscope.params import Evaluate
+
+# At 0.5: field a has a hit and a false positive, b a miss that was seen weakly and one that was never reached.
+OBJECTS = pd.DataFrame(
+    [
+        ("01", "a", 9.0, 9.0, 0.9, 1),
+        ("01", "a", 50.0, 9.0, 0.6, 0),
+        ("02", "b", 9.0, 9.0, 0.3, 1),
+        ("02", "b", 90.0, 9.0, 0.0, 1),
+    ],
+    columns=["patient", "field", "row", "col", "probability", "label"],
+)
+OBJECTS["predicted"] = (OBJECTS.probability >= 0.5).astype(int)
+PLACES = pd.DataFrame({"row": [5.0, 500.0], "col": [5.0, 500.0]})
+AREAS = {"01_a": 0.5, "02_b": 0.25, "02_c": 0.25}
+
+
+def test_fields_are_counted_by_hand():
+    fields = count_fields(OBJECTS, AREAS).set_index(["patient", "field"])
+    counts = ["mitoses", "detections", "tp", "fp", "fn"]
+    assert fields.loc[("01", "a"), counts].tolist() == [1, 2, 1, 1, 0]
+    assert fields.loc[("02", "b"), counts].tolist() == [2, 0, 0, 0, 2]
+    assert fields.loc[("02", "c"), counts].tolist() == [0, 0, 0, 0, 0]  # nothing there, nothing said
+    assert fields.detections_per_mm2.tolist() == [4, 0, 0] and fields.mitoses_per_mm2.tolist() == [2, 8, 0]
+
+
+def test_counts_are_pooled_over_fields():
+    fields = count_fields(OBJECTS, AREAS)
+    scores, intervals = score_fields(OBJECTS, fields, 0.5, Evaluate(bootstrap=200, seed=0))
+    assert (scores["patients"], scores["fields"], scores["area_mm2"]) == (2, 3, 1.0)
+    assert (scores["tp"], scores["fp"], scores["fn"]) == (1, 1, 2)
+    assert scores["precision"] == 1 / 2 and scores["recall"] == pytest.approx(1 / 3) and scores["f1"] == 2 / 5
+    assert (scores["mitoses_per_mm2"], scores["detections_per_mm2"]) == (3, 2)
+    # Patient 01 alone: recall 1, 02 alone: 0.
+    assert intervals["recall"] == pytest.approx((0, 1))
+
+
+def test_detections_of_a_field_are_sorted_into_hits_errors_and_misses():
+    truths = pd.DataFrame({"row": [12.0, 200.0, 90.0], "col": [9.0] * 3})
+    here = OBJECTS.assign(row=[9.0, 50.0, 210.0, 400.0])
+    found, false, missed = sort_detections(here, truths, radius=30)
+    assert found.row.tolist() == [9] and false.row.tolist() == [50]
+    # One miss was seen with 0.3, below the threshold; nothing lies near the other.
+    assert list(zip(missed.row, missed.probability, strict=True)) == [(200, 0.3), (90, 0.0)]
+
+
+def test_of_two_detections_the_nearer_one_is_the_hit():
+    here = pd.DataFrame({"row": [24.0, 8.0], "col": [0.0, 0.0], "probability": [0.9, 0.8], "predicted": [1, 1]})
+    found, false, missed = sort_detections(here, pd.DataFrame({"row": [0.0], "col": [0.0]}), radius=30)
+    assert found.row.tolist() == [8] and false.row.tolist() == [24] and missed.empty
+
+
+def test_a_field_without_truth_or_detection_has_nothing_to_sort():
+    for objects, truths, sizes in ((OBJECTS[:1], PLACES[:0], [0, 1, 0]), (OBJECTS[:0], PLACES, [0, 0, 2])):
+        assert [len(rows) for rows in sort_detections(objects, truths, radius=30)] == sizes
+
+
+def test_reach_is_that_of_the_candidates_whatever_the_network_says():
+    # Both candidates lie within 30 px of a mitosis, though suppression would leave one of them.
+    candidates = pd.DataFrame({"patient": "01", "field": "a", "row": [0.0, 25.0], "col": [0.0, 0.0]})
+    truths = pd.DataFrame({"patient": "01", "field": ["a", "a", "a", "b"], "row": [-10.0, 45.0, 90.0, 0.0], "col": 0.0})
+    assert reach(candidates, truths, 0.25) == 2 / 4

@@ -1,0 +1,132 @@
+"""Exports: figures worked by hand, and files that other programs read."""
+
+import json
+import os
+import uuid
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mitoscope.reporting.exports import FieldCount, write_detections_csv, write_geojson, write_summary
+
+CENTRES = np.array([[20.25, 10.0], [1999.996, 7.0]])
+PROBABILITIES = np.array([0.98765432, 0.5])
+NONE = np.empty((0, 2)), np.empty(0)
+
+
+def features(path: Path) -> list[dict]:
+    collection = json.loads(path.read_text(encoding="utf-8"))
+    assert collection["type"] == "FeatureCollection"
+    return collection["features"]
+
+
+def test_csv_keeps_the_order_and_rounds(tmp_path):
+    path = tmp_path / "new" / "01_02.csv"
+    write_detections_csv(path, CENTRES, PROBABILITIES)
+    assert path.read_bytes() == b"row,col,probability\n20.25,10.00,0.987654\n2000.00,7.00,0.500000\n"
+    write_detections_csv(path, *NONE)
+    assert path.read_bytes() == b"row,col,probability\n"
+
+
+def test_csv_of_float32_probabilities(tmp_path):
+    write_detections_csv(tmp_path / "a.csv", CENTRES[:1], np.array([0.25], np.float32))
+    assert (tmp_path / "a.csv").read_text() == "row,col,probability\n20.25,10.00,0.250000\n"
+
+
+@pytest.mark.parametrize("write", [write_detections_csv, lambda *args: write_geojson(*args, radius=8)])
+def test_every_centre_has_its_probability(tmp_path, write):
+    with pytest.raises(ValueError, match="zip"):
+        write(tmp_path / "a", CENTRES, PROBABILITIES[:1])
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_geojson_is_what_qupath_reads(tmp_path):
+    path = tmp_path / "01_02.geojson"
+    write_geojson(path, CENTRES, PROBABILITIES, radius=8)
+    first, second = features(path)
+    assert first["type"] == "Feature" and first["geometry"]["type"] == "Polygon"
+    assert first["properties"] == {
+        "objectType": "annotation",
+        "classification": {"name": "Mitosis", "color": [86, 180, 233]},
+        "measurements": {"Probability": 0.987654},
+    }
+    assert second["properties"]["measurements"] == {"Probability": 0.5}
+
+
+def test_geojson_rings_are_closed_circles_round_the_middle_of_the_pixel(tmp_path):
+    path = tmp_path / "01_02.geojson"
+    write_geojson(path, CENTRES, PROBABILITIES, radius=8)
+    for feature, centre in zip(features(path), CENTRES, strict=True):
+        (ring,) = feature["geometry"]["coordinates"]
+        assert len(ring) == 17 and ring[0] == ring[-1]
+        assert len({tuple(point) for point in ring}) == 16
+        distances = np.linalg.norm(np.array(ring) - centre[::-1] - 0.5, axis=1)
+        np.testing.assert_allclose(distances, 8, atol=0.011)
+        x, y = np.array(ring).T
+        assert np.sum(x[:-1] * y[1:] - x[1:] * y[:-1]) > 0  # counter-clockwise, as RFC 7946 wants outer rings
+    # Row 20.25, col 10: the middle is x 10.5, y 20.75; corners 0, 4, 8 and 12 lie to its right, below, left and above.
+    ring = features(path)[0]["geometry"]["coordinates"][0]
+    assert ring[::4] == [[18.5, 20.75], [10.5, 28.75], [2.5, 20.75], [10.5, 12.75], [18.5, 20.75]]
+    assert ring[2] == [16.16, 26.41]  # 8 / sqrt 2 = 5.657 in both
+
+
+def test_geojson_ids_are_unique_and_stable(tmp_path):
+    centres, probabilities = np.repeat(CENTRES, 2, axis=0), np.repeat(PROBABILITIES, 2)  # every detection twice
+    for name in ("a", "b"):
+        write_geojson(tmp_path / name, centres, probabilities, radius=8)
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+    ids = [feature["id"] for feature in features(tmp_path / "a")]
+    assert len(set(ids)) == 4
+    assert {uuid.UUID(text).version for text in ids} == {5}
+    write_geojson(tmp_path / "b", centres + 1, probabilities, radius=8)
+    assert not {feature["id"] for feature in features(tmp_path / "b")} & set(ids)
+
+
+def test_geojson_without_detections(tmp_path):
+    write_geojson(tmp_path / "a.geojson", *NONE, radius=8)
+    assert features(tmp_path / "a.geojson") == []
+
+
+def test_geojson_refuses_what_is_no_number(tmp_path):
+    (tmp_path / "a.geojson").write_text("old")
+    with pytest.raises(ValueError, match="JSON"):
+        write_geojson(tmp_path / "a.geojson", CENTRES, np.array([np.nan, 0.5]), radius=8)
+    assert (tmp_path / "a.geojson").read_text() == "old"
+
+
+def test_densities_by_hand():
+    # 1000 px of 0.25 um are 0.25 mm: 0.0625 mm2. Five mitoses in a sixteenth of a square millimetre are 80 in a whole.
+    count = FieldCount("01_02", 1000, 1000, 5, 0.0625)
+    assert count.per_mm2 == 80 and count.per_2mm2 == 160
+
+
+def test_summary_pools_counts_and_areas(tmp_path):
+    path = tmp_path / "summary.csv"
+    counts = [FieldCount("01_02", 1000, 1000, 5, 0.0625), FieldCount("slide 3, left", 2000, 1000, 0, 0.125)]
+    write_summary(path, counts)
+    # 5 in 0.1875 mm2 are 26.67 per mm2; the mean of the densities would be 40.
+    assert path.read_bytes().decode() == (
+        "field,width,height,mitoses,area_mm2,per_mm2,per_2mm2\n"
+        "01_02,1000,1000,5,0.062500,80.00,160.00\n"
+        '"slide 3, left",2000,1000,0,0.125000,0.00,0.00\n'
+        "all,,,5,0.187500,26.67,53.33\n"
+    )
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda path: write_detections_csv(path, CENTRES, PROBABILITIES),
+        lambda path: write_geojson(path, CENTRES, PROBABILITIES, radius=8),
+        lambda path: write_summary(path, [FieldCount("a", 1, 1, 0, 1.0)]),
+    ],
+)
+def test_a_full_disk_leaves_the_old_file(tmp_path, write):
+    path = tmp_path / "a.txt"
+    path.write_bytes(b"old")
+    (tmp_path / f".a.{os.getpid()}.partial.txt").symlink_to("/dev/full")  # where it is written first
+    with pytest.raises(OSError, match="No space left"):
+        write(path)
+    assert path.read_bytes() == b"old" and [file.name for file in tmp_path.iterdir()] == ["a.txt"]

@@ -39,8 +39,9 @@ endif
 data: | shared
 	dvc pull --quiet data.dvc || { rm -rf data; exit 1; }
 
-repro: shared data ## Run what has changed of the pipeline and print the comparison
+repro: shared data ## Run what has changed of the pipeline, let the gate judge, and print the comparison
 	dvc repro $(if $(MITOSCOPE_REMOTE),--pull)
+	mitoscope promote
 	$(if $(MITOSCOPE_REMOTE),dvc push --run-cache)
 	@mitoscope compare
 	@echo "Open the MLflow UI with: make ui"
@@ -51,10 +52,11 @@ ui: .venv/.installed ## Open the MLflow UI on the runs
 test: .venv/.installed ## Run the test suite
 	pytest -n 2 --dist loadfile --no-loadscope-reorder
 
-lint: .venv/.installed ## Check style, documentation and types
+lint: .venv/.installed ## Check style, documentation, types, and what each stage depends on
 	ruff check .
 	ruff format --check .
 	mypy
+	python scripts/check_stage_deps.py
 
 bench: .venv/.installed ## Measure the speed of training and scoring
 	python benchmarks/throughput.py

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from mitoscope.histology.windows import window_size
 from mitoscope.learning.augment import crop, flip, jitter_stain
-from mitoscope.learning.devices import Place, join
+from mitoscope.learning.devices import Device, join
 from mitoscope.learning.loop import autocast
 from mitoscope.learning.networks import build
 from mitoscope.params import Train, read_params
@@ -27,65 +27,71 @@ def main() -> None:
     params = read_params()
     patch_size = params.extract.patch_size
     table = Table("network", "input", "batch", "plain train/s", "train/s", "ratio", "score/s")
-    with join() as place:
-        for arch, block in params.train.items():
-            Console().print(f"measuring {arch} for about {round(3.5 * ROUNDS * SECONDS)} seconds")
-            plain, ours, score = measure(arch, block, patch_size, place)
+    with join() as device:
+        for network, settings in params.train.items():
+            Console().print(f"measuring {network} for about {round(3.5 * ROUNDS * SECONDS)} seconds")
+            plain, ours, score = measure(network, settings, patch_size, device)
             row = (
-                block.input_size,
-                block.batch_size,
+                settings.model.input_size,
+                settings.optimisation.batch_size,
                 f"{plain:.0f}",
                 f"{ours:.0f}",
                 f"{ours / plain:.2f}",
                 f"{score:.0f}",
             )
-            table.add_row(arch, *map(str, row))
+            table.add_row(network, *map(str, row))
     Console().print(
-        f"{place.device.type}, {torch.get_num_threads()} threads, {'bf16' if place.bf16 else 'fp32'}; patches of "
+        f"{device.torch.type}, {torch.get_num_threads()} threads, {'bf16' if device.bf16 else 'fp32'}; patches of "
         f"{patch_size} px; plain = float32, unfused AdamW, default memory format, the same augmentation"
     )
     Console().print(table)
 
 
-def measure(arch: str, block: Train, patch_size: int, place: Place) -> tuple[float, float, float]:
+def measure(network: str, settings: Train, patch_size: int, device: Device) -> tuple[float, float, float]:
     """Patches a second: a plain training loop, the project's, and scoring. The best of ROUNDS each."""
-    description = {"arch": arch, "patch_size": patch_size, "input_size": block.input_size}
+    description = {
+        "backbone": settings.model.backbone or network,
+        "head": settings.model.head,
+        "patch_size": patch_size,
+        "input_size": settings.model.input_size,
+    }
+    batch_size, jitter = settings.optimisation.batch_size, settings.sampling.stain_jitter
     rng = np.random.default_rng(0)
     side = window_size(patch_size)
-    windows = torch.from_numpy(rng.integers(0, 256, (block.batch_size, 3, side, side), dtype=np.uint8))
-    angles = rng.choice(block.rotations.positive, block.batch_size)
-    labels = torch.from_numpy(rng.integers(0, 2, block.batch_size)).to(place.device)
+    windows = torch.from_numpy(rng.integers(0, 256, (batch_size, 3, side, side), dtype=np.uint8))
+    angles = rng.choice(settings.sampling.rotations.positive, batch_size)
+    labels = torch.from_numpy(rng.integers(0, 2, batch_size)).to(device.torch)
 
     def step_of(
-        network: nn.Module, optimizer: torch.optim.Optimizer, precision: Callable[[], object]
+        model: nn.Module, optimizer: torch.optim.Optimizer, precision: Callable[[], object]
     ) -> Callable[[], None]:
         def step() -> None:
-            patches = flip(crop(windows.to(place.device), angles, patch_size), rng)
-            patches = jitter_stain(patches, block.stain_jitter, rng) if block.stain_jitter else patches
+            patches = flip(crop(windows.to(device.torch), angles, patch_size), rng)
+            patches = jitter_stain(patches, jitter, rng) if jitter else patches
             with precision():  # type: ignore[attr-defined]
-                loss = F.cross_entropy(network(patches).float(), labels)
+                loss = F.cross_entropy(model(patches).float(), labels)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             optimizer.step()
 
         return step
 
-    plain = build(description).to(place.device).to(memory_format=torch.contiguous_format)
-    ours = build(description).to(place.device)
+    plain = build(description).to(device.torch).to(memory_format=torch.contiguous_format)
+    ours = build(description).to(device.torch)
     steps = [
-        step_of(plain, torch.optim.AdamW(plain.parameters()), lambda: torch.autocast(place.device.type, enabled=False)),
-        step_of(ours, torch.optim.AdamW(ours.parameters(), fused=True), lambda: autocast(place)),
+        step_of(plain, torch.optim.AdamW(plain.parameters()), lambda: torch.autocast(device.torch.type, enabled=False)),
+        step_of(ours, torch.optim.AdamW(ours.parameters(), fused=True), lambda: autocast(device)),
     ]
-    scored = build(description).to(place.device).eval()
+    scored = build(description).to(device.torch).eval()
 
     def score() -> None:
         with torch.inference_mode():  # in float32, as the scores are everywhere
-            scored(crop(windows.to(place.device), 0, patch_size)).sum().item()
+            scored(crop(windows.to(device.torch), 0, patch_size)).sum().item()
 
     best = [0.0, 0.0, 0.0]
     for _ in range(ROUNDS):
         for number, work in enumerate((*steps, score)):
-            best[number] = max(best[number], block.batch_size * rate(work))
+            best[number] = max(best[number], batch_size * rate(work))
     return best[0], best[1], best[2]
 
 

@@ -10,11 +10,15 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import yaml
 
+# Networks this small gain nothing from threads, and on a busy machine threads wait for each other. Before torch comes.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 from mitoscope.datasets.synthetic import synthesize
 from tests.postgresql import running_postgresql
 
 if TYPE_CHECKING:
-    from mitoscope.learning.devices import Place
+    from mitoscope.detection.detector import Detector
+    from mitoscope.learning.devices import Device
     from mitoscope.learning.networks import PatchNetwork
 
 NETWORK = "mobilenet_v3_small"  # a few MB, where AlexNet has 228
@@ -22,55 +26,32 @@ Params = dict[str, Any]
 
 
 def tiny_params() -> Params:
-    """The settings of the small project: every entry that params.yaml must have."""
+    """The settings of the small project."""
     return {
-        "launch": "mitoscope",
-        "split": {"folds": 4, "fold": 0, "seed": 0},
-        "extract": {
-            "stain": "none",
-            "scale": 0.5,
-            "patch_size": 32,
-            "sigma": 2.0,
-            "peak_window": 11,
-            "candidates_per_mm2": 1500,
-            "exclusion_um": 7.5,
-        },
+        "split": {"folds": 4},
+        "extract": {"patch_um": 16},  # 32 px
         "weights": {NETWORK: "random"},
         "train": {
             NETWORK: {
-                "input_size": 32,
-                "head": "classifier",
-                "trainable": "all",
-                "rotations": {"positive": [0, 45, 90], "negative": [0, 22.5]},
-                "flips": True,
-                "stain_jitter": 0.05,
-                "near_um": 3.0,
-                "mining": {"start_epoch": 1, "every": 0, "lr_factor": 0.5},
-                "epochs": 1,
-                "samples_per_epoch": 16,
-                "positive_fraction": 0.5,
-                "batch_size": 8,
-                "lr": 0.001,
-                "weight_decay": 0.0,
-                "patience": 1,
-                "refit_fields": False,
-                "views": 1,
-                "calibrate_fields": True,
-                "seed": 0,
+                "model": {"input_size": 32},
+                "sampling": {
+                    "samples_per_epoch": 16,
+                    "positive_fraction": 0.5,
+                    "rotations": {"positive": [0, 45, 90], "negative": [0, 22.5]},
+                    "near_um": 3.0,
+                },
+                "optimisation": {"epochs": 1, "batch_size": 8, "lr": 0.001, "weight_decay": 0.0, "patience": 1},
             }
         },
+        "detection": {NETWORK: {"views": 1}},
         "search": {
             "trials": 0,
-            "startup_trials": 2,
-            "epochs": 2,
             "samples_per_epoch": 16,
             "lr": [1e-4, 1e-2],
             "rotations": {"positive": [[0, 45, 90], [0]], "negative": [[0], [0, 22.5]]},
-            "storage": "sqlite:///.work/search.db",
-            "seed": 0,
         },
-        "evaluate": {"bootstrap": 100, "seed": 0},
-        "promote": {"min_recall": 0.0, "min_f1": 0.0, "max_drop": 0.02},
+        "evaluate": {"bootstrap": 100},
+        "promote": {"min_recall": 0.0, "min_f1": 0.0},
     }
 
 
@@ -156,56 +137,91 @@ def mlflow_store(_store_folder: Path, no_mlflow_environment: None, monkeypatch: 
 
 
 @pytest.fixture(scope="session")
-def here() -> "Place":
+def here() -> "Device":
     """This process alone, on the processor, in float32 on every machine."""
-    import torch
+    from mitoscope.learning.devices import alone
 
-    from mitoscope.learning.devices import Place
-
-    return Place(torch.device("cpu"), rank=0, world=1, bf16=False)
+    return alone()
 
 
-def settle_batch_norms(network: "PatchNetwork") -> None:
+def settle_batch_norms(model: "PatchNetwork") -> None:
     """Give the layers of an untrained network statistics; without them its answers are alike but for rounding."""
     import torch
 
     with torch.random.fork_rng(), torch.no_grad():
         torch.manual_seed(0)
-        for layer in network.train().modules():
+        for layer in model.train().modules():
             if isinstance(layer, torch.nn.BatchNorm2d):
                 layer.momentum = 0.5
         for _ in range(10):
-            network(torch.randint(0, 256, (8, 3, 32, 32), dtype=torch.uint8))
-    network.eval()
+            model(torch.randint(0, 256, (8, 3, 32, 32), dtype=torch.uint8))
+    model.eval()
+
+
+def small_detector(run_id: str = "run", **changes: Any) -> "Detector":
+    """A detector with a network of chance for the small project's fields, fold 0 of its split.
+
+    `changes` replace attributes of the detector.
+    """
+    import torch
+
+    from mitoscope.detection.calibration import Calibration
+    from mitoscope.detection.detector import Detector, Origin
+    from mitoscope.learning.networks import build
+    from mitoscope.params import Detection, Extract
+
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = build({"backbone": NETWORK, "head": "classifier", "patch_size": 32, "input_size": 32})
+    settle_batch_norms(model)
+    detection = Detection(views=2)
+    origin = Origin(
+        network=NETWORK,
+        run_id=run_id,
+        start_weights="random",
+        dataset="synthetic",
+        dataset_digest="",
+        synthetic=True,
+        microns_per_pixel=0.25,
+        patients={"train": [], "validation": []},
+        images=[],
+    )
+    parts: dict[str, Any] = {
+        "model": model,
+        "extract": Extract(**tiny_params()["extract"]),
+        "detection": detection,
+        "head": None,
+        "calibration": Calibration(detection.calibration, -1.0, 1.0),
+        "threshold": 0.4,
+        "patch_threshold": 0.5,
+        "origin": origin,
+    }
+    return Detector(**parts | changes)
 
 
 @pytest.fixture
 def trained(extracted: Path, mlflow_store: str) -> str:
-    """The small project with a network of chance, saved and logged as training does. Returns the id of its run."""
+    """The small project with a detector of chance, saved and logged as the stages do. Returns the id of its run."""
     import mlflow
-    import torch
 
+    from mitoscope.datasets.patches import read_patients
     from mitoscope.files import write_json
-    from mitoscope.learning.checkpoints import save_network
-    from mitoscope.learning.networks import build
+    from mitoscope.params import Detection
+    from mitoscope.paths import Outputs
     from mitoscope.tracking.store import connect
 
     client = connect()
     experiment = client.get_experiment_by_name("mitoscope")
     assert experiment is not None
     run_id: str = client.create_run(experiment.experiment_id).info.run_id
-    model = mlflow.initialize_logged_model("best", source_run_id=run_id)
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        network = build({"arch": NETWORK, "patch_size": 32, "input_size": 32})
-    settle_batch_norms(network)
-    names = ("stain", "scale", "sigma", "peak_window", "candidates_per_mm2")
-    fields = {name: tiny_params()["extract"][name] for name in names}
-    fields |= {"microns_per_pixel": 0.25, "synthetic": True, "views": 2, "typical_spread": [-1.0, 1.0]}
-    path = Path("models", NETWORK, "best.pt")
-    save_network(path, network, threshold=0.5, field_threshold=0.4, fields=fields)
-    report = {"run_id": run_id, "model_id": model.model_id, "start_weights": "random"}
-    write_json(Path("results/train", f"{NETWORK}.json"), report)
+    logged = mlflow.initialize_logged_model("detector", source_run_id=run_id)
+    outputs = Outputs(NETWORK)
+    small_detector(run_id).save(outputs.detector)
+    patients = read_patients(outputs.split)
+    report = {"run_id": run_id, "network": NETWORK, "start_weights": "random"}
+    write_json(outputs.trained, report | {"patients": {name: patients[name] for name in ("train", "validation")}})
+    detection = {"threshold": 0.4, "validation_fields": {"f1": 0.5}, "settings": Detection(views=2).model_dump()}
+    write_json(outputs.detected, report | {"model_id": logged.model_id} | detection)
     return run_id
 
 

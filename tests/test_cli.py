@@ -15,9 +15,9 @@ from typer.testing import CliRunner
 from mitoscope.cli import app
 
 COMMANDS = [
-    *("split", "extract", "weights", "search", "train", "evaluate", "promote"),
+    *("settings", "split", "extract", "weights", "search", "train", "detector", "evaluate", "pool"),
     *("validate", "import", "import janowczyk", "import midog", "synthesize", "export-patches"),
-    *("detect", "crossvalidate", "compare", "report", "ui", "registry", "rollback"),
+    *("detect", "crossvalidate", "compare", "report", "ui", "promote", "registry", "registry retire", "rollback"),
 ]
 
 
@@ -90,7 +90,15 @@ def test_bad_input_is_one_line(project):
 @pytest.mark.slow
 def test_a_stage_refuses_bad_input_in_one_line(project):
     (project / "params.yaml").write_text("split: 3\n")
-    assert refusal("split", cwd=project).startswith("params.yaml: launch: Field required")
+    assert refusal("split", cwd=project).startswith("params.yaml: train: Field required")
+
+
+@pytest.mark.parametrize("command", [["ui", "--port", "5999"], ["rollback"], ["registry"], ["compare"], ["split"]])
+def test_a_subfolder_of_a_project_is_named_and_nothing_is_made_there(project, command):
+    below = project / "docs"
+    below.mkdir()
+    assert refusal(*command, cwd=below) == f"{below}: has no params.yaml; `cd {project}` first"
+    assert list(below.iterdir()) == []
 
 
 def test_a_folder_that_cannot_be_made_is_one_line(tmp_path):

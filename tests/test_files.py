@@ -1,12 +1,25 @@
 """A result appears whole or not at all."""
 
 import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from mitoscope.errors import InputError
-from mitoscope.files import atomic_folder, atomic_path, write_json, write_text
+from mitoscope.files import atomic_folder, atomic_path, exclusive, write_json, write_text
+
+
+@pytest.fixture(scope="session")
+def ended() -> int:
+    """The id of a process that has ended."""
+    process = subprocess.Popen(["true"])
+    process.wait()
+    return process.pid
 
 
 def names(folder: Path) -> list[str]:
@@ -39,6 +52,16 @@ def test_a_block_that_writes_nothing_fails_and_leaves_the_old_file(tmp_path):
     with pytest.raises(FileNotFoundError), atomic_path(target):
         pass
     assert target.read_text() == "old" and names(tmp_path) == ["result.json"]
+
+
+@pytest.mark.parametrize("pid", ["ended", "alive"])
+def test_a_half_file_of_a_killed_process_is_removed(tmp_path, ended, pid):
+    half = tmp_path / f".result.{ended if pid == 'ended' else os.getppid()}.partial.json"
+    half.write_text("half")
+    (tmp_path / ".result.txt.partial.json").write_text("of the user")
+    write_text(tmp_path / "result.json", "whole")
+    assert half.exists() == (pid == "alive")
+    assert (tmp_path / ".result.txt.partial.json").exists()
 
 
 def test_text_and_json_read_back_equal(tmp_path):
@@ -106,3 +129,129 @@ def test_a_file_in_the_place_of_the_folder_is_refused(tmp_path):
     with pytest.raises(InputError, match="is a file, not a folder"), atomic_folder(target, replace=True):
         pytest.fail("the block must not run")
     assert target.read_text() == "a file" and names(tmp_path) == ["data"]
+
+
+@pytest.mark.parametrize("interrupted", ["before", "after"])
+@pytest.mark.parametrize("which", [1, 2])
+@pytest.mark.parametrize("error", [KeyboardInterrupt, OSError])
+def test_an_interrupt_at_a_rename_leaves_the_old_folder_or_the_new_one(
+    tmp_path, monkeypatch, error, which, interrupted
+):
+    target = tmp_path / "data"
+    target.mkdir()
+    (target / "old").write_text("old")
+    rename, calls = Path.rename, []
+
+    def interrupt(path: Path, to: Path) -> Path:
+        calls.append(path)
+        if len(calls) != which:
+            return rename(path, to)
+        if interrupted == "after":
+            rename(path, to)
+        raise error
+
+    with pytest.raises(error), atomic_folder(target, replace=True) as folder:
+        (folder / "new").touch()
+        monkeypatch.setattr(Path, "rename", interrupt)
+    assert names(target) == (["new"] if (which, interrupted) == (2, "after") else ["old"])
+    assert names(tmp_path) == ["data"]
+
+
+@pytest.mark.parametrize("moment", ["in the block", "between the renames", "after them"])
+def test_the_next_call_clears_up_after_a_killed_process(tmp_path, moment):
+    target = tmp_path / "data"
+    with atomic_folder(target) as folder:
+        (folder / "old").touch()
+    fatal = ["in the block", "between the renames", "after them"].index(moment)  # so many renames, then SIGKILL
+    code = f"""
+import os, pathlib, signal
+from mitoscope.files import atomic_folder
+rename, calls = pathlib.Path.rename, []
+def die(renames):
+    if renames == {fatal}:
+        os.kill(os.getpid(), signal.SIGKILL)
+def counted(path, to):
+    rename(path, to)
+    calls.append(path)
+    die(len(calls))
+pathlib.Path.rename = counted
+with atomic_folder(pathlib.Path("data"), replace=True) as folder:
+    (folder / "new").touch()
+    die(0)
+"""
+    assert subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=False).returncode == -9
+    assert len(names(tmp_path)) == 2  # something was left
+    with pytest.raises(InputError, match="not empty"), atomic_folder(target):
+        pytest.fail("the block must not run")
+    assert names(target) == (["new"] if moment == "after them" else ["old"])
+    assert names(tmp_path) == ["data"]
+
+
+@pytest.mark.parametrize("kind", ["", "old-"])
+def test_what_a_running_process_writes_stays(tmp_path, kind):
+    other = tmp_path / f".data.partial-{kind}{os.getpid()}-abcdefgh"
+    (other / "data").mkdir(parents=True)
+    with atomic_folder(tmp_path / "data") as folder:
+        (folder / "new").touch()
+    assert names(tmp_path) == [other.name, "data"]
+
+
+def test_a_leftover_whose_process_id_was_given_to_a_younger_process_is_removed(tmp_path):
+    left = tmp_path / f".data.partial-{os.getpid()}-abcdefgh"  # in a container the ids are the same at each start
+    left.mkdir()
+    os.utime(left, (time.time() - 1e6,) * 2)
+    with atomic_folder(tmp_path / "data"):
+        pass
+    assert names(tmp_path) == ["data"]
+
+
+def test_folders_of_other_targets_and_of_the_user_stay(tmp_path, ended):
+    others = [f".data2.partial-{ended}-abcdefgh", ".data.partial-mine", f"data.partial-{ended}-abcdefgh"]
+    for name in others:
+        (tmp_path / name).mkdir()
+    with atomic_folder(tmp_path / "data"):
+        pass
+    assert names(tmp_path) == sorted([*others, "data"])
+
+
+class TestExclusive:
+    BUSY = "another training runs as process {pid}; stop it with `kill {pid}`"
+
+    @pytest.fixture
+    def holder(self, tmp_path: Path) -> Iterator["subprocess.Popen[str]"]:
+        """A process that holds the lock until it is killed."""
+        code = """
+import pathlib, time
+from mitoscope.files import exclusive
+with exclusive(pathlib.Path("work/train.lock"), ""):
+    print("held", flush=True)
+    time.sleep(600)
+"""
+        process = subprocess.Popen([sys.executable, "-c", code], cwd=tmp_path, stdout=subprocess.PIPE, text=True)
+        assert process.stdout is not None
+        assert process.stdout.readline() == "held\n"
+        yield process
+        process.kill()
+        process.communicate()
+
+    def test_a_second_process_is_told_which_one_holds_the_lock(self, tmp_path, holder):
+        lock = tmp_path / "work/train.lock"
+        for _ in range(2):  # the first asker has not spoilt it for the second
+            with pytest.raises(InputError) as caught, exclusive(lock, self.BUSY):
+                pytest.fail("the block must not run")
+            said = f"{lock}: another training runs as process {holder.pid}; stop it with `kill {holder.pid}`"
+            assert str(caught.value) == said
+
+    def test_a_killed_holder_is_in_nobodys_way(self, tmp_path, holder):
+        holder.kill()
+        holder.wait()
+        with exclusive(tmp_path / "work/train.lock", self.BUSY):
+            assert (tmp_path / "work/train.lock.pid").read_text() == str(os.getpid())
+
+    def test_it_can_be_held_again_also_after_an_error(self, tmp_path):
+        lock = tmp_path / "work/train.lock"
+        with pytest.raises(RuntimeError), exclusive(lock, self.BUSY):
+            raise RuntimeError
+        with exclusive(lock, self.BUSY):
+            pass
+        assert names(lock.parent) == ["train.lock"]

@@ -5,9 +5,10 @@ from typing import Any
 
 import pytest
 import yaml
+from pydantic import BaseModel
 
 from mitoscope.errors import InputError
-from mitoscope.params import read_params
+from mitoscope.params import Detection, Params, Train, read_params
 
 REPOSITORY = Path(__file__).parents[1]
 MISSING = object()
@@ -44,15 +45,10 @@ def written(tmp_path: Path, entry: str, value: Any) -> Path:
 def test_the_repositorys_own_are_valid():
     params = read_params(REPOSITORY / "params.yaml")
     assert params.split.folds >= 3
-    assert set(params.train) == set(params.weights) == {"alexnet", "densenet161"}
-    block, weights = params.for_network("alexnet")
-    assert block is params.train["alexnet"] and weights == params.weights["alexnet"]
-
-
-ENTRIES = [
-    *("launch", "split.folds", "split.fold", "split.seed", "extract.scale", "extract.exclusion_um", "weights"),
-    *("train.alexnet.lr", "train.alexnet.rotations.negative", "train.densenet161.flips", "evaluate.bootstrap"),
-]
+    for network in params.train:
+        assert params.train_of(network) is params.train[network]
+        assert params.weights_of(network) == params.weights[network]
+        assert params.detection_of(network) is params.detection[network]
 
 
 @pytest.mark.parametrize("preset", sorted((REPOSITORY / "presets").iterdir()), ids=lambda path: path.stem)
@@ -60,19 +56,72 @@ def test_every_preset_can_take_the_place_of_params(preset):
     assert set(read_params(preset).train) == set(read_params(REPOSITORY / "params.yaml").train)
 
 
-def test_a_pooled_head_is_for_networks_whose_levels_are_known(tmp_path):
-    blocks = yaml.safe_load(Path("params.yaml").read_text())
-    for section in ("train", "weights"):
-        blocks[section]["resnet18"] = blocks[section]["alexnet"]
-    blocks["train"]["resnet18"]["head"] = "pooled"
+def test_one_entry_is_enough_for_a_network(tmp_path):
     path = tmp_path / "params.yaml"
-    path.write_text(yaml.safe_dump(blocks))
-    assert "train.resnet18.head: pooled is for alexnet and densenet161; use classifier" in complaint(path)
+    path.write_text("train: {resnet18: {}}")
+    params = read_params(path)
+    assert (params.weights_of("resnet18"), params.detection_of("resnet18").views) == ("auto", 1)
+    assert params.train_of("resnet18").optimisation.epochs >= 1
+
+
+@pytest.mark.parametrize("block", ["weights", "detection"])
+def test_settings_of_a_network_that_is_not_trained_are_named(tmp_path, block):
+    path = tmp_path / "params.yaml"
+    value = {"weights": "random", "detection": {}}[block]
+    path.write_text(yaml.safe_dump({"train": {"resnet18": {}}, block: {"resnet50": value}}))
+    assert complaint(path) == f"{block}.resnet50: there is no network of this name under `train`"
+
+
+@pytest.mark.parametrize(
+    ("entry", "value", "place"),
+    [
+        ("extract.scale", 0.5, "extract.microns_per_pixel"),
+        ("extract.patch_size", 64, "extract.patch_um"),
+        ("extract.sigma", 2.0, "extract.sigma_um"),
+        ("extract.peak_window", 11, "extract.peak_window_um"),
+        ("train.alexnet.lr", 1e-4, "train.alexnet.optimisation.lr"),
+        ("train.alexnet.rotations", {}, "train.alexnet.sampling.rotations"),
+        ("train.alexnet.head", "pooled", "train.alexnet.model.head"),
+        ("train.alexnet.views", 8, "detection.alexnet.views"),
+        ("train.densenet161.seed", 1, "train.densenet161.model.seed and train.densenet161.sampling.seed"),
+    ],
+)
+def test_an_entry_under_its_old_place_names_the_new_one(tmp_path, entry, value, place):
+    assert complaint(written(tmp_path, entry, value)).startswith(f"{entry} is now {place}")
+
+
+def test_what_is_left_out_and_what_has_its_default_are_the_same(tmp_path):
+    path = tmp_path / "params.yaml"
+    path.write_text(yaml.safe_dump({"train": {"resnet18": {"optimisation": {"lr": 0.01}}}}))
+    short = read_params(path).train_of("resnet18")
+    path.write_text(yaml.safe_dump({"train": {"resnet18": short.model_dump(mode="json")}}))
+    full = read_params(path).train_of("resnet18")
+    assert full == short
+    assert full.chosen() == short.chosen() == {"optimisation": {"lr": 0.01}}
+
+
+def test_every_entry_has_a_description():
+    def check(block: type[BaseModel]) -> None:
+        for name, field in block.model_fields.items():
+            assert field.description, f"{block.__name__}.{name}"
+            if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+                check(field.annotation)
+
+    for block in (Params, Train, Detection):
+        check(block)
+
+
+def test_lengths_become_pixels(tmp_path):
+    extract = read_params(written(tmp_path, "extract", {"microns_per_pixel": 0.25, "patch_um": 16})).extract
+    assert extract.patch_size == 64
+    assert "patches of 8 px are too small" in complaint(written(tmp_path, "extract", {"patch_um": 4}))
 
 
 def test_what_is_near_a_mitosis_cannot_be_a_negative(tmp_path):
-    path = written(tmp_path, "train.alexnet.near_um", 8.0)
-    assert "train.alexnet.near_um: candidates farther than extract.exclusion_um are negatives" in complaint(path)
+    path = written(tmp_path, "train.alexnet.sampling.near_um", 8.0)
+    assert "train.alexnet.sampling.near_um: candidates farther than extract.exclusion_um are negatives" in complaint(
+        path
+    )
 
 
 def test_a_choice_of_rotations_stands_once(tmp_path):
@@ -84,25 +133,27 @@ def test_mining_must_begin_before_the_end(tmp_path):
     path = tmp_path / "params.yaml"
     params = yaml.safe_load((REPOSITORY / "params.yaml").read_text())
     block = params["train"]["alexnet"]
-    block["mining"] |= {"start_epoch": block["epochs"], "every": 1}
+    mining = block["sampling"]["mining"]
+    mining |= {"start_epoch": block["optimisation"]["epochs"], "every": 1}
     path.write_text(yaml.safe_dump(params))
-    assert "train.alexnet: mining.start_epoch must come before the last epoch" in complaint(path)
-    block["mining"]["every"] = 0  # off
+    assert "train.alexnet: sampling.mining.start_epoch must come before the last epoch" in complaint(path)
+    mining["every"] = 0  # off
     path.write_text(yaml.safe_dump(params))
-    assert read_params(path).train["alexnet"].mining.every == 0
+    assert read_params(path).train["alexnet"].sampling.mining.every == 0
 
 
 def test_whole_fields_are_refitted_over_a_pooled_head_only(tmp_path):
-    path = written(tmp_path, "train.alexnet.refit_fields", True)
-    assert complaint(path) == "train.alexnet: refit_fields needs head: pooled"
+    path = written(tmp_path, "detection.alexnet.refit_fields", True)
+    assert complaint(path) == "detection.alexnet.refit_fields needs train.alexnet.model.head: pooled"
 
 
-@pytest.mark.parametrize("entry", ENTRIES)
-def test_a_missing_entry_is_named(tmp_path, entry):
-    assert complaint(written(tmp_path, entry, MISSING)) == f"{entry}: Field required"
+def test_networks_must_be_named(tmp_path):
+    assert complaint(written(tmp_path, "train", MISSING)) == "train: Field required"
 
 
-@pytest.mark.parametrize("entry", ["learning_rate", "split.folder", "train.alexnet.momentum", "evaluate.threshold"])
+@pytest.mark.parametrize(
+    "entry", ["learning_rate", "split.folder", "train.alexnet.optimisation.momentum", "evaluate.threshold"]
+)
 def test_an_unknown_entry_is_named(tmp_path, entry):
     assert complaint(written(tmp_path, entry, 1)) == f"{entry}: Extra inputs are not permitted"
 
@@ -113,23 +164,22 @@ def test_an_unknown_entry_is_named(tmp_path, entry):
         ("split.folds", 2),
         ("split.folds", 3.5),
         ("split.fold", -1),
-        ("extract.scale", 0),
-        ("extract.scale", 1.01),
-        ("extract.scale", "half"),
-        ("extract.patch_size", 15),
+        ("extract.microns_per_pixel", 0),
+        ("extract.microns_per_pixel", "half"),
+        ("extract.patch_um", 0),
         ("extract.candidates_per_mm2", float("inf")),
         ("extract.exclusion_um", -0.1),
-        ("train.alexnet.head", "none"),
-        ("train.alexnet.trainable", "some"),
-        ("train.alexnet.views", 3),
-        ("train.alexnet.rotations.positive", []),
-        ("train.alexnet.rotations.negative.0", 360),
-        ("train.alexnet.stain_jitter", 1),
-        ("train.alexnet.positive_fraction", 0),
-        ("train.alexnet.lr", 0),
-        ("train.alexnet.lr", float("nan")),
-        ("train.alexnet.lr", float("inf")),
-        ("train.alexnet.lr", "1e-4 or so"),
+        ("train.alexnet.model.head", "none"),
+        ("train.alexnet.model.trainable", "some"),
+        ("detection.alexnet.views", 3),
+        ("train.alexnet.sampling.rotations.positive", []),
+        ("train.alexnet.sampling.rotations.negative.0", 360),
+        ("train.alexnet.sampling.stain_jitter", 1),
+        ("train.alexnet.sampling.positive_fraction", 0),
+        ("train.alexnet.optimisation.lr", 0),
+        ("train.alexnet.optimisation.lr", float("nan")),
+        ("train.alexnet.optimisation.lr", float("inf")),
+        ("train.alexnet.optimisation.lr", "1e-4 or so"),
         ("train.densenet161", None),
         ("weights.alexnet", None),
         ("evaluate.bootstrap", 99),
@@ -144,9 +194,8 @@ def test_a_value_out_of_range_is_named(tmp_path, entry, value):
 
 
 def test_the_limits_themselves_are_in_range(tmp_path):
-    assert read_params(written(tmp_path, "extract.scale", 1)).extract.scale == 1
-    path = written(tmp_path, "train.alexnet.rotations", {"positive": [0], "negative": [359.9, 22.5]})
-    assert read_params(path).train["alexnet"].rotations.negative == (359.9, 22.5)
+    path = written(tmp_path, "train.alexnet.sampling.rotations", {"positive": [0], "negative": [359.9, 22.5]})
+    assert read_params(path).train["alexnet"].sampling.rotations.negative == (359.9, 22.5)
 
 
 def test_the_others_are_counted(tmp_path):
@@ -179,10 +228,8 @@ def test_a_missing_file_says_where_to_run(tmp_path):
     assert "cannot be read" in complaint(tmp_path)
 
 
-def test_a_network_without_block_is_named():
-    params = read_params(REPOSITORY / "params.yaml")
-    with pytest.raises(InputError, match=r"train has no entry 'vgg11'; it has alexnet, densenet161"):
-        params.for_network("vgg11")
-    only_weights = params.model_copy(update={"train": {**params.train, "vgg11": params.train["alexnet"]}})
-    with pytest.raises(InputError, match="weights has no entry 'vgg11'"):
-        only_weights.for_network("vgg11")
+def test_a_network_without_block_is_named(tmp_path):
+    path = tmp_path / "params.yaml"
+    path.write_text("train: {resnet18: {}}")
+    with pytest.raises(InputError, match=r"train has no entry 'vgg11'; it has resnet18"):
+        read_params(path).train_of("vgg11")

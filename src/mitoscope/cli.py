@@ -3,11 +3,13 @@
 import signal
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+import typer.core
 
 from mitoscope.errors import InputError
+from mitoscope.paths import require_project
 
 if TYPE_CHECKING:
     from mitoscope.datasets.importers import Summary
@@ -20,26 +22,48 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 importing = typer.Typer(help="Bring a published dataset into data/.", no_args_is_help=True)
+registry = typer.Typer(help="Show the registered versions, their aliases and their evidence; retire one.")
 _STAGES, _DATA, _FIELDS, _LOOK = "Stages (run by dvc repro)", "Data", "Whole fields", "Look"
 _REGISTRY = "Registry"
 app.add_typer(importing, name="import", rich_help_panel=_DATA)
+app.add_typer(registry, name="registry", rich_help_panel=_REGISTRY, invoke_without_command=True)
 
-Arch = Annotated[
+Network = Annotated[
     str, typer.Argument(help="A network that has a block under `train` in params.yaml.", metavar="NETWORK")
+]
+Fold = Annotated[
+    int | None, typer.Option(min=0, help="A fold of the cross-validation, instead of the project's own split.")
 ]
 Out = Annotated[Path, typer.Option(help="Folder to write; it appears whole or not at all.")]
 Replace = Annotated[bool, typer.Option("--replace", help="Put the new folder in the place of a filled one.")]
 
 
-@app.command(rich_help_panel=_STAGES)
-def split() -> None:
-    """Assign patients to train, validation and test."""
-    from mitoscope.stages.split import split as run
+class InProject(typer.core.TyperCommand):
+    """A command that needs a project's folder; its help does not."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run it, or say where to go."""
+        require_project()
+        return super().invoke(ctx)
+
+
+@app.command(cls=InProject, rich_help_panel=_STAGES)
+def settings() -> None:
+    """Write what params.yaml chooses for each network, which later stages depend on."""
+    from mitoscope.stages.settings import settings as run
 
     run()
 
 
-@app.command(rich_help_panel=_STAGES)
+@app.command(cls=InProject, rich_help_panel=_STAGES)
+def split(fold: Fold = None) -> None:
+    """Assign patients to train, validation and test."""
+    from mitoscope.stages.split import split as run
+
+    run(fold)
+
+
+@app.command(cls=InProject, rich_help_panel=_STAGES)
 def extract() -> None:
     """Cut mitoses and blue-ratio candidates out of the fields."""
     from mitoscope.stages.extract import extract as run
@@ -47,16 +71,16 @@ def extract() -> None:
     run()
 
 
-@app.command(rich_help_panel=_STAGES)
-def weights(arch: Arch) -> None:
+@app.command(cls=InProject, rich_help_panel=_STAGES)
+def weights(network: Network) -> None:
     """Prepare the weights that a network starts from."""
     from mitoscope.stages.weights import weights as run
 
-    run(arch)
+    run(network)
 
 
-@app.command(rich_help_panel=_STAGES)
-def search(arch: Arch) -> None:
+@app.command(cls=InProject, rich_help_panel=_STAGES)
+def search(network: Network, fold: Fold = None) -> None:
     """Search the learning rate and rotations of a network; several at once share the trials.
 
     A search that is killed goes on where it was. Its studies are in .work/search.db, or where `search.storage` in
@@ -64,39 +88,55 @@ def search(arch: Arch) -> None:
     """
     from mitoscope.stages.search import search as run
 
-    run(arch)
+    run(network, fold)
 
 
-@app.command(rich_help_panel=_STAGES)
-def train(arch: Arch) -> None:
+@app.command(cls=InProject, rich_help_panel=_STAGES)
+def train(network: Network, fold: Fold = None) -> None:
     """Train a network and log the run; a killed training goes on where it was.
 
     On several GPUs: torchrun --standalone --nproc-per-node=4 --no-python mitoscope train NETWORK
     """
     from mitoscope.stages.train import train as run
 
-    run(arch)
+    run(network, fold)
 
 
-@app.command(rich_help_panel=_STAGES)
-def evaluate(arch: Arch) -> None:
-    """Score a trained network on the test patients."""
+@app.command(cls=InProject, rich_help_panel=_STAGES)
+def detector(network: Network, fold: Fold = None) -> None:
+    """Make a detector of a trained network: field head, calibration and threshold from the validation patients."""
+    from mitoscope.stages.detector import detector as run
+
+    run(network, fold)
+
+
+@app.command(cls=InProject, rich_help_panel=_STAGES)
+def evaluate(network: Network, fold: Fold = None) -> None:
+    """Score a network's detector on the test patients."""
     from mitoscope.stages.evaluate import evaluate as run
 
-    run(arch)
+    run(network, fold)
 
 
-@app.command(rich_help_panel=_STAGES)
+@app.command(cls=InProject, rich_help_panel=_STAGES)
+def pool(network: Network) -> None:
+    """Pool what the folds of a cross-validation found (`mitoscope crossvalidate` runs it)."""
+    from mitoscope.stages.pool import pool as run
+
+    run(network)
+
+
+@app.command(cls=InProject, rich_help_panel=_REGISTRY)
 def promote(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only print the conditions; write nothing.")] = False,
 ) -> None:
-    """Register the evaluated networks; the best becomes the champion where it passes the gate in params.yaml."""
+    """Register the evaluated detectors; the best becomes the champion where it passes the gate in params.yaml."""
     from mitoscope.commands.promote import promote as run
 
     run(dry_run=dry_run)
 
 
-@app.command(rich_help_panel=_REGISTRY)
+@app.command(cls=InProject, rich_help_panel=_REGISTRY)
 def rollback() -> None:
     """Put the former champion back; the gate will not promote the present one again."""
     from mitoscope.commands.registry import rollback as run
@@ -104,12 +144,26 @@ def rollback() -> None:
     run()
 
 
-@app.command(rich_help_panel=_REGISTRY)
-def registry() -> None:
-    """Show the registered versions, their aliases and their evidence."""
+@registry.callback()
+def _show_registry(context: typer.Context) -> None:
     from mitoscope.commands.registry import registry as run
 
-    run()
+    if context.invoked_subcommand is None:
+        require_project()
+        run()
+
+
+@registry.command(cls=InProject)
+def retire(
+    version: Annotated[int, typer.Argument(help="Number of the version, as `mitoscope registry` shows.")],
+) -> None:
+    """Take a version out: it is the champion no more, and no yardstick for others.
+
+    For a champion that knows the patients of a new test set, so that no other can be compared with it.
+    """
+    from mitoscope.commands.registry import retire as run
+
+    run(version)
 
 
 @app.command(rich_help_panel=_DATA)
@@ -117,14 +171,9 @@ def validate(
     data: Annotated[Path, typer.Argument(help="Folder of fields and their CSV files.")] = Path("data"),
 ) -> None:
     """Check a dataset: fields, patients, mitoses, and every problem with its file and row."""
-    from mitoscope.commands.validate import print_report
     from mitoscope.commands.validate import validate as run
-    from mitoscope.progress import console, progress
 
-    with progress() as show:
-        report = run(data, on_progress=show)
-    print_report(report, console)
-    if report.problems:
+    if run(data).problems:
         raise typer.Exit(2)
 
 
@@ -135,7 +184,7 @@ def janowczyk(
     replace: Replace = False,
 ) -> None:
     """Import fields in Janowczyk's layout: 01_01.tif, 01_01.csv, 01_01_cmask.png ..."""
-    from mitoscope.datasets.importers import import_janowczyk
+    from mitoscope.datasets.importers.janowczyk import import_janowczyk
     from mitoscope.progress import progress
 
     with progress() as show:
@@ -151,7 +200,7 @@ def midog(
     replace: Replace = False,
 ) -> None:
     """Import MIDOG: boxes of mitotic figures become centres, each image a patient."""
-    from mitoscope.datasets.importers import import_midog
+    from mitoscope.datasets.importers.midog import import_midog
     from mitoscope.progress import progress
 
     with progress() as show:
@@ -186,23 +235,28 @@ def synthesize(
     console.print(f"{patients * fields} synthetic fields of {patients} patients in {out}")
 
 
-@app.command("export-patches", rich_help_panel=_DATA)
+@app.command("export-patches", cls=InProject, rich_help_panel=_DATA)
 def export_patches(
     out: Annotated[Path, typer.Argument(help="Folder to write; it appears whole or not at all.")],
-    network: Annotated[str, typer.Option(help="Whose rotations under `train` in params.yaml to write.")] = "alexnet",
+    network: Annotated[
+        str | None, typer.Option(help="Whose rotations under `train` in params.yaml to write; the first by default.")
+    ] = None,
     replace: Replace = False,
 ) -> None:
     """Write the whole patches of all patients as PNG, named 01_02_class0_center0_rot45.png."""
     from mitoscope.commands.export_patches import export_patches as run
 
-    run(out, arch=network, replace=replace)
+    run(out, network=network, replace=replace)
 
 
 @app.command(rich_help_panel=_FIELDS)
 def detect(
     images: Annotated[list[Path], typer.Argument(help="Fields: tif, png, jpg or bmp, 8-bit RGB, any size.")],
     model: Annotated[
-        str, typer.Option(help="A file as models/alexnet/best.pt, runs:/RUN_ID/best, or models:/mitoscope@champion.")
+        str,
+        typer.Option(
+            help="A file as models/NETWORK/detector.pt, runs:/RUN_ID/detector, or models:/mitoscope@champion."
+        ),
     ],
     out: Annotated[Path, typer.Option(help="Folder to write into; files of the same names are replaced.")],
     microns_per_pixel: Annotated[
@@ -219,19 +273,19 @@ def detect(
         raise typer.Exit(1)
 
 
-@app.command(rich_help_panel=_FIELDS)
-def crossvalidate(arch: Arch) -> None:
+@app.command(cls=InProject, rich_help_panel=_FIELDS)
+def crossvalidate(network: Network) -> None:
     """Test every patient once: train and evaluate a network in each fold, and pool the counts.
 
-    Killed and started again, it goes on where it was. The folds run in a copy of the project: its own settings and
-    results stay as they are.
+    Runs `dvc repro crossvalidation/dvc.yaml:pool@NETWORK`: what has not changed comes from DVC's cache, and what was
+    killed goes on where it was. The project's own split and results stay as they are.
     """
     from mitoscope.commands.crossvalidate import crossvalidate as run
 
-    run(arch)
+    run(network)
 
 
-@app.command(rich_help_panel=_LOOK)
+@app.command(cls=InProject, rich_help_panel=_LOOK)
 def compare() -> None:
     """Print the networks' test scores beside each other."""
     from mitoscope.commands.compare import compare as run
@@ -239,7 +293,7 @@ def compare() -> None:
     run()
 
 
-@app.command(rich_help_panel=_LOOK)
+@app.command(cls=InProject, rich_help_panel=_LOOK)
 def report(
     out: Annotated[Path, typer.Option(help="The page to write.")] = Path("results/report.html"),
 ) -> None:
@@ -252,7 +306,7 @@ def report(
     run(out)
 
 
-@app.command(rich_help_panel=_LOOK)
+@app.command(cls=InProject, rich_help_panel=_LOOK)
 def ui(
     port: Annotated[int, typer.Option(min=1, max=65535)] = 5000,
     host: Annotated[str, typer.Option(help="127.0.0.1 = this machine only.")] = "127.0.0.1",

@@ -1,4 +1,4 @@
-"""The one exception that means: what the user gave is wrong, and this is how to mend it."""
+"""The one exception that means: what the user gave is wrong, and this is how to fix it."""
 
 
 class InputError(Exception):

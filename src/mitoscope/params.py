@@ -1,7 +1,11 @@
-"""params.yaml as typed, validated objects: one block per stage, one model per block."""
+"""params.yaml as typed, validated blocks: every setting is declared here, once, with its default and its meaning.
+
+A block is handed over whole to whatever it is for. The defaults belong to the format: a file that leaves an entry out
+means the same for ever, so a better value is a preset, not another default.
+"""
 
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -9,121 +13,197 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from mitoscope.errors import InputError
 
 Angle = Annotated[float, Field(ge=0, lt=360)]
-POOLED_NETWORKS = ("alexnet", "densenet161")  # whose levels learning.networks knows
+Angles = Annotated[tuple[Angle, ...], Field(min_length=1)]
+_ALL_ANGLES = tuple(45.0 * turn for turn in range(8))
 
 
 class Block(BaseModel):
-    """What all blocks share: every entry is in the file (no hidden defaults) and none is unknown."""
+    """What all blocks share: entries may be left out, none is unknown, and nothing changes after reading."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    def chosen(self) -> dict[str, Any]:
+        """The entries that differ from their defaults: two blocks that mean the same give the same."""
+        return self.model_dump(mode="json", exclude_defaults=True)
 
 
 class Split(Block):
     """Which patients test, which validate, which train."""
 
-    folds: int = Field(ge=3, description="number of folds; as many as patients = leave one patient out")
-    fold: int = Field(ge=0, description="the fold that tests; the next one validates, the others train")
-    seed: int = Field(ge=0)
+    folds: int = Field(4, ge=3, description="number of folds; as many as patients = leave one patient out")
+    fold: int = Field(0, ge=0, description="the fold that tests; the next one validates, the others train")
+    seed: int = Field(0, ge=0, description="of the assignment of patients to folds")
 
 
 class Extract(Block):
-    """How fields become patches."""
+    """How fields become candidates and patches. Lengths are in um; pixels are made of them per field."""
 
-    stain: Literal["none", "macenko", "reinhard"] = Field(description="stain normalisation of the whole field")
-    scale: float = Field(gt=0, le=1, description="fields are reduced to this size first; 0.5 is about 0.5 um/px")
-    patch_size: int = Field(ge=16, description="side of a patch, px after scaling")
-    sigma: float = Field(gt=0, description="smoothing of the blue-ratio image, px at half resolution")
-    peak_window: int = Field(ge=3, description="a candidate is the maximum of this many px at half resolution, odd")
-    candidates_per_mm2: float = Field(gt=0, description="the strongest are kept; 1500 are 400 in a 0.26 mm2 field")
-    exclusion_um: float = Field(ge=0, description="a candidate this close to a mitosis is no negative")
+    stain: Literal["none", "macenko", "reinhard"] = Field("none", description="stain normalisation of the whole field")
+    microns_per_pixel: float = Field(
+        0.5, gt=0, le=4, description="um; pixel size of the patches, to which every field is resized"
+    )
+    patch_um: float = Field(32.0, gt=0, description="um; side of a patch")
+    blue_ratio_microns_per_pixel: float = Field(0.5, gt=0, le=4, description="um; pixel size of the blue-ratio image")
+    sigma_um: float = Field(1.0, gt=0, description="um; Gaussian smoothing of the blue-ratio image")
+    peak_window_um: float = Field(5.5, gt=0, description="um; a candidate is the maximum of a square of this side")
+    candidates_per_mm2: float = Field(1500, gt=0, description="the strongest are kept; 1500 are 400 in 0.26 mm2")
+    exclusion_um: float = Field(7.5, ge=0, description="um; a candidate this close to a mitosis is no negative")
 
-    @field_validator("peak_window")
-    @classmethod
-    def _is_odd(cls, value: int) -> int:
-        if value % 2 == 0:
-            raise ValueError("must be odd")
-        return value
+    @property
+    def patch_size(self) -> int:
+        """Side of a patch, px."""
+        return round(self.patch_um / self.microns_per_pixel)
+
+    @model_validator(mode="after")
+    def _patch_has_pixels(self) -> Self:
+        if self.patch_size < 16:
+            raise ValueError(f"patch_um: patches of {self.patch_size} px are too small, 16 are needed")
+        return self
 
 
 class Rotations(Block):
-    """Angles in degrees; each (patch, angle) pair is one training sample."""
+    """Angles in degrees per class; each (patch, angle) pair is one training sample."""
 
-    positive: tuple[Angle, ...] = Field(min_length=1)
-    negative: tuple[Angle, ...] = Field(min_length=1)
+    positive: Angles = Field(_ALL_ANGLES, description="degrees; of the mitoses")
+    negative: Angles = Field((0.0, 45.0), description="degrees; of the others")
 
 
 class Mining(Block):
     """Hard negatives: later epochs draw those that the network takes for mitoses."""
 
-    start_epoch: int = Field(ge=1, description="the epochs up to this one draw negatives evenly")
-    every: int = Field(ge=0, description="score the negatives anew after so many epochs; 0 turns mining off")
-    lr_factor: float = Field(gt=0, le=1, description="the mined epochs' learning rate peaks at this share of lr")
+    start_epoch: int = Field(1, ge=1, description="the epochs up to this one draw negatives evenly")
+    every: int = Field(0, ge=0, description="score the negatives anew after so many epochs; 0 turns mining off")
+    lr_factor: float = Field(0.5, gt=0, le=1, description="the mined epochs' learning rate peaks at this share of lr")
 
 
-# Entries of a `train` block that say how whole fields are scored: thresholds depend on them, the weights do not.
-FIELD_SETTINGS = frozenset({"refit_fields", "views", "calibrate_fields"})
+class Model(Block):
+    """The network."""
+
+    backbone: str | None = Field(
+        None, description="a torchvision network, or timm/NAME; null = the name of the entry under `train`"
+    )
+    input_size: int = Field(224, ge=32, description="px; the network resizes its patches to this side")
+    head: Literal["classifier", "pooled"] = Field(
+        "classifier",
+        description="classifier = the network's own; pooled = a linear layer over the features of all levels",
+    )
+    trainable: Literal["all", "head"] = Field("all", description="head = the backbone keeps its start weights")
+    seed: int = Field(0, ge=0, description="of the weights that are new")
+
+
+class Sampling(Block):
+    """What an epoch sees."""
+
+    samples_per_epoch: int = Field(1024, ge=2, description="patches")
+    positive_fraction: float = Field(0.33, gt=0, lt=1, description="share of mitoses among them")
+    rotations: Rotations = Field(Rotations(), description="angles of each class")
+    flips: bool = Field(True, description="mirror patches by chance")
+    stain_jitter: float = Field(0.05, ge=0, lt=1, description="0.2 varies each stain by up to 20 %; 0 is off")
+    near_um: float = Field(0, ge=0, description="um; candidates this close to a mitosis are positives too; 0 is off")
+    mining: Mining = Field(Mining(), description="hard negatives")
+    seed: int = Field(0, ge=0, description="of what is drawn")
+
+
+class Optimisation(Block):
+    """How the weights are moved."""
+
+    epochs: int = Field(5, ge=1, description="at most")
+    batch_size: int = Field(64, ge=2, description="patches, of all processes together")
+    lr: float = Field(3e-4, gt=0, description="peak of the one-cycle schedule")
+    weight_decay: float = Field(0.01, ge=0, description="of AdamW")
+    patience: int = Field(5, ge=1, description="stop after so many epochs, plain or mined, without a better F1")
 
 
 class Train(Block):
     """How one network is trained."""
 
-    input_size: int = Field(ge=32, description="the network resizes its patches to this side, px")
-    head: Literal["classifier", "pooled"] = Field(
-        description="classifier = torchvision's own; pooled = a linear layer over the features of every level"
-    )
-    trainable: Literal["all", "head"]
-    rotations: Rotations
-    flips: bool
-    stain_jitter: float = Field(ge=0, lt=1, description="0.2 varies each stain by up to 20 %; 0 is off")
-    near_um: float = Field(ge=0, description="candidates this close to a mitosis are positives too; 0 is off")
-    mining: Mining
-    epochs: int = Field(ge=1)
-    samples_per_epoch: int = Field(ge=2)
-    positive_fraction: float = Field(gt=0, lt=1, description="share of mitoses among an epoch's samples")
-    batch_size: int = Field(ge=2)
-    lr: float = Field(gt=0, description="peak of the one-cycle schedule")
-    weight_decay: float = Field(ge=0)
-    patience: int = Field(ge=1, description="stop after so many epochs, plain or mined, without a better F1")
-    refit_fields: bool = Field(
-        description="score whole fields by a logistic regression over the pooled features, standardised by field"
-    )
-    views: Literal[1, 2, 4, 8, 16] = Field(description="of each candidate in whole fields: test-time augmentation")
-    calibrate_fields: bool = Field(description="bring each field's scores to the spread of the validation fields")
-    seed: int = Field(ge=0)
+    model: Model = Field(Model(), description="the network")
+    sampling: Sampling = Field(Sampling(), description="what an epoch sees")
+    optimisation: Optimisation = Field(Optimisation(), description="how the weights are moved")
+
+    @property
+    def plain_epochs(self) -> int:
+        """How many epochs draw negatives evenly; the others are mined."""
+        mining = self.sampling.mining
+        return mining.start_epoch if mining.every else self.optimisation.epochs
 
     @model_validator(mode="after")
     def _mining_begins(self) -> Self:
-        if self.mining.every and self.mining.start_epoch >= self.epochs:
-            raise ValueError("mining.start_epoch must come before the last epoch (mining.every: 0 turns mining off)")
+        mining = self.sampling.mining
+        if mining.every and mining.start_epoch >= self.optimisation.epochs:
+            raise ValueError("sampling.mining.start_epoch must come before the last epoch (every: 0 turns mining off)")
         return self
 
-    @model_validator(mode="after")
-    def _refit_has_features(self) -> Self:
-        if self.refit_fields and self.head != "pooled":
-            raise ValueError("refit_fields needs head: pooled")
-        return self
+
+class FieldHeadSettings(Block):
+    """The regression that scores whole fields (`refit_fields`)."""
+
+    inverse_penalty: float = Field(
+        1e-3, gt=0, description="C of scikit-learn's LogisticRegression; 5e-4 and 2e-3 rank candidates as well"
+    )
+    hard_fraction: float = Field(
+        0.2, gt=0, le=1, description="share of the negatives that the second regression sees, the hardest"
+    )
+    prior_candidates: float = Field(
+        50, ge=0, description="candidates that the training fields' statistics count as beside a field's own"
+    )
+
+
+class CalibrationSettings(Block):
+    """How each field's scores are brought to the spread of the validation fields (`calibrate_fields`)."""
+
+    percentiles: tuple[Annotated[float, Field(ge=0, le=100)], Annotated[float, Field(ge=0, le=100)]] = Field(
+        (50.0, 95.0), description="%; the two places of the log-odds that are brought together"
+    )
+    prior_candidates: float = Field(50, ge=0, description="candidates that the typical spread counts as")
+
+    @field_validator("percentiles")
+    @classmethod
+    def _rise(cls, value: tuple[float, float]) -> tuple[float, float]:
+        if value[0] >= value[1]:
+            raise ValueError("the lower one comes first")
+        return value
+
+
+class Detection(Block):
+    """How a trained network finds the mitoses of whole fields; changing it trains nothing."""
+
+    views: Literal[1, 2, 4, 8, 16] = Field(
+        1, description="of each candidate, mirrored and turned, averaged (test-time augmentation)"
+    )
+    refit_fields: bool = Field(
+        False, description="score by a regression over the pooled features, standardised by field; needs head: pooled"
+    )
+    calibrate_fields: bool = Field(True, description="bring each field's scores to the spread of the validation fields")
+    suppress_um: float = Field(7.5, gt=0, description="um; of two detections this close the more probable one stays")
+    field_head: FieldHeadSettings = Field(FieldHeadSettings(), description="of refit_fields")
+    calibration: CalibrationSettings = Field(CalibrationSettings(), description="of calibrate_fields")
 
 
 class RotationChoices(Block):
     """The lists of angles among which a search chooses, for each class."""
 
-    positive: tuple[Annotated[tuple[Angle, ...], Field(min_length=1)], ...] = Field(min_length=1)
-    negative: tuple[Annotated[tuple[Angle, ...], Field(min_length=1)], ...] = Field(min_length=1)
+    positive: tuple[Angles, ...] = Field(((0.0,), _ALL_ANGLES), min_length=1, description="degrees; of the mitoses")
+    negative: tuple[Angles, ...] = Field(((0.0,), (0.0, 45.0)), min_length=1, description="degrees; of the others")
 
 
 class Search(Block):
     """Which settings are tried before a training, and how."""
 
-    trials: int = Field(ge=0, description="finished ones (pruned ones too) per network; 0 turns the search off")
-    startup_trials: int = Field(ge=1, description="so many draw at random and are not pruned")
-    epochs: int = Field(ge=1, description="of a trial")
-    samples_per_epoch: int = Field(ge=2, description="of a trial")
+    trials: int = Field(0, ge=0, description="finished ones (pruned ones too) per network; 0 turns the search off")
+    startup_trials: int = Field(2, ge=1, description="so many draw at random and are not pruned")
+    epochs: int = Field(2, ge=1, description="of a trial")
+    samples_per_epoch: int = Field(192, ge=2, description="of a trial")
     lr: tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]] = Field(
-        description="lowest and highest; drawn on a logarithmic scale"
+        (1e-4, 2e-3), description="lowest and highest; drawn on a logarithmic scale"
     )
-    rotations: RotationChoices
-    storage: str = Field(min_length=1, description="an Optuna URL; MITOSCOPE_SEARCH_STORAGE takes its place")
-    seed: int = Field(ge=0)
+    rotations: RotationChoices = Field(RotationChoices(), description="what each class chooses among")
+    storage: str = Field(
+        "sqlite:///.work/search.db",
+        min_length=1,
+        description="an Optuna URL; MITOSCOPE_SEARCH_STORAGE takes its place",
+    )
+    seed: int = Field(0, ge=0, description="of what is drawn")
 
     @field_validator("rotations")
     @classmethod
@@ -143,62 +223,116 @@ class Search(Block):
 class Evaluate(Block):
     """How the test patients are scored."""
 
-    bootstrap: int = Field(ge=100, description="resamples of the patients behind each 95 % interval")
-    seed: int = Field(ge=0)
+    bootstrap: int = Field(1000, ge=100, description="resamples of the patients behind each 95 % interval")
+    seed: int = Field(0, ge=0, description="of the resamples")
 
 
 class Promote(Block):
     """The gate before the alias `champion`."""
 
-    min_recall: float = Field(ge=0, le=1, description="in the test patients' whole fields")
-    min_f1: float = Field(ge=0, le=1, description="likewise")
-    max_drop: float = Field(ge=0, le=1, description="how far F1 may lie below the champion's on the same fields")
+    min_recall: float = Field(0.4, ge=0, le=1, description="in the test patients' whole fields")
+    min_f1: float = Field(0.4, ge=0, le=1, description="likewise")
+    max_drop: float = Field(
+        0.02, ge=0, le=1, description="how far F1 may lie below that of the best champion there has been"
+    )
 
 
 class Params(Block):
     """The whole of params.yaml."""
 
-    launch: str
-    split: Split
-    extract: Extract
-    weights: dict[str, str]
-    train: dict[str, Train]
-    search: Search
-    evaluate: Evaluate
-    promote: Promote
+    launch: str = Field("mitoscope", description="what starts a training: mitoscope, or torchrun ... mitoscope")
+    split: Split = Field(Split(), description="stage split")
+    extract: Extract = Field(Extract(), description="stage extract")
+    weights: dict[str, str] = Field({}, description="per network: auto, imagenet, random, or a file; auto by default")
+    train: dict[str, Train] = Field(min_length=1, description="per network: stage train")
+    detection: dict[str, Detection] = Field({}, description="per network: stage detector")
+    search: Search = Field(Search(), description="stage search")
+    evaluate: Evaluate = Field(Evaluate(), description="stage evaluate")
+    promote: Promote = Field(Promote(), description="command promote")
 
     @model_validator(mode="after")
-    def _head_fits(self) -> Self:
-        for arch, block in self.train.items():
-            if block.head == "pooled" and arch not in POOLED_NETWORKS:
-                raise ValueError(f"train.{arch}.head: pooled is for {' and '.join(POOLED_NETWORKS)}; use classifier")
+    def _blocks_fit(self) -> Self:
+        for block in ("weights", "detection"):
+            if unknown := sorted(set(getattr(self, block)) - set(self.train)):
+                raise ValueError(f"{block}.{unknown[0]}: there is no network of this name under `train`")
+        for name, train in self.train.items():
+            if self.detection_of(name).refit_fields and train.model.head != "pooled":
+                raise ValueError(f"detection.{name}.refit_fields needs train.{name}.model.head: pooled")
+            if train.sampling.near_um > self.extract.exclusion_um:
+                raise ValueError(
+                    f"train.{name}.sampling.near_um: candidates farther than extract.exclusion_um are negatives"
+                )
         return self
 
-    @model_validator(mode="after")
-    def _near_is_no_negative(self) -> Self:
-        for arch, block in self.train.items():
-            if block.near_um > self.extract.exclusion_um:
-                raise ValueError(f"train.{arch}.near_um: candidates farther than extract.exclusion_um are negatives")
-        return self
-
-    def for_network(self, arch: str) -> tuple[Train, str]:
-        """The training block and the start weights of network `arch`.
+    def train_of(self, network: str) -> Train:
+        """The training block of a network.
 
         Raises:
             InputError: params.yaml has no such block.
         """
-        for name, block in (("train", self.train), ("weights", self.weights)):
-            if arch not in block:
-                raise InputError(f"params.yaml: {name} has no entry {arch!r}; it has {', '.join(block)}")
-        return self.train[arch], self.weights[arch]
+        if network not in self.train:
+            raise InputError(f"params.yaml: train has no entry {network!r}; it has {', '.join(self.train)}")
+        return self.train[network]
+
+    def weights_of(self, network: str) -> str:
+        """What a network starts from."""
+        return self.weights.get(network, "auto")
+
+    def detection_of(self, network: str) -> Detection:
+        """How a network detects in whole fields."""
+        return self.detection.get(network, Detection())
+
+
+_TRAIN_MOVED = {
+    **{name: f"train.{{}}.model.{name}" for name in ("input_size", "head", "trainable")},
+    **{
+        name: f"train.{{}}.sampling.{name}"
+        for name in (
+            "rotations",
+            "flips",
+            "stain_jitter",
+            "near_um",
+            "mining",
+            "samples_per_epoch",
+            "positive_fraction",
+        )
+    },
+    **{name: f"train.{{}}.optimisation.{name}" for name in ("epochs", "batch_size", "lr", "weight_decay", "patience")},
+    **{name: f"detection.{{}}.{name}" for name in ("refit_fields", "views", "calibrate_fields")},
+    "seed": "train.{}.model.seed and train.{}.sampling.seed",
+}
+_EXTRACT_MOVED = {
+    "scale": "extract.microns_per_pixel, the field's um per pixel divided by the scale (0.25 / 0.5 = 0.5)",
+    "patch_size": "extract.patch_um, the size in px times extract.microns_per_pixel",
+    "sigma": "extract.sigma_um, the px times extract.blue_ratio_microns_per_pixel",
+    "peak_window": "extract.peak_window_um, the px times extract.blue_ratio_microns_per_pixel",
+}
+
+
+def _refuse_moved(content: Any) -> None:
+    """Name the new place of an entry of version 0.1, whose blocks were flat and whose lengths were in pixels.
+
+    Raises:
+        ValueError: there is one.
+    """
+    if not isinstance(content, dict):
+        return
+    extract, train = content.get("extract"), content.get("train")
+    for name in extract if isinstance(extract, dict) else ():
+        if name in _EXTRACT_MOVED:
+            raise ValueError(f"extract.{name} is now {_EXTRACT_MOVED[name]}")
+    for network, block in train.items() if isinstance(train, dict) else ():
+        for name in block if isinstance(block, dict) else ():
+            if name in _TRAIN_MOVED:
+                raise ValueError(f"train.{network}.{name} is now {_TRAIN_MOVED[name].replace('{}', str(network))}")
 
 
 def read_params(path: Path = Path("params.yaml")) -> Params:
     """Read and check params.yaml.
 
     Raises:
-        InputError: the file is missing, no YAML, or an entry is missing, unknown or out of range; the line names
-            the first such entry.
+        InputError: the file is missing, no YAML, or an entry is unknown, moved or out of range; the line names the
+            first such entry.
     """
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -207,9 +341,12 @@ def read_params(path: Path = Path("params.yaml")) -> Params:
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: is not valid YAML ({' '.join(str(error).split())})") from error
     try:
+        _refuse_moved(content)
         return Params.model_validate(content)
     except ValidationError as error:
         raise InputError(f"{path}: {first_line(error)}") from error
+    except ValueError as error:
+        raise InputError(f"{path}: {error}") from error
 
 
 def first_line(error: ValidationError) -> str:

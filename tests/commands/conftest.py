@@ -1,27 +1,31 @@
-import subprocess
+"""What the stages leave of an evaluated network, made once for all commands that read it."""
+
+import contextlib
+import shutil
 from pathlib import Path
 
 import pytest
 
-from tests.conftest import tiny_params, write_params
+from tests.conftest import NETWORK
+from tests.reporting.test_figures import history
+from tests.results import leave_detector, run_of_training
 
 
-def git(*arguments: str) -> str:
-    identity = ("-c", "user.name=test", "-c", "user.email=test@example.org", "-c", "commit.gpgsign=false")
-    return subprocess.run(["git", *identity, *arguments], check=True, capture_output=True, text=True).stdout
+@pytest.fixture(scope="session")
+def evaluated_folder(_extracted: Path, _store_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The small project after stage `evaluate`; its run and its detector are in the store of all tests."""
+    from mitoscope.paths import Outputs
+    from mitoscope.reporting.figures import draw_learning_curves
+    from mitoscope.stages.evaluate import evaluate
+    from mitoscope.tracking.store import connect
 
-
-@pytest.fixture
-def repository(project: Path) -> Path:
-    """The small project in git and DVC, with a setting that is not committed."""
-    Path(".dvc").mkdir()
-    Path(".dvc/config").touch()
-    Path(".gitignore").write_text("/data\n/results\n/.work\n/.dvc/tmp\n")
-    Path("data.dvc").write_text("outs:\n- md5: 0123456789abcdef0123456789abcdef.dir\n  path: data\n")
-    git("init", "--quiet")
-    git("add", "--all")
-    git("commit", "--quiet", "--message", "tiny")
-    params = tiny_params()
-    params["evaluate"]["bootstrap"] = 123
-    write_params(params)
-    return project
+    folder = tmp_path_factory.mktemp("evaluated")
+    shutil.copytree(_extracted, folder, dirs_exist_ok=True)
+    with pytest.MonkeyPatch.context() as patch, contextlib.chdir(folder):
+        patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{_store_folder / 'mlflow.db'}")
+        connect(_store_folder)
+        leave_detector(run_of_training(git_dirty="true"))
+        evaluate(NETWORK)
+        curves = Outputs(NETWORK).trained.with_suffix(".png")
+        draw_learning_curves(curves, history(3), title=NETWORK, best_epoch=2)
+    return folder

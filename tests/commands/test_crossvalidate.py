@@ -1,88 +1,98 @@
-"""Pooled counts are worked out by hand; the command leaves the project as it was, and says what it cannot do.
+"""The front door: what it checks and says before DVC runs, and how it ends when DVC fails or is interrupted.
 
-Whole cross-validations through DVC are in tests/pipeline.
+DVC is real here, and its stage a short program. Whole cross-validations are in tests/pipeline.
 """
 
 import json
-from collections.abc import Callable
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
+from typing import Any
 
-import cv2
 import pandas as pd
+import psutil
 import pytest
-from filelock import FileLock
+import yaml
 
-from mitoscope.commands import crossvalidate as crossvalidation
-from mitoscope.commands import project_copy
-from mitoscope.commands.crossvalidate import OUT, Fold, crossvalidate, plan, pool, read_fold
+from mitoscope.commands.crossvalidate import FOLDS, PIPELINE, crossvalidate, plan, run_dvc, write_folds
 from mitoscope.errors import InputError
-from mitoscope.files import write_json
-from mitoscope.params import Evaluate, read_params
-from mitoscope.stages.evaluate import evaluate
-from tests.commands.conftest import git
-from tests.conftest import NETWORK
+from mitoscope.files import exclusive
+from mitoscope.params import Split, read_params
+from tests.conftest import NETWORK, tiny_params, write_params
 
-SETTINGS = Evaluate(bootstrap=100, seed=0)
-
-
-def table(patient: str, labels: list[int], probabilities: list[float], threshold: float) -> pd.DataFrame:
-    content = {"patient": patient, "field": "01", "label": labels, "probability": probabilities}
-    return pd.DataFrame(content).assign(predicted=lambda rows: (rows.probability >= threshold).astype(int))
-
-
-def fold(number: int, patients: list[str], tested: pd.DataFrame) -> Fold:
-    split = pd.DataFrame({"patient": patients, "subset": "test"})
-    return Fold(number, split, {}, {}, {"patches": tested, "fields": tested}, pd.DataFrame())
-
-
-def test_each_fold_is_cut_at_its_own_threshold_before_they_are_pooled():
-    # Patient 01 at 0.5: 0.9 found, 0.4 missed, 0.6 taken for a mitosis. Patient 02 at 0.8: all three right.
-    folds = [
-        fold(0, ["01"], table("01", [1, 1, 0, 0], [0.9, 0.4, 0.6, 0.1], 0.5)),
-        fold(1, ["02"], table("02", [1, 0, 0], [0.85, 0.7, 0.2], 0.8)),
-    ]
-    pooled, patients = pool(folds, SETTINGS)
-    for level in ("patches", "fields"):
-        scores = pooled[level]
-        counts = {"patients": 2, "mitoses": 3, "detections": 3, "tp": 2, "fp": 1, "fn": 1}
-        assert {name: scores[name] for name in counts} == counts
-        assert scores["precision"] == scores["recall"] == scores["f1"] == pytest.approx(2 / 3)
-        assert scores["intervals"]["f1"] == (0.5, 1.0)  # patient 01 twice, and patient 02 twice
-    first, second = patients[patients.level == "patches"].to_dict("records")
-    assert (first["patient"], first["fold"], first["tp"], first["fp"], first["fn"]) == ("01", 0, 1, 1, 1)
-    assert first["f1"] == 0.5
-    assert first["best_f1_not_attainable"] == pytest.approx(0.8)  # at 0.4: both found, one false
-    assert second["f1"] == second["best_f1_not_attainable"] == 1
+COUNTS = {"mitoses": 2, "detections": 1, "tp": 1, "fp": 0, "fn": 1, "precision": 1.0, "recall": 0.5, "f1": 2 / 3}
+REPORT = {
+    "network": NETWORK,
+    "dataset": {"name": "drawn", "synthetic": True},
+    "start_weights": {"source": "random"},
+    "folds": [{}, {}, {}, {}],
+    "pooled": {"patches": COUNTS | {"patients": 2, "intervals": {"f1": (0.5, 1.0)}}},
+}
+# A network of no mitosis has no recall; a patient may be called NA.
+PATIENTS = [
+    {"level": "patches", "patient": "01", **COUNTS, "best_f1_not_attainable": 0.8},
+    {"level": "patches", "patient": "NA", **COUNTS, "mitoses": 0, "recall": None, "best_f1_not_attainable": None},
+]
+SLEEPS = "import pathlib, time; pathlib.Path('started').touch(); time.sleep(60)"
 
 
-def test_a_patient_without_detection_and_one_without_anything_count():
-    folds = [
-        fold(0, ["01"], table("01", [1, 0], [0.9, 0.2], 0.5)),
-        fold(1, ["02", "03"], table("02", [1], [0.0], 0.5)),  # 02: a mitosis that no detection reaches; 03: nothing
-    ]
-    pooled, patients = pool(folds, SETTINGS)
-    scores = pooled["fields"]
-    assert (scores["patients"], scores["tp"], scores["fp"], scores["fn"]) == (3, 1, 0, 1)
-    assert (scores["precision"], scores["recall"]) == (1, 0.5)
-    _, missed, empty = patients[patients.level == "fields"].to_dict("records")
-    assert (missed["detections"], missed["fn"], missed["f1"], missed["best_f1_not_attainable"]) == (0, 1, 0, 0)
-    assert (empty["patient"], empty["fold"], empty["mitoses"], empty["detections"]) == ("03", 1, 0, 0)
-    assert pd.isna(empty["recall"]) and pd.isna(empty["f1"]) and pd.isna(empty["best_f1_not_attainable"])
+@pytest.fixture
+def dvc(project: Path) -> Any:
+    """The small project under DVC, whose stage `pool` is a Python program. Returns what sets that program."""
+
+    def set_program(program: str) -> None:
+        outs = [f"results/crossvalidate/{NETWORK}.{suffix}" for suffix in ("json", "csv")]
+        stage = {"wdir": "..", "cmd": f"{sys.executable} pool.py", "deps": [str(FOLDS), "pool.py"], "outs": outs}
+        PIPELINE.parent.mkdir(exist_ok=True)
+        PIPELINE.write_text(yaml.safe_dump({"stages": {"pool": {"foreach": [NETWORK], "do": stage}}}))
+        Path("pool.py").write_text(program)
+
+    Path(".dvc").mkdir()
+    Path(".dvc/config").write_text("[core]\n    analytics = false\n    no_scm = true\n")
+    return set_program
 
 
-def test_one_patient_has_no_interval():
-    pooled, _ = pool([fold(0, ["01"], table("01", [1, 0], [0.9, 0.2], 0.5))], SETTINGS)
-    assert pooled["patches"]["intervals"] == {}
+def writes_results() -> str:
+    """A program that leaves what stage `pool` would."""
+    csv = pd.DataFrame(PATIENTS).to_csv(index=False)
+    return f"""
+from pathlib import Path
+Path("results/crossvalidate").mkdir(parents=True, exist_ok=True)
+Path("results/crossvalidate/{NETWORK}.json").write_text({json.dumps(REPORT)!r})
+Path("results/crossvalidate/{NETWORK}.csv").write_text({csv!r})
+"""
 
 
-def test_it_reads_what_evaluate_writes(trained):
-    evaluate(NETWORK)
-    read = read_fold(Path(), NETWORK, 0)
-    pooled, patients = pool([read], SETTINGS)
-    for level in ("patches", "fields"):
-        for name in ("mitoses", "precision", "recall", "f1"):
-            assert pooled[level][name] == pytest.approx(read.metrics[level][name])
-    assert list(patients.patient) == read.patients("test") * 2
+def test_it_says_what_each_fold_tests_and_prints_what_was_pooled(dvc, capfd):
+    dvc(writes_results())
+    crossvalidate(NETWORK)
+    said = capfd.readouterr().out
+    assert f"{NETWORK}: 4 folds; 0 of them have results" in said
+    assert "fold 0: tests 01; the threshold comes from 02" in said and "fold 3: tests 04" in said
+    assert f"Running stage 'crossvalidation/dvc.yaml:pool@{NETWORK}'" in said
+    assert f"{NETWORK}, random start weights, synthetic data: test patches of 4 folds" in said
+    (first,) = (line.split() for line in said.splitlines() if line.startswith("│ 01"))
+    assert [word for word in first if word != "│"] == ["01", "2", "1", "1", "0", "1", "100.0", "50.0", "66.7", "80.0"]
+    (empty,) = (line.split() for line in said.splitlines() if line.startswith("│ NA"))
+    assert [word for word in empty if word != "│"][-3:] == ["-", "66.7", "-"]
+    assert "[50, 100]" in said and "a diagnosis, not a result" in said
+
+    written = FOLDS.stat().st_mtime_ns
+    Path(f"crossvalidation/{NETWORK}/fold-2/results/evaluate/{NETWORK}").mkdir(parents=True)
+    Path(f"crossvalidation/{NETWORK}/fold-2/results/evaluate/{NETWORK}/metrics.json").touch()
+    crossvalidate(NETWORK)
+    said = capfd.readouterr().out
+    assert "1 of them have results" in said and "Running stage" not in said and "test patches of 4 folds" in said
+    assert FOLDS.stat().st_mtime_ns == written
+
+
+def test_the_list_of_folds_follows_params_yaml(project):
+    write_folds(4)
+    assert FOLDS.read_text() == (Path(__file__).parents[2] / FOLDS).read_text()  # the repository has 4 folds too
+    write_folds(3)
+    assert yaml.safe_load(FOLDS.read_text()) == {"folds": [0, 1, 2]}
 
 
 def test_every_patient_is_tested_in_one_fold(project):
@@ -91,103 +101,13 @@ def test_every_patient_is_tested_in_one_fold(project):
     assert sorted(tested) == ["01", "02", "03", "04"]
 
 
-@pytest.fixture
-def dvc(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[tuple[str, ...]]]:
-    """Put a stand-in in DVC's place, which fails in one fold where asked to; returns the list of its calls."""
-
-    def stand_in(failing: int | None = None) -> list[tuple[str, ...]]:
-        calls: list[tuple[str, ...]] = []
-
-        def run(folder: Path, *arguments: str) -> int:
-            calls.append(arguments)
-            if arguments[:2] != ("exp", "run"):
-                return 0
-            assert read_params(folder / "params.yaml").evaluate.bootstrap == 123  # the user's, not the committed ones
-            assert (folder / ".work").samefile(".work")  # where trainings go on
-            number = next(int(word.removeprefix("split.fold=")) for word in arguments if word.startswith("split.fold="))
-            split = plan(read_params().split)[number]
-            (patient,) = split.patient[split.subset == "test"]
-            results = folder / "results/evaluate" / NETWORK
-            results.mkdir(parents=True, exist_ok=True)
-            split.to_csv(folder / "results/split.csv", index=False)
-            rows = table(patient, [1, 0], [0.9, 0.2 * number], 0.5)
-            rows.to_csv(results / "predictions.csv", index=False)
-            rows.to_csv(results / "objects.csv", index=False)
-            counts = {"patient": [patient], "area_mm2": 0.01, "mitoses_per_mm2": 100.0, "detections_per_mm2": 100.0}
-            pd.DataFrame(counts).to_csv(results / "fields.csv", index=False)
-            write_json(results / "metrics.json", {level: {"threshold": 0.5} for level in ("patches", "fields")})
-            write_json(folder / f"results/train/{NETWORK}.json", {"run_id": f"run{number}"})
-            write_json(folder / f"models/{NETWORK}/start.json", {"source": "random"})
-            return int(number == failing)
-
-        for module in (crossvalidation, project_copy):
-            monkeypatch.setattr(module, "run_dvc", run)
-        return calls
-
-    return stand_in
-
-
-def test_the_command_writes_its_reports_and_leaves_the_rest_alone(repository, dvc, capsys):
-    before = git("status", "--porcelain"), Path("params.yaml").read_text()
-    calls = dvc()
-    crossvalidate(NETWORK)
-    assert (git("status", "--porcelain"), Path("params.yaml").read_text()) == before
-    assert not list(Path(".dvc/tmp").iterdir())
-    names = [f"crossvalidate-{NETWORK}-fold{number}" for number in range(4)]
-    assert [call[3] for call in calls if call[:2] == ("exp", "run")] == names
-    assert calls[-1][:2] == ("exp", "push") and calls[-1][-4:] == tuple(names)
-
-    report = json.loads((OUT / f"{NETWORK}.json").read_text())
-    assert [one["run_id"] for one in report["folds"]] == ["run0", "run1", "run2", "run3"]
-    assert sorted(one["test"] for one in report["folds"]) == [["01"], ["02"], ["03"], ["04"]]
-    assert report["dataset"]["md5"] == "0123456789abcdef0123456789abcdef.dir"
-    assert report["params"]["evaluate"]["bootstrap"] == 123 and "fold" not in report["params"]["split"]
-    assert report["start_weights"] == {"source": "random"} and len(report["digest"]) == 64
-    assert report["pooled"]["fields"]["fp"] == 1  # 0.6 in fold 3
-    assert len(pd.read_csv(OUT / f"{NETWORK}.csv")) == 8
-    assert cv2.imread(str(OUT / f"{NETWORK}.png")).shape[1] > 1000
-    assert list(pd.read_csv(OUT / f"{NETWORK}-objects.csv").fold) == [0, 0, 1, 1, 2, 2, 3, 3]
-
-    said = " ".join(capsys.readouterr().out.split())
-    assert "fold 1 (2 of 4): tests patient" in said
-    for words in ("synthetic data", "random start weights", "test patches", "test fields", "not a result"):
-        assert words in said
-
-
-def test_a_failing_fold_ends_it_and_writes_nothing(repository, dvc):
-    before = git("status", "--porcelain"), Path("params.yaml").read_text()
-    calls = dvc(failing=1)
-    with pytest.raises(
-        InputError, match=rf"fold 1 \(2 of 4\) failed, .*`mitoscope crossvalidate {NETWORK}` goes on with it"
-    ):
+def test_a_fold_that_cannot_work_is_found_before_the_first_one_runs(dvc):
+    dvc("raise SystemExit('it ran')")
+    for annotations in Path("data").glob("03_*.csv"):
+        annotations.write_text("")
+    with pytest.raises(InputError, match=r"with split\.fold . the .* patients \(03\) have no mitosis"):
         crossvalidate(NETWORK)
-    assert len([call for call in calls if call[:2] == ("exp", "run")]) == 2
-    assert (git("status", "--porcelain"), Path("params.yaml").read_text()) == before
-    assert not OUT.exists() and not list(Path(".dvc/tmp").iterdir())
-
-
-def test_data_must_be_under_dvc(repository, dvc):
-    Path("data.dvc").unlink()
-    calls = dvc()
-    with pytest.raises(InputError, match=r"data\.dvc: no such file; .*`dvc add data`"):
-        crossvalidate(NETWORK)
-    assert not calls
-
-
-def test_a_second_cross_validation_is_kept_out(repository, dvc):
-    dvc()
-    Path(".work").mkdir()
-    lock = f".work/crossvalidate-{NETWORK}.lock"
-    with FileLock(lock), pytest.raises(InputError, match=r"another cross-validation of .* is still running"):
-        crossvalidate(NETWORK)
-
-
-@pytest.mark.parametrize("commands", [[], [("init", "--quiet")]], ids=["no repository", "no commit"])
-def test_it_needs_a_commit(project, commands):
-    for command in commands:
-        git(*command)
-    with pytest.raises(InputError, match="to be a git repository with a commit: `git init`"):
-        crossvalidate(NETWORK)
+    assert not FOLDS.exists()
 
 
 def test_an_unknown_network_is_said_so(project):
@@ -195,10 +115,76 @@ def test_an_unknown_network_is_said_so(project):
         crossvalidate("resnet")
 
 
-def test_a_fold_that_cannot_work_is_found_before_the_first_one_runs(repository, dvc):
-    for annotations in Path("data").glob("03_*.csv"):
-        annotations.write_text("")
-    calls = dvc()
-    with pytest.raises(InputError, match=r"with split\.fold . the .* patients \(03\) have no mitosis"):
+def test_a_second_cross_validation_is_kept_out(project):
+    with (
+        exclusive(Path(f".work/crossvalidate-{NETWORK}.lock"), "busy"),
+        pytest.raises(
+            InputError, match=rf"another cross-validation of {NETWORK} is still running as process \d+; .*`kill"
+        ),
+    ):
         crossvalidate(NETWORK)
-    assert not calls
+
+
+def test_a_failing_stage_shows_its_message_and_how_to_go_on(dvc, capfd):
+    dvc("raise SystemExit('the disk is full')")
+    with pytest.raises(
+        InputError, match=rf"{NETWORK} stopped, DVC says why above; .*`mitoscope crossvalidate {NETWORK}` goes on"
+    ):
+        crossvalidate(NETWORK)
+    said = "".join(capfd.readouterr())
+    assert "the disk is full" in said and "exited with 1" in said
+
+
+def test_where_dvc_itself_fails_nothing_is_said_of_the_data(dvc, monkeypatch, capfd):
+    dvc(writes_results())
+    Path("a_file").touch()
+    monkeypatch.setenv("DVC_SITE_CACHE_DIR", str(Path("a_file/folder").resolve()))
+    with pytest.raises(InputError) as caught:
+        crossvalidate(NETWORK)
+    assert "data.dvc" not in str(caught.value)
+    assert "a_file" in capfd.readouterr().err
+
+
+def test_an_interrupted_one_has_stopped_dvc_and_its_stage(dvc):
+    dvc(SLEEPS)
+    # SIGTERM to this process only, as `kill` sends it: no terminal tells DVC of it.
+    with subprocess.Popen(
+        [sys.executable, "-m", "mitoscope", "crossvalidate", NETWORK], stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    ) as command:
+        deadline = time.monotonic() + 60
+        while not Path("started").exists() and command.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.05)
+        children = psutil.Process(command.pid).children(recursive=True)
+        assert len(children) >= 2
+        command.send_signal(signal.SIGTERM)
+        said = command.communicate(timeout=30)[0].decode()
+    assert command.returncode == 130
+    last = (
+        f"{NETWORK}: the cross-validation was interrupted; started again, `mitoscope crossvalidate {NETWORK}` goes on"
+    )
+    assert said.splitlines()[-1] == f"{last} where it was"
+    assert "No such process" not in said
+    assert not any(child.is_running() and child.status() != psutil.STATUS_ZOMBIE for child in children)
+
+
+def test_an_interrupt_while_dvc_ends_is_no_error(dvc, monkeypatch):
+    """DVC has just ended when the interrupt comes, and there is no process any more."""
+    poll = subprocess.Popen.poll
+
+    def poll_and_interrupt(process: subprocess.Popen[bytes]) -> int | None:
+        code = poll(process)
+        if code is not None:
+            signal.raise_signal(signal.SIGINT)
+        return code
+
+    monkeypatch.setattr(subprocess.Popen, "poll", poll_and_interrupt)
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        run_dvc("--version")
+    assert signal.getsignal(signal.SIGINT) == before
+
+
+def test_more_folds_than_patients_are_said_so(project):
+    write_params(tiny_params() | {"split": {"folds": 5}})
+    with pytest.raises(InputError, match=r"split\.folds is 5, but there are only 4 patients"):
+        plan(Split(folds=5))

@@ -25,7 +25,7 @@ def whole_samples() -> pd.DataFrame:
 
 
 def test_every_whole_patch_at_every_angle(extracted, capsys):
-    export_patches(OUT, arch=NETWORK, replace=False)
+    export_patches(OUT, network=NETWORK, replace=False)
     index = whole_samples()
     expected = {
         f"{row.patient}_{row.field}_class{row.label}_center{row.center}_rot{angle}.png"
@@ -38,7 +38,7 @@ def test_every_whole_patch_at_every_angle(extracted, capsys):
 
 
 def test_pixels_are_the_middle_of_the_window(extracted):
-    export_patches(OUT, arch=NETWORK, replace=False)
+    export_patches(OUT, network=NETWORK, replace=False)
     for row in whole_samples().groupby("label").head(3).itertuples():
         window = np.load(Path("patches") / f"{row.patient}_{row.field}.npy")[row.record]
         middle = window[7:-7, 7:-7]  # 46 px to 32
@@ -55,24 +55,24 @@ def test_a_filled_folder_is_replaced_only_when_asked(extracted):
     OUT.mkdir()
     (OUT / "mine.txt").write_text("precious")
     with pytest.raises(InputError, match="exported: is not empty; choose another folder or pass --replace"):
-        export_patches(OUT, arch=NETWORK, replace=False)
+        export_patches(OUT, network=NETWORK, replace=False)
     assert [path.name for path in OUT.iterdir()] == ["mine.txt"]
-    export_patches(OUT, arch=NETWORK, replace=True)
+    export_patches(OUT, network=NETWORK, replace=True)
     assert not (OUT / "mine.txt").exists() and len(list(OUT.glob("*.png"))) > 50
 
 
 def test_the_rotations_are_those_of_the_network(extracted):
     params = tiny_params()
-    params["train"][NETWORK]["rotations"] = {"positive": [180], "negative": [0]}
+    params["train"][NETWORK]["sampling"]["rotations"] = {"positive": [180], "negative": [0]}
     write_params(params)
-    export_patches(OUT, arch=NETWORK, replace=False)
+    export_patches(OUT, network=NETWORK, replace=False)
     assert {path.name.rpartition("_rot")[2] for path in OUT.glob("*class1*")} == {"180.png"}
     assert {path.name.rpartition("_rot")[2] for path in OUT.glob("*class0*")} == {"0.png"}
 
 
 def test_an_unknown_network_or_a_missing_store_leaves_no_folder(project):
-    with pytest.raises(InputError, match="train has no entry 'alexnet'"):
-        export_patches(OUT, arch="alexnet", replace=False)
+    with pytest.raises(InputError, match="train has no entry 'another'"):
+        export_patches(OUT, network="another", replace=False)
     with pytest.raises(InputError, match="no patch store"):
-        export_patches(OUT, arch=NETWORK, replace=False)
+        export_patches(OUT, network=NETWORK, replace=False)
     assert not OUT.exists()

@@ -4,6 +4,7 @@ import json
 import os
 import socket
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -11,6 +12,14 @@ from mitoscope.commands.ui import ui
 from mitoscope.errors import InputError
 from mitoscope.tracking.store import EXPERIMENT, Store, connect
 from mitoscope.tracking.views import TAG
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The working directory, a project by its params.yaml."""
+    monkeypatch.chdir(tmp_path)
+    Path("params.yaml").touch()
+    return tmp_path
 
 
 @pytest.fixture
@@ -52,3 +61,25 @@ def test_runs_on_a_server_are_not_served_twice(project, mlflow_store, started, m
     ui("127.0.0.1", 5000)
     assert started == []
     assert "http://somewhere:5000/#/experiments/" in capsys.readouterr().out
+
+
+def test_a_deleted_experiment_can_be_looked_at_and_is_said_with_the_remedy(project, mlflow_store, started, capsys):
+    client = connect()
+    experiment = client.get_experiment_by_name(EXPERIMENT)
+    client.delete_experiment(experiment.experiment_id)
+    try:
+        ui("127.0.0.1", 5123)
+    finally:
+        client.restore_experiment(experiment.experiment_id)
+    assert len(started) == 1
+    said = capsys.readouterr().out
+    assert f"`mlflow experiments restore --experiment-id {experiment.experiment_id}`" in said
+    assert "http://127.0.0.1:5123/#/experiments " in said
+
+
+def test_in_a_folder_of_the_project_nothing_is_made(no_mlflow_environment, project, started, monkeypatch):
+    (project / "docs").mkdir()
+    monkeypatch.chdir(project / "docs")
+    with pytest.raises(InputError, match=r"ui: there is no MLflow store .*; run this in the project's folder"):
+        ui("127.0.0.1", 5123)
+    assert not list((project / "docs").iterdir()) and started == []

@@ -1,241 +1,67 @@
-"""Windows hold the tissue that the index says, in the order that it says."""
+"""The patch store reads back as it was written, and a split shares out its rows."""
 
-import math
+import json
 from pathlib import Path
 from types import SimpleNamespace
 
-import cv2
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from scipy.spatial import cKDTree
 
-from mitoscope.datasets.fields import FieldOfView
-from mitoscope.datasets.patches import COLUMNS, is_sample, read_index, sample_name, store_path
+from mitoscope.datasets.patches import (
+    COLUMNS,
+    is_sample,
+    open_windows,
+    read_index,
+    read_patients,
+    read_rows,
+    read_split,
+    read_summary,
+    sample_name,
+    select_samples,
+    store_path,
+)
 from mitoscope.errors import InputError
-from mitoscope.evaluation.matching import nearest
-from mitoscope.histology.windows import cut_windows, resize, window_size
-from mitoscope.stages.extract import FieldPatches, extract_field
 
-ROWS, COLS = 331, 300
-CENTRES = [(160.0, 141.0), (10.0, 280.0), (250.5, 60.25)]  # the second is at the edge
-NUMBERS = {
-    "stain": "none",
-    "scale": 0.5,
-    "patch_size": 32,
-    "sigma": 2.0,
-    "peak_window": 11,
-    "candidates_per_mm2": 20_000.0,
-    "exclusion_um": 7.5,
-    "microns_per_pixel": 0.25,
-    "annotation_order": "row,col",
-}
+# patient, field, label, center, row, col, source, distance, edge, record
+ROWS = [
+    ("01", "02", 1, 0, 40.0, 41.5, "annotation", 0.0, False, 0),
+    ("01", "02", 1, 1, 40.5, 41.0, "candidate", 0.18, False, 1),
+    ("01", "02", 1, 2, 52.0, 50.0, "candidate", 3.68, False, 2),
+    ("01", "02", 0, 0, 90.0, 95.0, "candidate", 18.34, False, 3),
+    ("01", "02", 0, 1, 3.0, 2.0, "candidate", 13.54, True, 4),
+    ("NA", "01", 1, 0, 2.0, 60.0, "annotation", 0.0, True, 0),
+    ("NA", "01", 1, 1, 4.0, 60.0, "candidate", 0.5, True, 1),
+    ("NA", "01", 0, 0, 70.0, 60.0, "candidate", 16.5, False, 2),
+    ("03", "01", 0, 0, 30.0, 30.0, "candidate", np.nan, False, 0),  # a field without mitosis
+]
+SUBSETS = {"03": "test", "01": "train", "NA": "validation"}
 
 
 @pytest.fixture
-def field(tmp_path: Path) -> FieldOfView:
-    """A field of smooth coloured noise with three dark blue discs, its mitoses."""
-    clouds = cv2.GaussianBlur(np.random.default_rng(0).normal(size=(ROWS, COLS, 3)), (0, 0), 4)
-    image = np.clip(190 + 15 * clouds / clouds.std(), 0, 255).astype(np.uint8)
-    for row, col in CENTRES:
-        cv2.circle(image, (round(col), round(row)), 7, (120, 20, 20), cv2.FILLED)  # BGR
-    cv2.imwrite(str(tmp_path / "07_03.png"), image)
-    (tmp_path / "07_03.csv").write_text("".join(f"{row},{col}\n" for row, col in CENTRES))
-    return FieldOfView(tmp_path / "07_03.png", "07", "03")
+def patches(tmp_path: Path) -> Path:
+    """A store of three fields; every pixel of a window is its record's number, plus 100 in field NA_01."""
+    folder = tmp_path / "patches"
+    folder.mkdir()
+    index = pd.DataFrame(ROWS, columns=list(COLUMNS))
+    index.to_csv(folder / "index.csv", index=False)
+    for (patient, field), rows in index.groupby(["patient", "field"]):
+        pixels = rows.record.to_numpy(np.uint8) + (100 if patient == "NA" else 0)
+        np.save(store_path(folder, patient, field), np.broadcast_to(pixels[:, None, None, None], (len(rows), 6, 6, 3)))
+    (folder / "summary.json").write_text(json.dumps({"fields": {"01_02": {}, "NA_01": {}, "03_01": {}}}))
+    return folder
 
 
-def extracted(field: FieldOfView, **changes: object) -> FieldPatches:
-    return extract_field(field, **{**NUMBERS, **changes})
+@pytest.fixture
+def split(tmp_path: Path) -> Path:
+    path = tmp_path / "split.csv"
+    lines = [f"{patient},{fold},{subset},0,1\n" for fold, (patient, subset) in enumerate(SUBSETS.items())]
+    path.write_text("".join(["patient,fold,subset,mitoses,fields\n", *lines]))
+    return path
 
 
-def candidates(found: FieldPatches) -> int:
-    return int((found.index.source == "candidate").sum())
-
-
-@given(st.integers(1, 400))
-def test_a_window_is_just_wide_enough_for_any_rotation(patch_size):
-    side = window_size(patch_size)
-    half_diagonal = (patch_size - 1) / math.sqrt(2)  # of the patch's corner pixel from the middle
-    assert side % 2 == patch_size % 2
-    assert (side - 1) / 2 >= half_diagonal - 1e-9
-    assert (side - 2 - 1) / 2 < half_diagonal or side == patch_size == 1
-
-
-def test_window_sizes_by_hand():
-    assert window_size(64) == 92  # 63 x 1.4142 + 1 = 90.1, up to 91, up to the next even
-    assert window_size(65) == 93  # 64 x 1.4142 + 1 = 91.5, up to 92, up to the next odd
-
-
-@settings(max_examples=150, deadline=None)
-@given(data=st.data(), rows=st.integers(2, 40), columns=st.integers(2, 40), size=st.integers(1, 30))
-def test_windows_are_plain_slices_reflected_at_the_border(data, rows, columns, size):
-    image = np.random.default_rng(rows * 100 + columns).integers(0, 256, (rows, columns, 3), np.uint8)
-    place = st.tuples(st.integers(0, 4 * rows - 1), st.integers(0, 4 * columns - 1))
-    centres = np.array(data.draw(st.lists(place, min_size=1, max_size=4))) / 4  # quarters of a pixel
-    windows, edge = cut_windows(image, centres, size)
-    assert windows.shape == (len(centres), size, size, 3) and windows.dtype == np.uint8
-    for window, flagged, centre in zip(windows, edge, centres, strict=True):
-        top, left = np.floor(centre - (size - 1) / 2 + 0.5).astype(int)
-        middle = np.array([top, left]) + (size - 1) / 2
-        assert np.abs(middle - centre).max() <= 0.5
-        inside = top >= 0 and left >= 0 and top + size <= rows and left + size <= columns
-        assert flagged == (not inside)
-        if inside:
-            expected = image[top : top + size, left : left + size]
-        else:
-            expected = image[np.ix_(mirrored(top, size, rows), mirrored(left, size, columns))]
-        np.testing.assert_array_equal(window, expected)
-
-
-def mirrored(start: int, count: int, length: int) -> np.ndarray:
-    """Indices start ... start + count - 1, folded back at both ends of a line without repeating its last pixel."""
-    folded = np.arange(start, start + count) % (2 * (length - 1))
-    return np.minimum(folded, 2 * (length - 1) - folded)
-
-
-def test_no_centre_gives_no_window():
-    windows, edge = cut_windows(np.zeros((9, 9, 3), np.uint8), np.empty((0, 2)), 5)
-    assert windows.shape == (0, 5, 5, 3) and edge.shape == (0,)
-
-
-def test_a_one_pixel_image_has_windows():
-    windows, edge = cut_windows(np.full((1, 1, 3), 7, np.uint8), np.zeros((1, 2)), 9)
-    assert (windows == 7).all() and edge.tolist() == [True]
-
-
-def test_resize_averages():
-    image = np.zeros((4, 6, 3), np.uint8)
-    image[:, ::2] = 100
-    assert (resize(image, 0.5) == 50).all() and resize(image, 0.5).shape == (2, 3, 3)
-    assert resize(image, 1) is image
-    assert resize(image, 2).shape == (2 * image.shape[0], 2 * image.shape[1], 3)
-    assert resize(image, 0.01).shape == (1, 1, 3)
-
-
-def test_mitoses_come_first_then_candidates_strongest_first(field):
-    index = extracted(field).index
-    assert tuple(index.columns) == COLUMNS
-    assert index.record.tolist() == list(range(len(index)))
-    assert set(index.patient) == {"07"} and set(index.field) == {"03"}
-    mitoses, negatives = index[index.label == 1], index[index.label == 0]
-    assert index.label.tolist() == [1] * len(mitoses) + [0] * len(negatives)
-    assert list(zip(mitoses.row, mitoses.col, strict=True))[:3] == CENTRES
-    assert mitoses.source.tolist() == ["annotation"] * 3 + ["candidate"] * (len(mitoses) - 3)
-    assert set(negatives.source) == {"candidate"}
-    assert mitoses.center.tolist() == list(range(len(mitoses)))
-    assert negatives.center.tolist() == list(range(len(negatives))) and len(negatives) > 20
-    fewer = extracted(field, candidates_per_mm2=2000).index  # the strongest of them, the mitoses' own peaks left out
-    places = [index[index.label == 0][["row", "col"]].to_numpy() for index in (fewer, index)]
-    np.testing.assert_array_equal(places[0], places[1][: len(places[0])])
-
-
-def test_distances_and_the_excluded(field):
-    found = extracted(field)
-    negatives = found.index[found.index.label == 0]
-    tree = cKDTree(CENTRES)
-    microns = tree.query(negatives[["row", "col"]])[0] * 0.25
-    np.testing.assert_allclose(negatives.distance, microns, atol=0.02)
-    assert negatives.distance.min() > 7.5
-    near = found.index[~is_sample(found.index)]
-    assert len(near) >= 3  # each disc is a candidate itself
-    assert set(near.label) == {1} and set(near.source) == {"candidate"} and near.distance.max() <= 7.5
-    np.testing.assert_allclose(near.distance, tree.query(near[["row", "col"]])[0] * 0.25, atol=0.02)
-    assert extracted(field, exclusion_um=1e6).index.label.all()
-    wider = extracted(field, exclusion_um=20.0).index
-    assert len(wider) == len(found.index)
-    assert (~is_sample(wider)).sum() - len(near) == (microns <= 20).sum() > 0
-
-
-def test_candidates_are_as_many_as_the_area_asks_for(field):
-    area = ROWS * COLS * 0.25**2 / 1e6
-    found = extracted(field, candidates_per_mm2=2000.0)
-    assert found.area_mm2 == pytest.approx(area)
-    assert candidates(found) == math.ceil(2000 * area) == 13
-    # Twice the pixel size is four times the area, so four times as many.
-    assert candidates(extracted(field, candidates_per_mm2=2000.0, microns_per_pixel=0.5)) == math.ceil(8000 * area)
-
-
-def test_a_cropped_field_has_the_same_density(field):
-    image = cv2.imread(str(field.image))
-    cv2.imwrite(str(field.image), image[: ROWS // 2])
-    field.annotation.unlink()
-    assert candidates(extracted(field, candidates_per_mm2=2000.0)) == 7  # half of 13
-
-
-def test_windows_at_the_border_are_marked(field):
-    index = extracted(field).index
-    assert index.edge.tolist()[:3] == [False, True, False]
-    reach = window_size(32) / 2 * 2  # full-resolution px from the middle to the window's side
-    whole = (index.row >= reach) & (index.col >= reach) & (index.row < ROWS - reach) & (index.col < COLS - reach)
-    assert not index.edge[whole].any()
-    outside = (index.row < reach - 2) | (index.col < reach - 2)
-    assert index.edge[outside].all() and outside.any()
-
-
-def test_both_scales_show_the_same_tissue(field):
-    half, full = extracted(field), extracted(field, scale=1.0, patch_size=64)
-    columns = ["label", "center", "row", "col", "source", "distance"]
-    pd.testing.assert_frame_equal(half.index[columns], full.index[columns])
-    assert full.windows.shape[1:] == (92, 92, 3) and half.windows.shape[1:] == (46, 46, 3)
-    for record in (0, 2):
-        for windows, pixels in ((half.windows, 1), (full.windows, 2)):
-            disc = np.argwhere(windows[record][..., 0] < 80)
-            radius = 7 * pixels / 2
-            assert len(disc) == pytest.approx(math.pi * radius**2, rel=0.3)
-            middle = (windows.shape[1] - 1) / 2
-            assert np.abs(disc.mean(axis=0) - middle).max() <= 1
-    # Everywhere else too: the full window, reduced, is the half window but for half a pixel of rounding.
-    reduced = np.stack([cv2.resize(window, (46, 46), interpolation=cv2.INTER_AREA) for window in full.windows])
-    whole = ~full.index.edge.to_numpy() & ~half.index.edge.to_numpy()
-    assert np.abs(reduced[whole].astype(int) - half.windows[whole]).mean() < 3
-    assert np.abs(np.roll(reduced[whole], 5, axis=1).astype(int) - half.windows[whole]).mean() > 6
-
-
-def test_a_field_without_mitosis_has_candidates_at_no_distance(field):
-    field.annotation.unlink()
-    found = extracted(field)
-    assert not found.index.label.any() and len(found.index) == candidates(found) > 0
-    assert found.index.distance.isna().all() and is_sample(found.index).all()
-
-
-def test_the_stain_is_normalised_where_there_is_tissue(field):
-    plain, normalised = extracted(field), extracted(field, stain="macenko")
-    assert not plain.normalised
-    cv2.imwrite(str(field.image), np.full((ROWS, COLS, 3), 255, np.uint8))
-    assert not extracted(field, stain="macenko").normalised
-    assert normalised.normalised and not np.array_equal(plain.windows[0], normalised.windows[0])
-
-
-def test_a_provided_mask_is_respected(field):
-    mask = np.zeros((ROWS, COLS), np.uint8)
-    mask[:, :150] = 255
-    cv2.imwrite(str(field.mask("cmask")), mask)
-    negatives = extracted(field).index.query("label == 0")
-    assert (negatives.col < 150).all() and len(negatives) > 5
-
-
-def test_an_empty_field_gives_nothing(field):
-    cv2.imwrite(str(field.image), np.full((100, 90, 3), 255, np.uint8))
-    field.annotation.unlink()
-    found = extracted(field)
-    assert found.index.empty and tuple(found.index.columns) == COLUMNS
-    assert found.windows.shape == (0, 46, 46, 3)
-
-
-coordinates = st.floats(0, 1000, allow_nan=False).map(lambda value: round(value, 3))
-places = st.lists(st.tuples(coordinates, coordinates), min_size=1, max_size=20).map(np.array)
-
-
-@given(points=places, centres=places)
-def test_nearest_is_what_a_tree_finds(points, centres):
-    np.testing.assert_allclose(nearest(points, centres), cKDTree(centres).query(points)[0], atol=1e-9)
-
-
-def test_nearest_of_nothing():
-    assert np.isnan(nearest(np.zeros((3, 2)), np.empty((0, 2)))).all()
-    assert nearest(np.empty((0, 2)), np.zeros((3, 2))).shape == (0,)
+def records(rows: pd.DataFrame) -> list[tuple[str, int]]:
+    return list(zip(rows.patient, rows.record, strict=True))
 
 
 @pytest.mark.parametrize(
@@ -251,17 +77,87 @@ def test_sample_names(angle, name):
     assert sample_name(SimpleNamespace(patient="01", field="02", label=0, center=3), angle) == name
 
 
-def test_the_store_reads_back(tmp_path, field):
-    found = extracted(field)
-    path = store_path(tmp_path, "07", "03")
-    np.save(path, found.windows)
-    assert path == tmp_path / "07_03.npy"
-    np.testing.assert_array_equal(np.load(path, mmap_mode="r"), found.windows)
-    found.index.to_csv(tmp_path / "index.csv", index=False)
-    pd.testing.assert_frame_equal(read_index(tmp_path), found.index, check_dtype=False)
-    assert read_index(tmp_path).edge.dtype == bool
+def test_a_field_has_one_array():
+    assert store_path(Path("patches"), "07", "03") == Path("patches/07_03.npy")
+
+
+def test_the_index_reads_back(patches):
+    index = read_index(patches)
+    pd.testing.assert_frame_equal(index, pd.DataFrame(ROWS, columns=list(COLUMNS)), check_dtype=False)
+    assert index.edge.dtype == bool
+    assert index.patient.tolist()[5:8] == ["NA"] * 3  # a name and no gap
+    assert index.distance.isna().tolist() == [False] * 8 + [True]
+
+
+def test_samples_are_the_mitoses_and_the_candidates_far_from_them(patches):
+    assert is_sample(read_index(patches)).tolist() == [True, False, False, True, True, True, False, True, True]
 
 
 def test_no_store_is_said_so(tmp_path):
     with pytest.raises(InputError, match=r"index\.csv: no patch store; run `dvc repro extract`"):
         read_index(tmp_path)
+    with pytest.raises(InputError, match=r"summary\.json: no patch store; run `dvc repro extract`"):
+        read_summary(tmp_path)
+
+
+def test_the_summary_reads_back(patches):
+    assert list(read_summary(patches)["fields"]) == ["01_02", "NA_01", "03_01"]
+
+
+def test_the_summary_of_an_older_version_is_said_so(patches):
+    (patches / "summary.json").write_text(json.dumps({"fields": 3}))
+    with pytest.raises(InputError, match=r"summary\.json: is of an older version; run `dvc repro extract` first"):
+        read_summary(patches)
+
+
+def test_the_patients_of_every_subset(split):
+    assert read_split(split).patient.tolist() == ["03", "01", "NA"]
+    assert read_patients(split) == {"train": ["01"], "validation": ["NA"], "test": ["03"]}
+
+
+def test_a_missing_split_is_said_so(tmp_path):
+    with pytest.raises(InputError, match=r"split\.csv: no split of the patients; run `dvc repro split` first"):
+        read_split(tmp_path / "split.csv")
+
+
+def test_the_subsets_share_out_all_rows_in_the_order_of_the_index(patches, split):
+    index = read_index(patches)
+    for patient, subset in SUBSETS.items():
+        rows = read_rows(patches, split, subset)
+        assert set(rows.subset) == {subset} and rows.index.tolist() == list(range(len(rows)))
+        assert records(rows) == records(index[index.patient == patient])
+
+
+def test_a_patient_of_no_subset_is_named(patches, split):
+    split.write_text("".join(line for line in split.read_text().splitlines(True) if not line.startswith("NA")))
+    with pytest.raises(InputError, match=r"split\.csv: has no patient NA, which .*patches has; run `dvc repro split"):
+        read_rows(patches, split, "train")
+
+
+@pytest.mark.parametrize(
+    ("near_um", "expected"),
+    [
+        (0, [("01", 0), ("01", 3), ("NA", 2), ("03", 0)]),
+        (0.5, [("01", 0), ("01", 1), ("01", 3), ("NA", 2), ("03", 0)]),
+        (5, [("01", 0), ("01", 1), ("01", 2), ("01", 3), ("NA", 2), ("03", 0)]),
+    ],
+)
+def test_samples_are_whole_and_near_ones_are_positives_where_asked_for(patches, near_um, expected):
+    chosen = select_samples(read_index(patches), near_um)
+    assert records(chosen) == expected and chosen.index.tolist() == list(range(len(chosen)))
+
+
+def test_a_candidate_on_the_annotated_centre_is_no_second_mitosis(patches):
+    index = read_index(patches)
+    index.loc[1, "distance"] = 0.0
+    assert ("01", 1) not in records(select_samples(index))
+
+
+def test_windows_are_those_of_the_rows(patches):
+    rows = read_index(patches).iloc[[7, 3, 0, 5]]  # of two fields, mixed
+    stores, store, record = open_windows(patches, rows)
+    assert len(stores) == 2 and store.tolist() == [0, 1, 1, 0] and record.tolist() == [2, 3, 0, 0]
+    assert store.dtype == record.dtype == np.int64
+    assert all(isinstance(each, np.memmap) for each in stores)
+    pixels = [int(stores[number][place][0, 0, 0]) for number, place in zip(store, record, strict=True)]
+    assert pixels == [102, 3, 0, 100]

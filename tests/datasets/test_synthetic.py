@@ -8,6 +8,8 @@ from numpy.typing import NDArray
 
 from mitoscope.datasets.synthetic import draw_stain, render_field, synthesize
 
+SIZE = 700
+
 
 def read_rgb(path: Path) -> NDArray[np.uint8]:
     return cv2.cvtColor(cv2.imread(str(path), cv2.IMREAD_UNCHANGED), cv2.COLOR_BGR2RGB)
@@ -24,9 +26,9 @@ def files_of(folder: Path) -> dict[str, bytes]:
 
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two patients with two fields of full size each."""
+    """Two patients with two fields each, half as large as the sample's (1000 px)."""
     folder = tmp_path_factory.mktemp("synthetic")
-    synthesize(folder, patients=2)
+    synthesize(folder, patients=2, size=SIZE)
     return folder
 
 
@@ -47,8 +49,8 @@ def test_fields_are_8_bit_rgb_with_centres_inside_and_apart(dataset: Path) -> No
     for path in dataset.glob("*.jpg"):
         image, centres = read_rgb(path), read_centres(path)
         assert image.dtype == np.uint8
-        assert image.shape == (1000, 1000, 3)
-        assert ((centres >= 0) & (centres < 1000)).all()
+        assert image.shape == (SIZE, SIZE, 3)
+        assert ((centres >= 0) & (centres < SIZE)).all()
         gaps = np.hypot(*(centres[:, None] - centres[None]).transpose(2, 0, 1))
         assert (gaps[~np.eye(len(centres), dtype=bool)] >= 45).all()
 
@@ -60,7 +62,7 @@ def test_a_field_without_mitosis_has_no_table(dataset: Path) -> None:
 
 def test_the_default_set_stays_below_11_megabytes(dataset: Path) -> None:
     sizes = [path.stat().st_size for path in dataset.glob("*.jpg")]
-    assert 24 * np.mean(sizes) < 11e6
+    assert 24 * np.mean(sizes) * (1000 / SIZE) ** 2 < 11e6
 
 
 def test_the_same_seed_gives_the_same_bytes_and_another_seed_does_not(tmp_path: Path) -> None:
@@ -101,7 +103,7 @@ def test_a_mitotic_figure_is_much_darker_than_its_surroundings() -> None:
         assert window.min() < 0.5 * np.median(grey)
 
 
-def blue_ratio_peaks(image: NDArray[np.uint8], count: int = 95) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+def blue_ratio_peaks(image: NDArray[np.uint8], count: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     """The strongest peaks of the smoothed blue ratio: (N, 2) places at half resolution and (N,) heights."""
     half = cv2.resize(image, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA).astype(np.float32)
     red, green, blue = cv2.split(half)
@@ -117,7 +119,7 @@ def test_colour_finds_the_mitoses_but_does_not_tell_them_from_the_look_alikes(da
     heights, hits, centres_in_all = [], [], 0
     for path in sorted(dataset.glob("*.jpg")):
         centres = read_centres(path) / 2
-        places, field_heights = blue_ratio_peaks(read_rgb(path))
+        places, field_heights = blue_ratio_peaks(read_rgb(path), count=95 * SIZE**2 // 1000**2)
         field_hits = np.zeros(len(places), bool)
         for centre in centres:  # the strongest peak near a centre is its one hit
             near = np.hypot(*(places - centre).T) <= 15

@@ -4,45 +4,41 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sklearn.metrics import accuracy_score, f1_score, precision_score, recall_score
 
-from mitoscope.evaluation.metrics import (
-    best_threshold,
-    classification,
-    froc,
-    object_scores,
-    patient_intervals,
-    ranking,
-)
+from mitoscope.evaluation import metrics
+from mitoscope.evaluation.metrics import best_threshold, froc, metric, patch_scores, scores
 
 
 def test_the_four_scores_worked_by_hand():
     labels = np.array([1, 1, 1, 0, 0, 0, 0, 0])
     probabilities = np.array([0.9, 0.6, 0.1, 0.7, 0.4, 0.3, 0.2, 0.0])
     # Found: 0.9, 0.6 (both right) and 0.7 (wrong); missed: 0.1.
-    assert classification(labels, probabilities, 0.5) == pytest.approx(
+    assert scores("patches", labels, probabilities, 0.5, ranking=False) == pytest.approx(
         {"accuracy": 6 / 8, "precision": 2 / 3, "recall": 2 / 3, "f1": 2 / 3}
     )
     # Found at 0.4: 0.9, 0.6, 0.7 and 0.4 itself, because the threshold belongs to the mitoses.
-    assert classification(labels, probabilities, 0.4) == pytest.approx(
+    assert scores("patches", labels, probabilities, 0.4, ranking=False) == pytest.approx(
         {"accuracy": 5 / 8, "precision": 2 / 4, "recall": 2 / 3, "f1": 4 / 7}
     )
 
 
 @pytest.mark.parametrize(("labels", "accuracy"), [([0, 0], 1.0), ([1, 0], 0.5)], ids=["no mitosis", "no mitosis found"])
 def test_what_is_undefined_counts_as_nothing(labels, accuracy):
-    scores = classification(np.array(labels), np.array([0.1, 0.2]), 0.5)
-    assert scores == {"accuracy": accuracy, "precision": 0.0, "recall": 0.0, "f1": 0.0}
+    found = scores("patches", np.array(labels), np.array([0.1, 0.2]), 0.5, ranking=False)
+    assert found == {"accuracy": accuracy, "precision": 0.0, "recall": 0.0, "f1": 0.0}
 
 
 def test_ranking_worked_by_hand():
     # Ranked: mitosis, other, mitosis, other. Precision at the mitoses is 1/1 and 2/3; of the 4 pairs 3 are in order.
-    scores = ranking(np.array([0, 1, 0, 1]), np.array([0.1, 0.4, 0.6, 0.9]))
-    assert scores == pytest.approx({"ap": (1 + 2 / 3) / 2, "auc": 3 / 4})
+    found = scores("patches", np.array([0, 1, 0, 1]), np.array([0.1, 0.4, 0.6, 0.9]), 0.5)
+    assert (found["ap"], found["auc"]) == pytest.approx(((1 + 2 / 3) / 2, 3 / 4))
 
 
 @pytest.mark.parametrize("labels", [[1, 1], [0, 0], []])
 def test_one_class_has_no_ranking(labels):
-    assert ranking(np.array(labels, np.int64), np.linspace(0, 1, len(labels))) == {}
+    found = scores("patches", np.array(labels, np.int64), np.linspace(0, 1, len(labels)), 0.5)
+    assert found.keys() == {"precision", "recall", "f1"} | ({"accuracy"} if labels else set())
 
 
 @pytest.mark.parametrize(
@@ -76,8 +72,22 @@ def test_no_mitosis_no_threshold():
 probability = st.floats(0, 1, width=32) | st.sampled_from([0.0, 0.25, 0.5, 1.0])
 
 
-@settings(deadline=None)
-@given(st.lists(st.tuples(st.integers(0, 1), probability), min_size=1, max_size=20))
+SAMPLES = st.lists(st.tuples(st.integers(0, 1), probability), min_size=1, max_size=20)
+
+
+@settings(max_examples=30, deadline=None)
+@given(SAMPLES, st.sampled_from([1e-6, 0.25, 0.5, 1.0]))
+def test_the_four_scores_are_scikit_learns(samples, threshold):
+    labels, probabilities = (np.array(column) for column in zip(*samples, strict=True))
+    predicted = probabilities >= threshold
+    found = scores("patches", labels, probabilities, threshold, ranking=False)
+    assert found.pop("accuracy") == pytest.approx(accuracy_score(labels, predicted))
+    expected = {"precision": precision_score, "recall": recall_score, "f1": f1_score}
+    assert found == pytest.approx({name: how(labels, predicted, zero_division=0) for name, how in expected.items()})
+
+
+@settings(max_examples=60, deadline=None)
+@given(SAMPLES)
 def test_no_other_threshold_is_better(samples):
     labels, probabilities = (np.array(column) for column in zip(*samples, strict=True))
     labels[0] = 1
@@ -99,11 +109,11 @@ OBJECTS = np.array([1, 0, 1, 0, 1]), np.array([0.9, 0.8, 0.7, 0.2, 0.0])
 
 def test_object_scores_worked_by_hand():
     # At 0.7: two of three mitoses, one false positive. Average precision: 1/3 of recall at 1/1 and 1/3 at 2/3.
-    assert object_scores(*OBJECTS, 0.7) == pytest.approx(
+    assert scores("fields", *OBJECTS, 0.7) == pytest.approx(
         {"precision": 2 / 3, "recall": 2 / 3, "f1": 2 / 3, "ap": 1 / 3 * 1 + 1 / 3 * 2 / 3}
     )
     # However low the threshold, what no detection reaches is missed.
-    assert object_scores(*OBJECTS, 1e-12)["recall"] == pytest.approx(2 / 3)
+    assert scores("fields", *OBJECTS, 1e-12)["recall"] == pytest.approx(2 / 3)
 
 
 @pytest.mark.parametrize(
@@ -116,7 +126,14 @@ def test_object_scores_worked_by_hand():
     ids=["no mitosis", "no detection", "nothing found"],
 )
 def test_objects_of_which_little_is_known(labels, probabilities, expected):
-    assert object_scores(np.array(labels, np.int64), np.array(probabilities, float), 0.5) == expected
+    assert scores("fields", np.array(labels, np.int64), np.array(probabilities, float), 0.5) == expected
+
+
+def test_densities_need_an_area():
+    found = scores("fields", *OBJECTS, 0.75, area_mm2=0.5)
+    assert (found["mitoses_per_mm2"], found["detections_per_mm2"]) == (6, 4)
+    assert found.keys() - scores("fields", *OBJECTS, 0.75, area_mm2=0.5, ranking=False).keys() == {"ap"}
+    assert "mitoses_per_mm2" not in scores("fields", *OBJECTS, 0.75)
 
 
 def test_froc_worked_by_hand():
@@ -144,64 +161,44 @@ def test_the_threshold_of_objects_leaves_out_what_no_detection_reaches():
     assert best_threshold(np.array([0, 1]), np.array([0.9, 0.0])) == (0.5, 0.0)
 
 
-def accuracy(labels, probabilities):
-    return {"accuracy": float(((probabilities >= 0.5) == (labels == 1)).mean())}
+def test_training_gets_the_scores_at_half_and_the_best_threshold():
+    labels, probabilities = np.array([1, 1, 0, 0]), np.array([0.9, 0.4, 0.2, 0.1])
+    found = patch_scores(labels, probabilities)
+    assert (found.pop("best_f1"), found.pop("threshold")) == pytest.approx((1, 0.3))
+    assert found == scores("patches", labels, probabilities, 0.5)
+    assert found["recall"] == 0.5 and found["ap"] == 1
+    assert "ap" not in patch_scores(np.array([1]), np.array([0.9]))
+    with pytest.raises(ValueError, match="at least one mitosis"):
+        patch_scores(np.array([0]), np.array([0.9]))
 
 
-def intervals(patients, labels, probabilities, score=accuracy, seed=0):
-    return patient_intervals(
-        np.array(patients), np.array(labels), np.array(probabilities), score, resamples=500, seed=seed
-    )
+@pytest.fixture
+def registry(monkeypatch):
+    """A registry of the test's own."""
+    monkeypatch.setattr(metrics, "_METRICS", {level: dict(known) for level, known in metrics._METRICS.items()})
 
 
-def test_one_patient_has_no_interval():
-    assert intervals(["01", "01"], [0, 1], [0.1, 0.9]) == {}
+def test_a_registered_function_is_a_metric_of_its_level(registry):
+    @metric("fields")
+    def fp_per_mm2(labels, probabilities, threshold, area_mm2):
+        return float(((labels == 0) & (probabilities >= threshold)).sum() / area_mm2) if area_mm2 else None
+
+    assert scores("fields", *OBJECTS, 0.1, area_mm2=0.5)["fp_per_mm2"] == 4
+    assert scores("fields", *OBJECTS, 0.75, area_mm2=0.5)["fp_per_mm2"] == 2
+    assert "fp_per_mm2" not in scores("fields", *OBJECTS, 0.1)  # undefined without an area
+    assert "fp_per_mm2" not in scores("patches", *OBJECTS, 0.1, area_mm2=0.5)
 
 
-def test_patients_who_are_alike_leave_no_doubt():
-    # Each patient: one mitosis found, one missed, one other wrongly found, three rightly not.
-    labels, probabilities = [1, 1, 0, 0, 0, 0], [0.9, 0.1, 0.8, 0.1, 0.2, 0.3]
-    patients = np.repeat(["01", "02", "03", "04"], 6)
-    point = classification(np.tile(labels, 4), np.tile(probabilities, 4), 0.5)
-    found = intervals(patients, np.tile(labels, 4), np.tile(probabilities, 4), lambda a, b: classification(a, b, 0.5))
-    assert set(found) == set(point)
-    for name, (low, high) in found.items():
-        assert low == pytest.approx(point[name]) and high == pytest.approx(point[name])
+def test_a_metric_may_be_of_both_levels_and_have_a_name(registry):
+    @metric("patches", "fields", name="share", ranks=True)
+    def share_of_all(labels, probabilities, threshold, area_mm2):
+        return float(labels.mean())
+
+    for level in ("patches", "fields"):
+        assert scores(level, *OBJECTS, 0.5)["share"] == 3 / 5
+        assert "share" not in scores(level, *OBJECTS, 0.5, ranking=False)
 
 
-def test_an_interval_holds_the_point_estimate_and_only_the_seed_moves_it():
-    rng = np.random.default_rng(0)
-    labels = rng.integers(0, 2, 240)
-    probabilities = np.clip(labels * 0.3 + rng.uniform(0, 0.7, 240), 0, 1)
-    patients = np.repeat([f"{number:02}" for number in range(12)], 20)
-    found = intervals(patients, labels, probabilities)
-    low, high = found["accuracy"]
-    assert low < accuracy(labels, probabilities)["accuracy"] < high
-    assert found == intervals(patients, labels, probabilities)
-    assert found != intervals(patients, labels, probabilities, seed=1)
-
-
-def test_whole_patients_are_drawn_not_patches():
-    # Two patients always right, two always wrong: 40 patches, but only four independent observations.
-    labels = np.tile([0, 1], 20)
-    right = np.repeat([True, True, False, False], 10)
-    probabilities = np.where(right == (labels == 1), 0.9, 0.1)
-    patients = np.repeat(["01", "02", "03", "04"], 10)
-    low, high = intervals(patients, labels, probabilities)["accuracy"]
-    assert (low, high) == (0.0, 1.0)  # all four right, or all four wrong: each in 1 of 16 draws
-
-    single = [f"{number:02}" for number in range(40)]
-    narrow_low, narrow_high = intervals(single, labels, probabilities)["accuracy"]
-    assert 0.3 < narrow_low < 0.5 < narrow_high < 0.7
-
-
-def test_draws_without_a_mitosis_are_left_out():
-    # Patient 01 has its mitosis found, 02 has none and a false positive: drawn alone, 02 has no recall.
-    found = intervals(["01", "02"], [1, 0], [0.9, 0.9], lambda a, b: classification(a, b, 0.5))
-    assert found["recall"] == (1, 1) and found["precision"] == (0.5, 1)
-
-
-def test_a_score_that_some_draws_lack_is_taken_from_the_others():
-    # Only patient 01 has mitoses: draws of 02 alone have no ranking.
-    found = intervals(["01", "01", "02", "02"], [1, 0, 0, 0], [0.9, 0.1, 0.2, 0.3], ranking)
-    assert found == {"ap": (1.0, 1.0), "auc": (1.0, 1.0)}
+def test_a_name_is_given_once(registry):
+    with pytest.raises(ValueError, match="fields have a metric 'f1' already"):
+        metric("fields", name="f1")(lambda labels, probabilities, threshold, area_mm2: 0.0)

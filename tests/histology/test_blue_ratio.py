@@ -7,11 +7,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mitoscope.datasets.images import Image
-from mitoscope.histology.blue_ratio import blue_ratio, find_candidates, halve
-from mitoscope.histology.windows import to_scale
+from mitoscope.histology.blue_ratio import blue_ratio, find_candidates
 
 PINK = (230, 200, 220)
-EVERYTHING = {"count": 10**6, "sigma": 2.0, "window": 11}
+HALVED = {"scale": 0.5, "sigma": 2.0, "window": 11}
+EVERYTHING = HALVED | {"count": 10**6}
 
 
 def one_colour(rows: int, columns: int, colour: tuple[int, ...]) -> Image:
@@ -46,31 +46,6 @@ def test_blue_ratio_tells_the_channels_apart():
     assert ratios[0] == ratios[1] == 0 < ratios[2]
 
 
-def test_halve_takes_the_mean_of_four():
-    image = np.zeros((2, 4, 3), np.uint8)
-    image[..., 0] = [[0, 4, 100, 100], [8, 12, 200, 200]]
-    assert halve(image)[..., 0].tolist() == [[6, 150]]
-    assert not halve(image)[..., 1:].any()
-
-
-def test_halve_repeats_the_last_line_of_an_odd_size():
-    image = np.zeros((3, 3, 3), np.uint8)
-    image[..., 2] = [[0, 2, 10], [4, 6, 20], [100, 120, 200]]
-    assert halve(image)[..., 2].tolist() == [[3, 15], [110, 200]]
-
-
-@given(rows=st.integers(1, 30), columns=st.integers(1, 30))
-def test_halve_rounds_the_size_up(rows, columns):
-    assert halve(one_colour(rows, columns, PINK)).tolist() == one_colour(-(-rows // 2), -(-columns // 2), PINK).tolist()
-
-
-def test_to_scale_moves_pixel_centres():
-    # The middle of a 4 px line is 1.5; of the 2 px line it becomes, 0.5. The first of those two pixels covers 0 and 1.
-    assert to_scale(np.array([[1.5, 0.5]]), 0.5).tolist() == [[0.5, 0.0]]
-    places = np.random.default_rng(0).uniform(0, 100, (9, 2))
-    np.testing.assert_allclose(to_scale(to_scale(places, 0.5), 2.0), places)
-
-
 @settings(max_examples=30, deadline=None)
 @given(
     cells=st.lists(st.tuples(st.integers(0, 5), st.integers(0, 4)), min_size=1, max_size=12, unique=True),
@@ -91,7 +66,26 @@ def test_count_keeps_the_strongest():
     image = noise(200, 200)
     everything = find_candidates(image, None, **EVERYTHING)
     assert len(everything) > 30
-    np.testing.assert_array_equal(find_candidates(image, None, count=7, sigma=2.0, window=11), everything[:7])
+    np.testing.assert_array_equal(find_candidates(image, None, count=7, **HALVED), everything[:7])
+
+
+@pytest.mark.parametrize("scale", [0.5, 0.4])
+@pytest.mark.parametrize("shape", [(800, 1000), (801, 1003)])
+def test_a_resized_image_has_the_same_peaks_at_the_same_points(shape, scale):
+    """Up to the far edge: 801 px become 400, not 400.5, and a shift of half a pixel there are two of the image's."""
+    image = cv2.GaussianBlur(noise(*shape), (0, 0), 3)
+    whole, reduced = (
+        find_candidates(image, None, scale=by, count=10**6, sigma=4 * by, window=2 * round(10 * by) + 1)
+        for by in (1, scale)
+    )
+    # Peaks lie on whole pixels of the resized image, so each may be off by half of one, but all together by nothing.
+    far = whole[(whole > np.array(shape) / 2).all(axis=1) & (whole < np.array(shape) - 16).all(axis=1)]
+    shifts = reduced[None] - far[:, None]
+    nearest = np.linalg.norm(shifts, axis=2).argmin(axis=1)
+    shifts = shifts[np.arange(len(far)), nearest]
+    same = np.abs(shifts).max(axis=1) < 1 / scale
+    assert len(far) > 100 and same.mean() > 0.9
+    np.testing.assert_allclose(shifts[same].mean(axis=0), 0, atol=0.2)
 
 
 def test_no_two_peaks_share_a_neighbourhood():
@@ -118,7 +112,7 @@ def test_the_mask_comes_before_the_count():
     mask = np.ones((200, 200), bool)
     row, col = np.round(strongest[0]).astype(int)
     mask[row - 1 : row + 2, col - 1 : col + 2] = False
-    np.testing.assert_array_equal(find_candidates(image, mask, count=3, sigma=2.0, window=11), strongest[1:4])
+    np.testing.assert_array_equal(find_candidates(image, mask, count=3, **HALVED), strongest[1:4])
 
 
 @settings(max_examples=200, deadline=None)
@@ -129,7 +123,7 @@ def test_the_mask_comes_before_the_count():
     sigma=st.sampled_from([0.5, 2.0, 2.5, 4.0]),
 )
 def test_a_flat_image_has_no_candidate(rows, columns, colour, sigma):
-    found = find_candidates(one_colour(rows, columns, colour), None, count=100, sigma=sigma, window=11)
+    found = find_candidates(one_colour(rows, columns, colour), None, scale=0.5, count=100, sigma=sigma, window=11)
     assert found.shape == (0, 2)
 
 

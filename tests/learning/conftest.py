@@ -1,24 +1,15 @@
-"""What the tests of learning share: windows that a network can learn from."""
+"""What the tests of learning share: windows that a network can learn from, and settings for small trainings."""
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
-from mitoscope.histology.windows import window_size
-from mitoscope.learning.batches import PatchSet
+from mitoscope.learning.batches import PatchSet, Windows
+from mitoscope.params import Train
 
-PATCH = 32
-
-
-@pytest.fixture(autouse=True, scope="session")
-def one_thread():
-    """Tensors this small gain nothing from threads, and on a busy machine threads wait for each other."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+PATCH, WINDOW = 32, 46  # px; the window holds a patch however it is turned
 
 
 @pytest.fixture(scope="session")
@@ -29,11 +20,26 @@ def coloured() -> Callable[..., PatchSet]:
         rng = np.random.default_rng(seed)
         truth = np.array(labels, np.int64)
         tint = np.where(truth[:, None] == 1, (70, 50, 140), (220, 150, 190))
-        shape = (len(truth), window_size(PATCH), window_size(PATCH), 3)
+        shape = (len(truth), WINDOW, WINDOW, 3)
         pixels = (tint[:, None, None] + rng.integers(-30, 31, shape)).astype(np.uint8)
         half = len(truth) // 2
         rows = np.arange(len(truth))
         store = (rows >= half).astype(np.int64)
-        return PatchSet([pixels[:half], pixels[half:]], store, np.where(store, rows - half, rows), truth)
+        return PatchSet(Windows([pixels[:half], pixels[half:]], store, np.where(store, rows - half, rows)), truth)
 
     return make
+
+
+def small(*, mining: dict[str, Any] | None = None, seed: int = 1, **changes: Any) -> Train:
+    """Settings of a training of seconds, with some entries of `sampling` and `optimisation` changed."""
+    sampling = {
+        "samples_per_epoch": 16,
+        "positive_fraction": 0.5,
+        "rotations": {"positive": [0, 45, 90], "negative": [0, 45]},
+        "mining": mining or {},
+        "seed": seed,
+    }
+    optimisation = {"epochs": 3, "batch_size": 8, "lr": 1e-3, "weight_decay": 0.01, "patience": 3}
+    for name, value in changes.items():
+        (sampling if name in sampling else optimisation)[name] = value
+    return Train(sampling=sampling, optimisation=optimisation)

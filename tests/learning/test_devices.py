@@ -8,17 +8,50 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from mitoscope.learning.devices import join
+from mitoscope.learning.devices import alone, join
 
 
 def test_a_plain_process_is_alone(monkeypatch):
     for name in ("WORLD_SIZE", "RANK", "LOCAL_RANK"):
         monkeypatch.delenv(name, raising=False)
-    with join() as place:
-        assert (place.rank, place.world, place.first) == (0, 1, True)
-        assert place.device.type == ("cuda" if torch.cuda.is_available() else "cpu")
+    with join() as device:
+        assert (device.rank, device.world, device.first) == (0, 1, True)
+        assert device.torch.type == ("cuda" if torch.cuda.is_available() else "cpu")
         assert not dist.is_initialized()
-        torch.zeros(1, device=place.device)
+        torch.zeros(1, device=device.torch)
+
+
+def test_alone_is_one_process_in_float32():
+    device = alone()
+    assert (device.torch, device.rank, device.world, device.bf16) == (torch.device("cpu"), 0, 1, False)
+    assert alone(torch.device("meta")).torch.type == "meta"
+
+
+def old_switches():
+    torch.backends.cudnn.allow_tf32 = True  # the default
+    torch.set_float32_matmul_precision("medium")
+
+
+def new_switches():
+    torch.backends.fp32_precision = torch.backends.cudnn.fp32_precision = "tf32"
+    torch.backends.mkldnn.fp32_precision = torch.backends.mkldnn.conv.fp32_precision = "bf16"
+    torch.backends.cuda.matmul.fp32_precision = torch.backends.cudnn.conv.fp32_precision = "tf32"
+
+
+@pytest.mark.parametrize("switch_on", [old_switches, new_switches])
+@pytest.mark.parametrize("start", [alone, lambda: join().__enter__()], ids=["alone", "join"])
+def test_float32_is_float32_on_every_machine(start, switch_on, monkeypatch):
+    """Torch rounds the numbers to TensorFloat-32 or bfloat16 where somebody has asked for speed."""
+    for name in ("WORLD_SIZE", "RANK", "LOCAL_RANK"):
+        monkeypatch.delenv(name, raising=False)
+    backends = torch.backends
+    parts = (backends.cuda.matmul, backends.cudnn.conv, backends.mkldnn.matmul, backends.mkldnn.conv)
+    switch_on()
+    assert "ieee" not in {part.fp32_precision for part in parts[:2]}
+    start()
+    assert {part.fp32_precision for part in parts} == {"ieee"}
+    assert torch.get_float32_matmul_precision() == "highest"
+    assert not backends.cuda.matmul.allow_tf32 and not backends.cudnn.allow_tf32
 
 
 # The network has running statistics, which the processes gather from different patches.
@@ -31,44 +64,46 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
-from mitoscope.learning.batches import PatchSet, Rotations
+from mitoscope.evaluation.metrics import patch_scores
+from mitoscope.learning.batches import PatchSet, Windows
 from mitoscope.learning.devices import join
-from mitoscope.learning.loop import Mining, Recipe, fit
-from mitoscope.learning.scoring import score_patches
+from mitoscope.learning.loop import fit
 from mitoscope.learning.networks import build, start_state
+from mitoscope.learning.scoring import score_patches
+from mitoscope.params import Train
 
 torch.set_num_threads(1)
 work = Path(sys.argv[1])
 rng = np.random.default_rng(0)
 labels = np.arange(21) % 2
 windows = np.where(labels[:, None, None, None] == 1, 60, 160) + rng.integers(0, 90, (21, 24, 24, 3))
-patches = PatchSet([windows.astype(np.uint8)], np.zeros(21, int), np.arange(21), labels)
-recipe = Recipe(
-    Rotations([0, 45], [0]), flips=True, stain_jitter=0.1, epochs=2, samples_per_epoch=24, positive_fraction=0.5,
-    batch_size=9, lr=1e-3, weight_decay=0.01, patience=2, seed=1, mining=Mining(start_epoch=1, every=1, lr_factor=0.5),
+patches = PatchSet(Windows.of(windows.astype(np.uint8)), labels)
+settings = Train(
+    sampling={"samples_per_epoch": 24, "positive_fraction": 0.05, "mining": {"start_epoch": 1, "every": 1}, "seed": 1},
+    optimisation={"epochs": 2, "batch_size": 9, "lr": 1e-3, "patience": 2},
 )
-ARCH = "shufflenet_v2_x0_5"
-network = build({"arch": ARCH, "patch_size": 16, "input_size": 32}, start_state(ARCH, None, 3)[0])
-with join() as place:
-    place = replace(place, bf16=False)
+BACKBONE = "shufflenet_v2_x0_5"
+description = {"backbone": BACKBONE, "head": "classifier", "patch_size": 16, "input_size": 32}
+model = build(description, start_state(BACKBONE, None, 3, "classifier")[0])
+with join() as device:
+    device = replace(device, bf16=False)
     batches = []
     fitted = fit(
-        network, patches, patches, recipe, place=place, work=work, fingerprint="a",
+        model, patches, patches, settings, device=device, measure=patch_scores, work=work, fingerprint="a",
         on_batch=lambda *batch: batches.append(batch),
     )
-    assert bool(batches) == place.first
-    probabilities = score_patches(network, patches, place)
+    assert bool(batches) == device.first
+    probabilities = score_patches(model, patches.windows, device)
     assert dist.get_world_size() == 2
+    lasting = [{name: value for name, value in epoch.items() if "throughput" not in name} for epoch in fitted.history]
     torch.save(
-        {"rank": place.rank, "state": network.network.state_dict(), "probabilities": torch.from_numpy(probabilities),
-         "hardness": torch.from_numpy(fitted.hardness),
-         "f1": [epoch["validation/best_f1"] for epoch in fitted.history],
-         "loss": [epoch["validation/loss"] for epoch in fitted.history]},
-        work / f"rank{place.rank}.pt",
+        {"rank": device.rank, "state": model.inner.state_dict(), "probabilities": torch.from_numpy(probabilities),
+         "hardness": torch.from_numpy(fitted.hardness), "history": lasting},
+        work / f"rank{device.rank}.pt",
     )
 assert not dist.is_initialized()
-if place.first:
-    alone = score_patches(network, patches, replace(place, world=1))
+if device.first:
+    alone = score_patches(model, patches.windows, replace(device, world=1))
     torch.save(torch.from_numpy(alone), work / "alone.pt")
 """
 
@@ -88,8 +123,9 @@ def test_two_processes_train_one_network(tmp_path):
     assert (first["rank"], second["rank"]) == (0, 1)
     different = [name for name, tensor in first["state"].items() if not torch.equal(tensor, second["state"][name])]
     assert different == []
-    assert len(first["f1"]) == 2
-    assert first["f1"] == second["f1"] and first["loss"] == second["loss"]  # both stop at the same epoch
+    # All figures are those of both processes' patches, so both stop at the same epoch; one mitosis is among the 24
+    # patches of an epoch, so one process alone could not tell how well it is found.
+    assert len(first["history"]) == 2 and first["history"] == second["history"]
     assert torch.equal(first["probabilities"], second["probabilities"])
     assert torch.equal(first["hardness"], second["hardness"]) and first["hardness"].any()
     alone = torch.load(tmp_path / "alone.pt", weights_only=True)

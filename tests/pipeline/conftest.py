@@ -15,6 +15,7 @@ import yaml
 from mlflow.entities import Run
 
 REPOSITORY = Path(__file__).parents[2]
+IDENTITY = ("-c", "user.name=test", "-c", "user.email=test@example.org", "-c", "commit.gpgsign=false")
 
 Params = dict[str, Any]
 
@@ -60,14 +61,15 @@ class Project:
 
 def make_tiny(params: Params) -> None:
     """The real networks on few and small patches."""
-    params["extract"] |= {"patch_size": 32, "candidates_per_mm2": 300}
+    params["extract"] |= {"patch_um": 16, "candidates_per_mm2": 300}  # 32 px
     params["evaluate"]["bootstrap"] = 100
     params["search"]["trials"] = 0
     params["promote"] |= {"min_recall": 0.0, "min_f1": 0.0}
-    for arch, block in params["train"].items():
-        params["weights"][arch] = "random"
-        block |= {"mining": {"start_epoch": 1, "every": 1, "lr_factor": 0.5}}
-        block |= {"epochs": 2, "samples_per_epoch": 32, "batch_size": 16, "input_size": 64 if arch == "alexnet" else 32}
+    for network, block in params["train"].items():
+        params["weights"][network] = "random"
+        block["model"]["input_size"] = 64 if network == "alexnet" else 32
+        block["sampling"] |= {"samples_per_epoch": 32, "mining": {"start_epoch": 1, "every": 1}}
+        block["optimisation"] |= {"epochs": 2, "batch_size": 16}
 
 
 @pytest.fixture(scope="module")
@@ -90,8 +92,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
     project.change_params(make_tiny)
     project.run("git", "init", "--quiet")
     project.run("git", "add", "--all")
-    identity = ("-c", "user.name=test", "-c", "user.email=test@example.org", "-c", "commit.gpgsign=false")
-    project.run("git", *identity, "commit", "--quiet", "--message", "tiny")
+    project.run("git", *IDENTITY, "commit", "--quiet", "--message", "tiny")
     yield project
     shutil.rmtree(folder)
 
@@ -112,6 +113,12 @@ def trainings(client: mlflow.MlflowClient) -> list[Run]:
     return list(client.search_runs([experiment.experiment_id], order_by=["attributes.start_time"]))
 
 
-def trained(project: Project, arch: str) -> dict[str, Any]:
-    content: dict[str, Any] = json.loads((project.folder / "results/train" / f"{arch}.json").read_text())
+def trained(project: Project, network: str) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads((project.folder / "results/train" / f"{network}.json").read_text())
+    return content
+
+
+def reported(project: Project, network: str) -> dict[str, Any]:
+    """What stage `detector` reports."""
+    content: dict[str, Any] = json.loads((project.folder / "results/detector" / f"{network}.json").read_text())
     return content

@@ -12,13 +12,13 @@ import mlflow
 import pytest
 
 from mitoscope.cli import main
-from mitoscope.tracking.models import network_file
+from mitoscope.tracking.models import detector_file
 from tests.servers import await_health, free_port
 
-from .conftest import Params, Project, stages_in, trained, trainings
+from .conftest import IDENTITY, Params, Project, stages_in, trained, trainings
 
 pytestmark = pytest.mark.slow
-ARCH = "squeezenet1_1"  # 3 MB
+NETWORK = "squeezenet1_1"  # 3 MB
 
 
 @pytest.fixture
@@ -52,15 +52,15 @@ def with_packages(folder: Path) -> None:
 
 
 def one_network(params: Params) -> None:
-    block = params["train"]["alexnet"] | {"input_size": 32}
+    block = params["train"]["alexnet"]
+    block["model"]["input_size"] = 32
     params["extract"]["candidates_per_mm2"] = 1500  # the fields are small
-    params["train"], params["weights"] = {ARCH: block}, {ARCH: "random"}
+    params["train"], params["weights"], params["detection"] = {NETWORK: block}, {NETWORK: "random"}, {}
 
 
 def commit(project: Project) -> None:
     project.run("git", "add", "--all")
-    identity = ("-c", "user.name=test", "-c", "user.email=test@example.org", "-c", "commit.gpgsign=false")
-    project.run("git", *identity, "commit", "--quiet", "--message", "results")
+    project.run("git", *IDENTITY, "commit", "--quiet", "--message", "results")
 
 
 def test_one_trains_and_the_other_gets_the_results(
@@ -77,8 +77,6 @@ def test_one_trains_and_the_other_gets_the_results(
     (project.folder / "data.dvc").unlink()
     project.run("dvc", "add", "--quiet", "data")
     project.change_params(one_network)
-    pipeline = project.folder / "dvc.yaml"
-    pipeline.write_text(pipeline.read_text().partition("\nplots:")[0])  # they name the networks that are not here
     commit(project)
     config = (project.folder / ".dvc/config").read_bytes()
 
@@ -88,16 +86,16 @@ def test_one_trains_and_the_other_gets_the_results(
     project.environment |= shared
     with_packages(project.folder)
     said = project.run("make", "repro")
-    assert f"train@{ARCH}" in said and "secret" not in said
+    assert f"train@{NETWORK}" in said and "secret" not in said
 
     client = mlflow.MlflowClient(url)
     (run,) = trainings(client)
-    result = trained(project, ARCH)
+    result = trained(project, NETWORK)
     assert run.info.status == "FINISHED" and run.info.run_id == result["run_id"]
     assert "test/f1" in run.data.metrics and "test_fields/f1" in run.data.metrics
     pictures = {item.path for item in client.list_artifacts(run.info.run_id, "pictures")}
     assert {"pictures/patches.png", "pictures/fields.png"} <= pictures
-    assert {"last.pt", "best.pt", "MLmodel", "patches.png"} <= {path.name for path in artifacts.rglob("*")}
+    assert {"last.pt", "detector.pt", "MLmodel", "patches.png"} <= {path.name for path in artifacts.rglob("*")}
     assert not (project.folder / "mlflow.db").exists() and not (project.folder / "mlartifacts").exists()
     assert (project.folder / ".dvc/config").read_bytes() == config
 
@@ -108,8 +106,8 @@ def test_one_trains_and_the_other_gets_the_results(
     other.environment |= shared
     with_packages(other.folder)
     said = other.run("make", "repro")
-    assert stages_in(said) == ["promote"] and "secret" not in said
-    for path in (f"models/{ARCH}/best.pt", f"results/evaluate/{ARCH}/metrics.json", "patches/index.csv"):
+    assert stages_in(said) == [] and "secret" not in said
+    for path in (f"models/{NETWORK}/detector.pt", f"results/evaluate/{NETWORK}/metrics.json", "patches/index.csv"):
         assert (other.folder / path).read_bytes() == (project.folder / path).read_bytes()
     assert len(trainings(client)) == 1
     assert other.run("git", "status", "--porcelain") == ""
@@ -119,13 +117,13 @@ def test_one_trains_and_the_other_gets_the_results(
     monkeypatch.setenv("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "")  # so that it is put back
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR", "0")
     monkeypatch.chdir(other.folder)
-    with network_file(f"runs:/{result['run_id']}/best") as model:
-        assert model.read_bytes() == Path(f"models/{ARCH}/best.pt").read_bytes()
+    with detector_file(f"runs:/{result['run_id']}/detector") as model:
+        assert model.read_bytes() == Path(f"models/{NETWORK}/detector.pt").read_bytes()
 
     process.terminate()
     process.wait(60)
     monkeypatch.setattr(signal, "signal", lambda *_: None)  # pytest's own handlers stay
-    monkeypatch.setattr(sys, "argv", ["mitoscope", "evaluate", ARCH])
+    monkeypatch.setattr(sys, "argv", ["mitoscope", "evaluate", NETWORK])
     with pytest.raises(SystemExit) as ended:
         main()
     said = capfd.readouterr().err

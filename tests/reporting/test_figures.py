@@ -29,16 +29,16 @@ def pixels(path: Path) -> np.ndarray:
 
 @pytest.mark.parametrize("epochs", [1, 5])
 def test_learning_curves(tmp_path, epochs):
-    path = tmp_path / "new" / "alexnet.png"
-    draw_learning_curves(path, history(epochs), title="alexnet", best_epoch=1)
+    path = tmp_path / "new" / "small.png"
+    draw_learning_curves(path, history(epochs), title="small", best_epoch=1)
     assert pixels(path).shape[:2] == (396, 1320)  # 12 x 3.6 inches at 110 dpi
-    assert [file.name for file in path.parent.iterdir()] == ["alexnet.png"]
+    assert [file.name for file in path.parent.iterdir()] == ["small.png"]
 
 
 def test_the_curves_follow_the_epochs_and_the_best(tmp_path):
     drawn = []
     for number, (epochs, best) in enumerate([(4, 1), (4, 3), (5, 3)]):
-        draw_learning_curves(tmp_path / f"{number}.png", history(epochs), title="alexnet", best_epoch=best)
+        draw_learning_curves(tmp_path / f"{number}.png", history(epochs), title="small", best_epoch=best)
         drawn.append(pixels(tmp_path / f"{number}.png"))
     assert (drawn[0] != drawn[1]).any() and (drawn[1] != drawn[2]).any()
 
@@ -47,7 +47,7 @@ def test_scores(tmp_path):
     drawn = []
     for threshold in (0.5, 0.95):  # 2 and 1 found; none found
         path = tmp_path / f"{threshold}.png"
-        draw_scores(path, LABELS, PROBABILITIES, threshold=threshold, title="alexnet, synthetic data")
+        draw_scores(path, LABELS, PROBABILITIES, threshold=threshold, title="small, synthetic data")
         drawn.append(pixels(path))
     assert drawn[0].shape[:2] == (440, 1320)
     changed = (drawn[0] != drawn[1]).any(axis=(0, 2)).nonzero()[0]
@@ -60,7 +60,7 @@ def test_field_scores_show_the_curve_the_counts_and_the_fields(tmp_path):
     metrics = {"tp": 2, "fp": 2, "fn": 1, "area_mm2": 0.5, "precision": 0.5, "recall": 0.6, "f1": 0.55}
 
     def draw(curve, fields, metrics):
-        draw_field_scores(tmp_path / "fields.png", {"alexnet": curve}, fields, metrics, title="alexnet, synthetic data")
+        draw_field_scores(tmp_path / "fields.png", {"small": curve}, fields, metrics, title="small, synthetic data")
         return pixels(tmp_path / "fields.png")
 
     first = draw(curve, fields, metrics)
@@ -75,15 +75,15 @@ def test_field_scores_of_nearly_nothing(tmp_path, points):
     curve = pd.DataFrame({"fp_per_mm2": [1.0] * points, "recall": [0.5] * points})
     fields = pd.DataFrame({"patient": ["01"], "mitoses_per_mm2": [0.0], "detections_per_mm2": [0.0]})
     metrics = {"tp": 0, "fp": 0, "fn": 0, "area_mm2": 0.5, "precision": 0.0, "recall": 0.0, "f1": 0.0}
-    draw_field_scores(tmp_path / "fields.png", {"alexnet": curve}, fields, metrics, title="alexnet")
+    draw_field_scores(tmp_path / "fields.png", {"small": curve}, fields, metrics, title="small")
     assert pixels(tmp_path / "fields.png").shape[:2] == (440, 1320)
 
 
 def test_a_failed_drawing_leaves_the_old_picture(tmp_path):
-    path = tmp_path / "alexnet.png"
+    path = tmp_path / "small.png"
     path.write_bytes(b"old")
     with pytest.raises(KeyError):
-        draw_learning_curves(path, [{"train/loss": 1.0}], title="alexnet", best_epoch=1)
+        draw_learning_curves(path, [{"train/loss": 1.0}], title="small", best_epoch=1)
     assert path.read_bytes() == b"old" and len(list(tmp_path.iterdir())) == 1
 
 
@@ -95,7 +95,7 @@ def test_networks(tmp_path):
     }
     points = {"pr": (0.5, 1.0), "roc": (0.2, 0.5), "froc": (30.0, 0.9)}
     drawn = []
-    for names in (["alexnet (random)"], ["alexnet (random)", "densenet161 (imagenet)"]):
+    for names in (["small (random)"], ["small (random)", "large (imagenet)"]):
         path = tmp_path / f"{len(names)}.png"
         both = (dict.fromkeys(names, some) for some in (curves, points))
         draw_networks(path, *both, prevalence=0.4, title="synthetic data")

@@ -1,6 +1,8 @@
-"""The scores are those of the predictions that are written, and what cannot be known is left out."""
+"""The scores are those of the predictions that are written, and what a detector knows is no test."""
 
 import json
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -8,104 +10,97 @@ import mlflow
 import numpy as np
 import pandas as pd
 import pytest
-from sklearn.metrics import average_precision_score, f1_score, roc_auc_score
+import yaml
+from sklearn.metrics import f1_score
 
+from mitoscope.datasets.fields import list_fields
+from mitoscope.datasets.patches import read_patients, read_summary
+from mitoscope.detection.detector import Detector
+from mitoscope.detection.stored import StoredFields
 from mitoscope.errors import InputError
 from mitoscope.files import write_json
-from mitoscope.learning.checkpoints import save_network
-from mitoscope.learning.networks import build
-from mitoscope.params import Evaluate
-from mitoscope.stages.evaluate import evaluate, score_test
-from tests.conftest import NETWORK
+from mitoscope.paths import DATA, PATCHES, Outputs
+from mitoscope.stages.evaluate import describe_test_set, evaluate
+from mitoscope.stages.extract import extract
+from mitoscope.stages.split import split
+from mitoscope.tracking.provenance import dataset_digest
+from tests.conftest import NETWORK, Params, small_detector, tiny_params, write_params
+from tests.stages.conftest import in_project
 
-SETTINGS = Evaluate(bootstrap=200, seed=0)
-OUT = Path("results/evaluate", NETWORK)
-
-
-def predictions(*patients: str) -> pd.DataFrame:
-    """Eight patches: at 0.4, 3 of 4 mitoses are found beside 2 false ones; at 0.5, 2 beside 1."""
-    return pd.DataFrame(
-        {
-            "patient": list(patients) or ["01"] * 4 + ["02"] * 4,
-            "label": [1, 1, 0, 0, 1, 1, 0, 0],
-            "probability": [0.9, 0.8, 0.1, 0.45, 0.42, 0.3, 0.6, 0.1],
-        }
-    )
+OUTPUTS = Outputs(NETWORK)
+OUT = OUTPUTS.evaluated
+THRESHOLD = 0.4  # a network this young finds hardly anything at its own
 
 
-def test_scores_by_hand():
-    scores, _ = score_test(predictions(), 0.4, SETTINGS)
-    assert (scores["patients"], scores["mitoses"], scores["negatives"], scores["threshold"]) == (2, 4, 4, 0.4)
-    assert scores["precision"] == pytest.approx(3 / 5) and scores["recall"] == pytest.approx(3 / 4)
-    assert scores["accuracy"] == pytest.approx(5 / 8) and scores["f1"] == pytest.approx(6 / 9)
-    half = scores["at_half"]
-    assert half["precision"] == pytest.approx(2 / 3) and half["recall"] == pytest.approx(2 / 4)
-    assert half["accuracy"] == pytest.approx(5 / 8) and half["f1"] == pytest.approx(4 / 7)
-    table = predictions()
-    assert scores["ap"] == pytest.approx(average_precision_score(table.label, table.probability))
-    assert scores["auc"] == pytest.approx(roc_auc_score(table.label, table.probability)) == pytest.approx(12 / 16)
+def read(path: Path) -> Params:
+    content: Params = json.loads(path.read_text())
+    return content
 
 
-def test_intervals_hold_what_resampled_patients_give():
-    _, intervals = score_test(predictions(), 0.4, SETTINGS)
-    # Drawing two patients of two gives the first twice, both, or the second twice: recall 1, 3/4 or 1/2.
-    assert intervals["recall"] == pytest.approx([1 / 2, 1.0])
-    assert intervals["at_half"]["recall"] == pytest.approx([0.0, 1.0])
-    assert set(intervals) == {"accuracy", "precision", "recall", "f1", "ap", "auc", "at_half"}
-    assert set(intervals["at_half"]) == {"accuracy", "precision", "recall", "f1"}
+def table(name: str, out: Path = OUT) -> pd.DataFrame:
+    return pd.read_csv(out / f"{name}.csv", dtype={"patient": str, "field": str})
 
 
-def test_a_single_patient_has_no_interval():
-    scores, intervals = score_test(predictions(*["01"] * 8), 0.4, SETTINGS)
-    assert intervals == {} and scores["patients"] == 1 and scores["recall"] == 0.75
+def patients_tested() -> pd.DataFrame:
+    rows = pd.read_csv(OUTPUTS.split, dtype={"patient": str})
+    return rows[rows.subset == "test"]
 
 
-def test_without_negatives_there_is_no_ranking():
-    scores, intervals = score_test(predictions().query("label == 1"), 0.4, SETTINGS)
-    assert "ap" not in scores and "auc" not in scores and "auc" not in intervals
-    assert scores["precision"] == 1 and scores["negatives"] == 0
+@pytest.fixture(scope="module")
+def _evaluated(_detected: Path, _store_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("evaluated")
+    shutil.copytree(_detected, folder, dirs_exist_ok=True)
+    with in_project(folder, _store_folder):
+        replace(Detector.load(OUTPUTS.detector), threshold=THRESHOLD).save(OUTPUTS.detector)
+        evaluate(NETWORK)
+    return folder
 
 
-def test_without_mitosis_it_is_refused():
-    with pytest.raises(InputError, match=r"the test patients \(01, 02\) have no mitosis away from the edges"):
-        score_test(predictions().query("label == 0"), 0.4, SETTINGS)
+@pytest.fixture
+def evaluated(_evaluated: Path, mlflow_store: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The working directory: the small project after all stages, only to be read. Returns the id of its run."""
+    monkeypatch.chdir(_evaluated)
+    run_id: str = read(OUTPUTS.trained)["run_id"]
+    return run_id
 
 
-def test_the_stage_writes_and_logs_one_set_of_scores(trained, mlflow_store, capsys):
-    evaluate(NETWORK)
-    table = pd.read_csv(OUT / "predictions.csv", dtype={"patient": str})
-    metrics = json.loads((OUT / "metrics.json").read_text())["patches"]
-    split = pd.read_csv("results/split.csv", dtype={"patient": str})
-    assert set(table.patient) == set(split.patient[split.subset == "test"])
-    assert table.name.is_unique and table.name.str.startswith(table.patient.iloc[0] + "_").all()
-    assert (table.name.str.contains("_class1_") == (table.label == 1)).all()
-    assert table.probability.between(0, 1).all() and table.probability.nunique() > 1
+# What the stage writes and logs.
+
+
+def test_the_stage_writes_and_logs_one_set_of_scores(evaluated, mlflow_store):
+    predictions, metrics = table("predictions"), read(OUT / "metrics.json")["patches"]
+    assert set(predictions.patient) == set(patients_tested().patient) and set(predictions.network) == {NETWORK}
+    assert predictions.name.is_unique and predictions.name.str.startswith(predictions.patient.iloc[0] + "_").all()
+    assert (predictions.name.str.contains("_class1_") == (predictions.label == 1)).all()
+    assert predictions.probability.between(0, 1).all() and predictions.probability.nunique() > 1
 
     # One truth: metrics, predictions and confusion agree, and so does the run.
-    assert metrics["f1"] == pytest.approx(f1_score(table.label, table.predicted, zero_division=0))
-    assert (metrics["mitoses"], metrics["negatives"]) == (table.label.sum(), (table.label == 0).sum())
-    confusion = pd.read_csv(OUT / "confusion.csv")
+    assert metrics["threshold"] == read(OUTPUTS.trained)["threshold"]
+    assert (predictions.predicted == (predictions.probability >= metrics["threshold"])).all()
+    assert metrics["f1"] == pytest.approx(f1_score(predictions.label, predictions.predicted, zero_division=0))
+    assert (metrics["mitoses"], metrics["negatives"]) == (predictions.label.sum(), (predictions.label == 0).sum())
+    confusion = table("confusion")
     words = np.array(["negative", "mitosis"])
-    assert (confusion.actual == words[table.label]).all() and (confusion.predicted == words[table.predicted]).all()
-    logged = mlflow.MlflowClient(mlflow_store).get_run(trained)
-    assert logged.data.metrics["test/auc"] == pytest.approx(metrics["auc"])
-    assert logged.data.metrics["test_at_half/f1"] == pytest.approx(metrics["at_half"]["f1"])
-    files = {item.path for item in mlflow.MlflowClient(mlflow_store).list_artifacts(trained, "tables")}
+    assert (confusion.actual == words[predictions.label]).all()
+    assert (confusion.predicted == words[predictions.predicted]).all()
+    client = mlflow.MlflowClient(mlflow_store)
+    run = client.get_run(evaluated)
+    assert run.info.status == "FINISHED"
+    assert run.data.metrics["test/auc"] == pytest.approx(metrics["auc"])
+    assert run.data.metrics["test_at_half/f1"] == pytest.approx(metrics["at_half"]["f1"])
+    files = {item.path for item in client.list_artifacts(evaluated, "tables")}
     assert files == {f"tables/{name}.csv" for name in ("predictions", "objects", "fields")}
-    assert "synthetic data" in capsys.readouterr().out
     assert cv2.imread(str(OUT / "patches.png")).shape[1] > 1000
 
 
-def test_the_field_level_has_one_truth_too(trained, mlflow_store):
-    evaluate(NETWORK)
-    objects = pd.read_csv(OUT / "objects.csv", dtype={"patient": str, "field": str})
-    fields = pd.read_csv(OUT / "fields.csv", dtype={"patient": str, "field": str})
-    metrics = json.loads((OUT / "metrics.json").read_text())["fields"]
-    split = pd.read_csv("results/split.csv", dtype={"patient": str}).query("subset == 'test'")
-    assert set(objects.patient) == set(fields.patient) == set(split.patient)
-    assert len(fields) == split.fields.sum() == metrics["fields"]
-    assert objects.label.sum() == fields.mitoses.sum() == split.mitoses.sum() == metrics["mitoses"]
-    assert (objects.predicted == (objects.probability >= 0.4)).all()
+def test_the_field_level_has_one_truth_too(evaluated, mlflow_store):
+    objects, fields, metrics = table("objects"), table("fields"), read(OUT / "metrics.json")["fields"]
+    tested = patients_tested()
+    assert set(objects.patient) == set(fields.patient) == set(tested.patient)
+    assert set(objects.network) == set(fields.network) == set(table("froc").network) == {NETWORK}
+    assert len(fields) == tested.fields.sum() == metrics["fields"]
+    assert objects.label.sum() == fields.mitoses.sum() == tested.mitoses.sum() == metrics["mitoses"]
+    assert metrics["threshold"] == THRESHOLD and (objects.predicted == (objects.probability >= THRESHOLD)).all()
     for column in ("detections", "tp", "fp", "fn"):
         assert metrics[column] == fields[column].sum()
     assert metrics["tp"] + metrics["fp"] == metrics["detections"] > 0
@@ -120,53 +115,173 @@ def test_the_field_level_has_one_truth_too(trained, mlflow_store):
     assert cv2.imread(str(OUT / "overlays" / pictures[0])).shape[1] >= 400
     assert cv2.imread(str(OUT / "errors.png")) is not None
     client = mlflow.MlflowClient(mlflow_store)
-    logged = client.get_run(trained).data.metrics
+    logged = client.get_run(evaluated).data.metrics
     assert logged["test_fields/f1"] == pytest.approx(metrics["f1"])
-    assert {Path(item.path).name for item in client.list_artifacts(trained, "pictures/overlays")} == set(pictures)
-    assert {Path(item.path).name for item in client.list_artifacts(trained, "pictures") if not item.is_dir} == {
-        "patches.png",
-        "fields.png",
-        "errors.png",
-    }
+    model = {metric.key: metric.value for metric in mlflow.get_logged_model(read(OUTPUTS.detected)["model_id"]).metrics}
+    assert model["test_fields/f1"] == pytest.approx(metrics["f1"])
+    assert {Path(item.path).name for item in client.list_artifacts(evaluated, "pictures/overlays")} == set(pictures)
+    learned = {"mined.png", f"{NETWORK}.png"}
+    files = {Path(item.path).name for item in client.list_artifacts(evaluated, "pictures") if not item.is_dir}
+    assert files - learned == {"patches.png", "fields.png", "errors.png"}
 
 
-def test_the_curves_end_where_they_must(trained):
-    evaluate(NETWORK)
-    pr, roc = pd.read_csv(OUT / "pr.csv"), pd.read_csv(OUT / "roc.csv")
-    assert list(pr) == ["recall", "precision", "threshold"] and list(roc) == ["fpr", "tpr", "threshold"]
+def test_the_scores_are_the_detectors(evaluated):
+    """Those of `classify` and `score`, whatever else the stage writes."""
+    detector, stored = Detector.load(OUTPUTS.detector), StoredFields.read(PATCHES, OUTPUTS.split, "test")
+    objects = stored.objects(detector.score(stored.windows, stored.field), detector.detection.suppress_um)
+    np.testing.assert_allclose(table("objects").probability, objects.probability, atol=1e-6)
+    assert detector.detection.views == 2
+
+
+def test_the_curves_end_where_they_must(evaluated):
+    pr, roc = table("pr"), table("roc")
+    assert list(pr) == ["network", "recall", "precision", "threshold"]
+    assert list(roc) == ["network", "fpr", "tpr", "threshold"]
     assert pr.recall.iloc[0] == 1 and pr.recall.is_monotonic_decreasing
     assert roc[["fpr", "tpr"]].iloc[0].tolist() == [0, 0] and roc[["fpr", "tpr"]].iloc[-1].tolist() == [1, 1]
 
 
+def test_the_test_set_is_described(evaluated):
+    described, facts = read(OUT / "test_set.json"), read_summary(PATCHES)["fields"]
+    assert {name: described[name] for name in ("run_id", "model_id")} == {
+        name: read(OUTPUTS.detected)[name] for name in ("run_id", "model_id")
+    }
+    assert described["patients"] == ["01"] and described["fields"] == ["01_01", "01_02"]
+    assert described["images"] == {"01": [facts[name]["pixels_sha256"] for name in described["fields"]]}
+    assert described["dataset_digest"] == dataset_digest(DATA, read_summary(PATCHES)["digest"])
+    assert len(described["digest"]) == 64
+
+
+def test_the_digest_of_a_test_set_names_what_a_score_depends_on(extracted):
+    stored, fields = StoredFields.read(PATCHES, OUTPUTS.split, "test"), list_fields(DATA)[:2]
+
+    def digest(stored: StoredFields) -> str:
+        described: str = describe_test_set(fields, stored, "")["digest"]
+        return described
+
+    before = digest(stored)
+    moved, coarser = stored.truths.assign(row=stored.truths.row + 1), dict.fromkeys(stored.microns_per_pixel, 0.5)
+    changes = {"truths": moved, "images": {"01": ["0"]}, "microns_per_pixel": coarser}
+    assert len({digest(replace(stored, **{name: value})) for name, value in changes.items()} | {before}) == 4
+    # The candidates are the detector's, and the dataset may have got more patients.
+    assert digest(replace(stored, candidates=stored.candidates[:3])) == before
+    assert describe_test_set(fields, stored, "another")["digest"] == before
+    cv2.imwrite(str(fields[0].mask("cmask")), np.full((400, 400), 255, np.uint8))
+    assert digest(stored) != before
+
+
 def test_a_threshold_near_one_counts_as_predicted(trained):
     """A saturated network's probabilities differ in the seventh digit only; rounding must not decide."""
-    network = build({"arch": NETWORK, "patch_size": 32, "input_size": 32}).eval()
-    head = list(network.parameters())[-1]
-    head.data[:] = head.data.new_tensor([-7.5, 7.5])  # probabilities of 0.9999997 and so
     threshold = 0.99999975
-    save_network(
-        Path("models", NETWORK, "best.pt"),
-        network,
-        threshold=threshold,
-        field_threshold=0.5,
-        fields={"typical_spread": None},
-    )
+    detector = small_detector(trained, patch_threshold=threshold)
+    head = list(detector.model.parameters())[-1]
+    head.data[:] = head.data.new_tensor([-7.5, 7.5])  # probabilities of 0.9999997 and so
+    detector.save(OUTPUTS.detector)
     evaluate(NETWORK)
-    table = pd.read_csv(OUT / "predictions.csv")
-    metrics = json.loads((OUT / "metrics.json").read_text())["patches"]
-    assert (table.predicted == (table.probability >= threshold)).all()
-    assert table.probability.between(0.999999, 1, inclusive="neither").all()
-    assert metrics["recall"] == pytest.approx(table.predicted[table.label == 1].mean())
+    predictions, metrics = table("predictions"), read(OUT / "metrics.json")["patches"]
+    assert (predictions.predicted == (predictions.probability >= threshold)).all()
+    assert predictions.probability.between(0.999999, 1, inclusive="neither").all()
+    assert metrics["recall"] == pytest.approx(predictions.predicted[predictions.label == 1].mean())
+
+
+def test_a_fold_reads_and_writes_its_own_folder_only(trained, capsys):
+    split(fold=1)
+    fold = Outputs(NETWORK, 1)
+    for own, path in (
+        (OUTPUTS.trained, fold.trained),
+        (OUTPUTS.detected, fold.detected),
+        (OUTPUTS.detector, fold.detector),
+    ):
+        path.parent.mkdir(parents=True)
+        own.rename(path)  # so that the project's own are not read
+    OUTPUTS.split.unlink()
+
+    def others() -> dict[Path, bytes]:
+        paths = (path for path in Path().rglob("*") if path.is_file() and not path.is_relative_to(fold.root))
+        return {path: path.read_bytes() for path in paths if path.parts[0] != ".work"}
+
+    before = others()
+    capsys.readouterr()
+    evaluate(NETWORK, fold=1)
+    assert others() == before
+    tested = read_patients(fold.split)["test"]
+    assert tested == ["02"] == read(fold.evaluated / "test_set.json")["patients"]
+    assert set(table("predictions", fold.evaluated).patient) == set(table("fields", fold.evaluated).patient) == {"02"}
+    metrics = read(fold.evaluated / "metrics.json")["fields"]
+    assert mlflow.get_run(trained).data.metrics["test_fields/f1"] == pytest.approx(metrics["f1"])
+    assert f"{NETWORK}, test fields, synthetic data, 4 mitoses of 1 patients" in capsys.readouterr().out
+
+
+# What is refused, before anything is written or logged.
+
+
+def refuse(match: str, run_id: str) -> None:
+    """Evaluate; nothing may come of it."""
+
+    def everything() -> tuple[dict[Path, bytes], dict[str, float]]:
+        files = {path: path.read_bytes() for path in Path().rglob("*") if path.is_file()}
+        return files, mlflow.get_run(run_id).data.metrics
+
+    before = everything()
+    with pytest.raises(InputError, match=match) as caught:
+        evaluate(NETWORK)
+    assert "\n" not in str(caught.value)
+    assert everything() == before
+
+
+@pytest.mark.parametrize(
+    ("fold", "forgotten"),  # fold 1 tests the validation patient, fold 2 one of the training's
+    [(1, {}), (1, {"images": []}), (2, {"images": []}), (2, {"patients": {"train": [], "validation": []}})],
+    ids=["validation", "validation by name", "training by name", "training by pixels"],
+)
+def test_a_detector_that_knows_a_test_patient_is_refused(detected, fold, forgotten):
+    """By dataset and name, and by the pixels: each is enough."""
+    detector = Detector.load(OUTPUTS.detector)
+    replace(detector, origin=replace(detector.origin, **forgotten)).save(OUTPUTS.detector)
+    write_params(tiny_params() | {"split": {"folds": 4, "fold": fold}})
+    split()
+    said = f"split.csv: patient 0{fold + 1} is tested, but models/{NETWORK}/detector.pt has learnt from this patient"
+    refuse(f"{said}.*run `dvc repro evaluate@{NETWORK}`", detector.origin.run_id)
+
+
+def test_a_known_patient_is_known_under_another_name_in_another_dataset(detected):
+    origin = Detector.load(OUTPUTS.detector).origin
+    for path in DATA.glob("02_*"):  # the validation patient
+        path.rename(path.with_name(path.name.replace("02_", "09_")))
+    description = DATA / "dataset.yaml"
+    description.write_text(yaml.safe_dump(yaml.safe_load(description.read_text()) | {"name": "another"}))
+    write_params(tiny_params() | {"split": {"folds": 4, "fold": 3}})
+    extract()
+    split()
+    assert dataset_digest(DATA, read_summary(PATCHES)["digest"]) != origin.dataset_digest
+    refuse(r"split\.csv: patient 09 is tested, but .*detector\.pt has learnt from this patient", origin.run_id)
+
+
+@pytest.mark.parametrize("stage", ["train", "detector"])
+def test_a_detector_of_another_training_is_refused(detected, stage):
+    path = {"train": OUTPUTS.trained, "detector": OUTPUTS.detected}[stage]
+    report = read(path)
+    run_id = report["run_id"]
+    write_json(path, report | {"run_id": "0" * 32})
+    said = (
+        rf"detector\.pt: is of run {run_id}, but {path} is of run {'0' * 32}; run `dvc repro detector@{NETWORK}` first"
+    )
+    refuse(said, run_id)
+
+
+@pytest.mark.parametrize("missing", ["trained", "detected", "detector"])
+def test_what_has_not_been_run_yet_is_named(detected, missing):
+    run_id = read(OUTPUTS.trained)["run_id"]
+    path: Path = getattr(OUTPUTS, missing)
+    path.unlink()
+    refuse(f"{path}: no such file; run `dvc repro detector@{NETWORK}` first", run_id)
 
 
 def test_a_lost_run_is_refused_before_the_metrics_are_written(trained):
-    report = Path("results/train", f"{NETWORK}.json")
-    write_json(report, json.loads(report.read_text()) | {"run_id": "0" * 32})
-    with pytest.raises(InputError, match=f"has no run {'0' * 32}"):
+    lost = "0" * 32
+    small_detector(lost).save(OUTPUTS.detector)
+    for path in (OUTPUTS.trained, OUTPUTS.detected):
+        write_json(path, read(path) | {"run_id": lost})
+    with pytest.raises(InputError, match=f"has no run {lost}"):
         evaluate(NETWORK)
     assert not (OUT / "metrics.json").exists()
-
-
-def test_an_untrained_network_is_named(extracted):
-    with pytest.raises(InputError, match=f"{NETWORK} has not been trained; run `dvc repro train@{NETWORK}`"):
-        evaluate(NETWORK)

@@ -1,5 +1,6 @@
 """Every patient is in one subset only, whatever the patients, and is tested once over all folds."""
 
+import shutil
 from pathlib import Path
 
 import pandas as pd
@@ -8,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mitoscope.errors import InputError
+from mitoscope.paths import split_path
 from mitoscope.stages.split import assign, split
 from tests.conftest import tiny_params, write_params
 
@@ -27,7 +29,7 @@ some_patients = st.lists(st.lists(counts, min_size=1, max_size=3), min_size=3, m
 patients_with_mitoses = some_patients.map(lambda patients: [[fields[0] + 1, *fields[1:]] for fields in patients])
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(patients=some_patients, data=st.data())
 def test_patients_are_split_whole(patients, data):
     folds = data.draw(st.integers(3, len(patients)))
@@ -38,16 +40,18 @@ def test_patients_are_split_whole(patients, data):
         assert "have no mitosis" in str(error) and "(none)" not in str(error)
         assert any(sum(fields) == 0 for fields in patients)
         return
-    assert list(table.columns) == ["patient", "subset", "mitoses", "fields"]
+    assert list(table.columns) == ["patient", "fold", "subset", "mitoses", "fields"]
     assert table.patient.tolist() == [f"{number:02d}" for number in range(1, len(patients) + 1)]
     assert set(table.subset) == {"train", "validation", "test"}
+    assert ((table.subset == "test") == (table.fold == fold)).all()
+    assert ((table.subset == "validation") == (table.fold == (fold + 1) % folds)).all()
     assert table.mitoses.tolist() == [sum(fields) for fields in patients]
     assert table.fields.tolist() == [len(fields) for fields in patients]
     mitoses = table.groupby("subset").mitoses.sum()
     assert mitoses["train"] > 0 and mitoses["validation"] > 0
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(patients=patients_with_mitoses, data=st.data())
 def test_every_patient_is_tested_and_validated_once(patients, data):
     folds, seed = data.draw(st.integers(3, len(patients))), data.draw(st.integers(0, 5))
@@ -57,6 +61,7 @@ def test_every_patient_is_tested_and_validated_once(patients, data):
         assert all(parts)  # no fold is empty
         assert sorted(patient for part in parts for patient in part) == tables[0].patient.tolist()
     for table, following in zip(tables, tables[1:] + tables[:1], strict=True):
+        assert table.fold.tolist() == following.fold.tolist()
         validated, tested = table.patient[table.subset == "validation"], following.patient[following.subset == "test"]
         assert validated.tolist() == tested.tolist()
 
@@ -69,6 +74,24 @@ def test_as_many_folds_as_patients_leave_one_out():
         assert table.subset.value_counts().to_dict() == {"train": 3, "validation": 1, "test": 1}
         tested += table.patient[table.subset == "test"].tolist()
     assert sorted(tested) == ["01", "02", "03", "04", "05"]
+
+
+@settings(max_examples=15, deadline=None)
+@given(patients=patients_with_mitoses, seed=st.integers(0, 5), data=st.data())
+def test_who_validates_whom_depends_on_no_count_where_every_fold_is_one_patient(patients, seed, data):
+    folds = len(patients)
+    fold = data.draw(st.integers(0, folds - 1))
+    table = assign(table_of(patients), folds=folds, fold=fold, seed=seed).set_index("subset")
+    names = [f"{number:02d}" for number in range(1, folds + 1)]  # in their order, and the first after the last
+    assert (table.patient["test"], table.patient["validation"]) == (names[fold], names[(fold + 1) % folds])
+
+
+def test_two_mitoses_more_change_no_pair():
+    def pairs(patients: list[list[int]]) -> list[tuple[str, str]]:
+        tables = [assign(table_of(patients), folds=4, fold=fold, seed=0).set_index("subset") for fold in range(4)]
+        return [(table.patient["test"], table.patient["validation"]) for table in tables]
+
+    assert pairs([[5], [3, 3], [4], [9]]) == pairs([[5], [3, 3], [6], [9]])  # now as many as the second has
 
 
 def test_folds_have_alike_shares():
@@ -107,9 +130,22 @@ def test_only_one_patient_with_mitoses_never_both_trains_and_validates():
             assign(table_of([[0], [0, 0], [50], [0]]), folds=4, fold=fold, seed=0)
 
 
+def read(fold: int | None = None) -> pd.DataFrame:
+    return pd.read_csv(split_path(fold), dtype={"patient": str})
+
+
+def set_split(**entries: int) -> None:
+    write_params(tiny_params() | {"split": entries})
+
+
+def moved(said: str) -> str:
+    """The patients that the stage says are in another fold."""
+    return said.partition("patients are in another fold: ")[2].partition(";")[0]
+
+
 def test_the_stage_counts_what_the_csv_files_say(project, capsys):
     split()
-    table = pd.read_csv("results/split.csv", dtype={"patient": str})
+    table = read()
     assert table.patient.tolist() == ["01", "02", "03", "04"] and table.fields.tolist() == [2] * 4
     lines = {path.stem: len(path.read_text().split()) for path in Path("data").glob("*.csv")}
     for row in table.itertuples():
@@ -120,7 +156,68 @@ def test_the_stage_counts_what_the_csv_files_say(project, capsys):
 
 
 def test_the_stage_writes_nothing_when_it_fails(project):
-    write_params(tiny_params() | {"split": {"folds": 5, "fold": 0, "seed": 0}})
+    set_split(folds=5, fold=0, seed=0)
     with pytest.raises(InputError, match="only 4 patients"):
         split()
     assert not Path("results/split.csv").exists()
+
+
+def test_a_fold_of_the_cross_validation_has_a_file_of_its_own(project):
+    split()
+    before = Path("results/split.csv").read_bytes()
+    split(fold=2)
+    assert Path("results/split.csv").read_bytes() == before
+    assert split_path(2) == Path("crossvalidation/split/fold-2.csv")
+    own, second = read(), read(fold=2)
+    assert own.fold.tolist() == second.fold.tolist()
+    assert own.patient[own.subset == "test"].tolist() == ["01"]
+    assert second.patient[second.subset == "test"].tolist() == ["03"]
+    with pytest.raises(InputError, match="fold is 4, but the folds are 0 to 3"):
+        split(fold=4)
+
+
+def test_the_stage_says_who_moves_when_a_patient_comes(project, capsys):
+    split()
+    assert moved(capsys.readouterr().out) == ""  # the first time there is no before
+    split()
+    assert moved(capsys.readouterr().out) == ""
+    for suffix in (".jpg", ".csv"):
+        shutil.copy(f"data/01_01{suffix}", f"data/05_01{suffix}")
+    set_split(folds=5)
+    split()
+    assert moved(capsys.readouterr().out) == ""  # the last one takes a fold of its own
+    for suffix in (".jpg", ".csv"):
+        shutil.copy(f"data/01_01{suffix}", f"data/00_01{suffix}")
+    set_split(folds=6)
+    split()
+    said = capsys.readouterr().out
+    assert moved(said) == "01, 02, 03, 04, 05"
+    assert "since the last split 5 patients" in said and "may have learnt from what is tested now" in said
+
+
+def test_the_stage_says_who_moves_when_a_field_goes(project, capsys):
+    set_split(folds=3)
+    split()
+    before = read().set_index("patient").fold
+    capsys.readouterr()
+    Path("data/03_02.jpg").unlink()
+    split()
+    after = read().set_index("patient").fold
+    movers = after.index[after != before]
+    assert 0 < len(movers) < 4
+    assert moved(capsys.readouterr().out) == ", ".join(movers)
+
+
+def test_another_fold_that_tests_moves_nobody(project, capsys):
+    split()
+    set_split(folds=4, fold=2)
+    split()
+    assert moved(capsys.readouterr().out) == "" and read().subset.tolist() == ["train", "train", "test", "validation"]
+
+
+def test_a_split_of_an_older_version_tells_nothing_of_folds(project, capsys):
+    split()
+    read()[["patient", "subset", "mitoses", "fields"]].to_csv("results/split.csv", index=False)
+    set_split(folds=3)
+    split()
+    assert moved(capsys.readouterr().out) == "" and "fold" in read()

@@ -15,7 +15,7 @@ from torchvision.models import get_model, get_model_weights
 from mitoscope.errors import InputError
 from mitoscope.learning import checkpoints
 from mitoscope.stages.weights import weights
-from tests.conftest import NETWORK, tiny_params, write_params
+from tests.conftest import NETWORK, write_params
 
 
 @pytest.fixture
@@ -31,14 +31,11 @@ def no_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "torch/hub/checkpoints"
 
 
-def start_from(wanted: str, *, seed: int = 0, arch: str = NETWORK) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Run the stage with `weights: wanted`; returns what it wrote."""
-    params = tiny_params()
-    params["weights"] = {arch: wanted}
-    params["train"] = {arch: params["train"][NETWORK] | {"seed": seed}}
-    write_params(params)
-    weights(arch)
-    folder = Path("models") / arch
+def start_from(wanted: str, network: str = NETWORK, **model: Any) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Run the stage with `weights: wanted` and these entries of the model block; returns what it wrote."""
+    write_params({"weights": {network: wanted}, "train": {network: {"model": model}}})
+    weights(network)
+    folder = Path("models") / network
     return torch.load(folder / "start.pt", weights_only=True), json.loads((folder / "start.json").read_text())
 
 
@@ -92,19 +89,13 @@ def test_a_file_may_hold_the_features_only(project):
 
 
 def test_a_pooled_head_takes_the_features_of_a_whole_file(project):
-    with torch.random.fork_rng():
-        torch.manual_seed(12345)
-        torch.save(get_model("alexnet", weights=None).state_dict(), "whole.pt")
-    params = tiny_params()
-    params["weights"] = {"alexnet": "whole.pt"}
-    params["train"] = {"alexnet": params["train"][NETWORK] | {"head": "pooled"}}
-    write_params(params)
-    weights("alexnet")
-    start = json.loads(Path("models/alexnet/start.json").read_text())
+    given = other_weights()
+    torch.save(given, "whole.pt")
+    state, start = start_from("whole.pt", head="pooled")
     assert start["source"] == "whole.pt (features only)"
     assert start["random_parameters"] == [f"classifier.{n}.{kind}" for n in (0, 2) for kind in ("weight", "bias")]
-    given, state = (torch.load(path, weights_only=True) for path in ("whole.pt", "models/alexnet/start.pt"))
-    assert all(torch.equal(state[name], given[name]) for name in given if is_feature(name))
+    features = {name: tensor for name, tensor in given.items() if is_feature(name)}
+    assert all(torch.equal(state[name], tensor) for name, tensor in features.items())
 
 
 def save_broken(case: str, path: Path) -> None:
@@ -151,17 +142,36 @@ def test_auto_without_network_starts_random_and_says_so(project, no_network, cap
     state, start = start_from("auto")
     assert time.monotonic() - started < 15
     said = capsys.readouterr().out
-    assert f"warning: {NETWORK} starts from RANDOM weights" in said and "neither cached nor reachable" in said
+    assert f"warning: {NETWORK} starts from RANDOM weights" in said and "cannot be had" in said
     assert f"dvc repro -f weights@{NETWORK}" in said
     assert start["source"] == "random"
     random, _ = start_from("random")
     assert all(torch.equal(state[name], random[name]) for name in state)
 
 
-def test_imagenet_without_network_is_refused(project, no_network):
-    with pytest.raises(InputError, match=f"ImageNet weights of {NETWORK} are neither cached nor reachable"):
+def test_imagenet_without_network_is_one_line_with_the_remedies(project, no_network):
+    with pytest.raises(InputError, match=f"ImageNet weights of {NETWORK} cannot be had .*set weights.{NETWORK} in"):
         start_from("imagenet")
     assert not Path("models").exists()
+
+
+def test_what_has_no_imagenet_weights_starts_random_or_says_so(project, capsys):
+    """Timm's networks: their weights are not downloaded. The network has a name of the user's own."""
+    backbone = "timm/test_resnet"
+    _, start = start_from("auto", "mine", backbone=backbone)
+    said = capsys.readouterr().out
+    assert (
+        "warning: mine starts from RANDOM weights" in said
+        and f"no ImageNet weights are downloaded for {backbone}" in said
+    )
+    assert (start["source"], start["random_parameters"]) == ("random", "all")
+    before = Path("models/mine/start.pt").read_bytes()
+    with pytest.raises(
+        InputError, match=f"ImageNet weights of {backbone} cannot be had .*set weights.mine in"
+    ) as caught:
+        start_from("imagenet", "mine", backbone=backbone)
+    assert "\n" not in str(caught.value)
+    assert Path("models/mine/start.pt").read_bytes() == before
 
 
 @pytest.mark.parametrize("wanted", ["auto", "imagenet"])
@@ -178,9 +188,9 @@ def test_a_cached_file_of_another_hash_is_refused(project, no_network, wanted, c
 @pytest.mark.parametrize("wanted", ["auto", "random"])
 def test_an_unknown_network_is_named(project, no_network, wanted):
     with pytest.raises(InputError, match=r"params\.yaml: .*no_such_net"):
-        start_from(wanted, arch="no_such_net")
+        start_from(wanted, "no_such_net")
 
 
 def test_a_network_that_has_no_block_is_named(project):
-    with pytest.raises(InputError, match=f"train has no entry 'alexnet'; it has {NETWORK}"):
-        weights("alexnet")
+    with pytest.raises(InputError, match=f"train has no entry 'another'; it has {NETWORK}"):
+        weights("another")

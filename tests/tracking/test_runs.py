@@ -1,28 +1,22 @@
 """Runs are kept in one place, whole, and a resumed training goes on in its own."""
 
 import json
+import shutil
+import sqlite3
 import sys
 from pathlib import Path
 
 import mlflow
-import pandas as pd
 import pytest
-import torch
 import yaml
+from mlflow.entities import LoggedModelStatus
 
 from mitoscope.errors import InputError
-from mitoscope.learning.checkpoints import save_network
-from mitoscope.learning.networks import build
-from mitoscope.serving import pyfunc as serving
+from mitoscope.tracking import runs
+from mitoscope.tracking.models import detector_file
 from mitoscope.tracking.runs import flatten, log_dataset, log_epochs, log_results, log_training, training_run
 from mitoscope.tracking.store import connect, exists
-
-
-@pytest.fixture
-def client(mlflow_store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> mlflow.MlflowClient:
-    """Connected to the tests' store, from an empty working directory."""
-    monkeypatch.chdir(tmp_path)
-    return connect()
+from tests.tracking.conftest import log_text_as_detector
 
 
 def epoch(number: int) -> dict[str, float]:
@@ -69,10 +63,10 @@ def test_a_killed_training_goes_on_in_its_run(client, tmp_path):
     assert steps(client, first, "train/loss") == [(1, 1.0), (2, 0.5)]
 
 
-@pytest.mark.parametrize("left", ["deleted run", "run of another store"])
+@pytest.mark.parametrize("left", ["deleted run", "run of another store", "empty file"])
 def test_a_run_that_is_gone_is_begun_anew(client, tmp_path, left):
     file = tmp_path / "run_id"
-    file.write_text("0" * 32)
+    file.write_text("" if left == "empty file" else "0" * 32)
     if left == "deleted run":
         with training_run("alexnet", tmp_path / "other", {}, {}) as gone:
             pass
@@ -84,6 +78,25 @@ def test_a_run_that_is_gone_is_begun_anew(client, tmp_path, left):
         pass
     assert run_id != old and file.read_text() == run_id
     assert client.get_run(run_id).data.params == {"lr": "0.2"}
+
+
+def test_a_store_that_does_not_answer_starts_no_second_run(own_store, tmp_path):
+    file = tmp_path / "run_id"
+    with training_run("alexnet", file, {}, {}) as run_id:
+        pass
+    rename(own_store, "runs", "unreachable")
+    with pytest.raises(InputError, match=f"cannot be asked for run {run_id}"), training_run("alexnet", file, {}, {}):
+        pytest.fail("the block must not run")
+    rename(own_store, "unreachable", "runs")
+    client = connect()
+    assert file.read_text() == run_id
+    assert len(client.search_runs([client.get_experiment_by_name("mitoscope").experiment_id])) == 1
+
+
+def rename(database: Path, old: str, new: str) -> None:
+    with sqlite3.connect(database) as connection:
+        connection.execute(f"ALTER TABLE {old} RENAME TO {new}")
+    connection.close()
 
 
 def test_epochs_are_logged_once_and_none_is_missed(client, tmp_path):
@@ -113,48 +126,99 @@ def test_results_of_an_unknown_run_are_refused(client, mlflow_store):
         log_results("0" * 32, "m-1", {"test/f1": 0.8}, {})
 
 
-@pytest.mark.slow
-def test_the_logged_model_answers_as_the_network_does(client, tmp_path, monkeypatch):
-    monkeypatch.setattr(sys, "path", list(sys.path))  # MLflow adds the model's own code to it
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        network = build({"arch": "alexnet", "patch_size": 48, "input_size": 64}).eval()
-        patches = torch.randint(0, 256, (5, 48, 48, 3), dtype=torch.uint8)
-    save_network(tmp_path / "best.pt", network, threshold=0.5)
-    (tmp_path / "last.pt").write_bytes(b"last")
-    (tmp_path / "curves.png").write_bytes(b"curves")
-    table = pd.DataFrame({serving.INPUT: [serving.encode(patch.numpy()) for patch in patches]})
+def test_the_things_of_a_training_are_on_its_run(client, tmp_path):
+    for name in ("last.pt", "curves.png"):
+        (tmp_path / name).touch()
     with training_run("alexnet", tmp_path / "run_id", {}, {}) as run_id:
-        model_id = log_training(
-            model_code=Path(serving.__file__),
-            network=tmp_path / "best.pt",
-            example=table[:1],
-            answer=pd.DataFrame({serving.PROBABILITY: [0.5], serving.MITOSIS: [True]}),
-            requirements=["torch"],
-            metrics={"validation/f1": 0.7},
-            last_checkpoint=tmp_path / "last.pt",
-            pictures=[tmp_path / "curves.png"],
+        log_training(
+            metrics={"validation/f1": 0.7}, last_checkpoint=tmp_path / "last.pt", pictures=[tmp_path / "curves.png"]
         )
-    model = mlflow.pyfunc.load_model(f"models:/{model_id}")
-    with torch.inference_mode():
-        expected = network(patches.permute(0, 3, 1, 2)).softmax(dim=1)[:, 1].double()
-    for count in (1, 2, 5):
-        answer = model.predict(table[:count])
-        torch.testing.assert_close(torch.tensor(answer.probability.to_numpy()), expected[:count], atol=1e-5, rtol=1e-4)
-        assert (answer.mitosis == (answer.probability >= 0.5)).all()
+    assert client.get_run(run_id).data.metrics["best_validation/f1"] == 0.7
+    files = {item.path for folder in ("checkpoints", "pictures") for item in client.list_artifacts(run_id, folder)}
+    assert files == {"checkpoints/last.pt", "pictures/curves.png"}
 
-    logged = client.get_logged_model(model_id)
-    assert {metric.key: metric.value for metric in logged.metrics} == {"best_validation/f1": 0.7}
-    folder = Path(logged.artifact_location.removeprefix("file://"))
-    names = {path.name for path in folder.rglob("*")}
-    assert "best.pt" in names and "serving.py" in names
-    assert not [name for name in names if name.endswith((".pkl", ".pickle", ".joblib"))]
-    assert (
-        "serving.py"
-        in yaml.safe_load((folder / "MLmodel").read_text())["flavors"]["python_function"]["model_code_path"]
-    )
-    kept = {item.path for place in ("checkpoints", "pictures") for item in client.list_artifacts(run_id, place)}
-    assert kept == {"checkpoints/last.pt", "pictures/curves.png"}
+
+class TestLogDetector:
+    """Of a run that has ended. `project` is a copy of one whose run has a detector, "first"."""
+
+    @pytest.fixture
+    def project(self, logged_project: tuple[Path, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+        shutil.copytree(logged_project[0], tmp_path / "project")
+        monkeypatch.chdir(tmp_path / "project")
+        monkeypatch.setattr(sys, "path", list(sys.path))  # MLflow adds the model's own code to it
+        return tmp_path / "project"
+
+    @pytest.fixture
+    def run_id(self, logged_project: tuple[Path, str]) -> str:
+        return logged_project[1]
+
+    def test_it_is_a_model_of_code_and_the_run_stays_as_it_ended(self, project, run_id):
+        client = connect()
+        before = client.get_run(run_id)
+        model_id = log_text_as_detector(run_id, project, "second")
+        after = client.get_run(run_id)
+        assert (after.info.status, after.info.end_time) == ("FINISHED", before.info.end_time)
+        assert {*after.data.metrics} == {*before.data.metrics} and mlflow.active_run() is None
+        assert after.data.metrics["validation_fields/f1"] == 0.06
+        assert [output.model_id for output in after.outputs.model_outputs][-1] == model_id
+
+        logged = client.get_logged_model(model_id)
+        assert (logged.name, logged.source_run_id, logged.status) == ("detector", run_id, LoggedModelStatus.READY)
+        metrics = {metric.key: metric.value for metric in logged.metrics}
+        assert metrics == {"validation_fields/f1": 0.06, "best_validation/best_f1": 0.5}  # the training's is of step 0
+        folder = Path(logged.artifact_location.removeprefix("file://"))
+        flavor = yaml.safe_load((folder / "MLmodel").read_text())["flavors"]["python_function"]
+        assert flavor["artifacts"]["detector"]["path"] == "artifacts/detector.pt"
+        assert (folder / "code/package/serve.py").exists() and "serve.py" in flavor["model_code_path"]
+        assert not [path for path in folder.rglob("*") if path.suffix in (".pkl", ".pickle", ".joblib")]
+        model = mlflow.pyfunc.load_model(f"models:/{model_id}")
+        assert model.predict(mlflow.pyfunc.load_model(f"models:/{model_id}").input_example).answer[0] == "second"
+
+    def test_the_newest_is_the_runs_and_the_others_stay(self, project, run_id):
+        for text in ("second", "third"):
+            log_text_as_detector(run_id, project, text)
+        with detector_file(f"runs:/{run_id}/detector") as path:
+            assert path.read_text() == "third"
+        with detector_file("models:/mitoscope/1") as path:
+            assert path.read_text() == "first"
+
+    def test_one_that_was_interrupted_is_replaced_and_later_removed(self, project, run_id, monkeypatch):
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(mlflow.pyfunc, "save_model", interrupt)  # MLflow leaves the model as a kill does
+            log_text_as_detector(run_id, project, "half")
+        client = connect()
+        assert self.statuses(client, run_id) == ["PENDING", "READY"]
+        assert client.get_run(run_id).info.status == "FINISHED"
+        log_text_as_detector(run_id, project, "second")
+        with detector_file(f"runs:/{run_id}/detector") as path:
+            assert path.read_text() == "second"
+        assert self.statuses(client, run_id) == ["PENDING", "READY", "READY"]  # a process may be logging it just now
+        monkeypatch.setattr(runs, "_ABANDONED_HOURS", 0)
+        log_text_as_detector(run_id, project, "third")
+        assert self.statuses(client, run_id) == ["READY", "READY", "READY"]
+
+    def test_one_that_failed_is_removed(self, project, run_id, monkeypatch):
+        with monkeypatch.context() as patch, pytest.raises(InputError, match=r"MLflow failed \(disk full\)"):
+            patch.setattr(mlflow.pyfunc, "save_model", fail)
+            log_text_as_detector(run_id, project, "half")
+        log_text_as_detector(run_id, project, "second")
+        assert self.statuses(connect(), run_id) == ["READY", "READY"]
+
+    def test_a_run_that_is_not_there_is_said(self, project):
+        with pytest.raises(InputError, match=f"has no run {'0' * 32}"):
+            log_text_as_detector("0" * 32, project, "second")
+
+    def statuses(self, client: mlflow.MlflowClient, run_id: str) -> list[str]:
+        experiment = client.get_run(run_id).info.experiment_id
+        return sorted(str(model.status) for model in client.search_logged_models([experiment]))
+
+
+def interrupt(*_: object, **__: object) -> None:
+    raise KeyboardInterrupt
+
+
+def fail(*_: object, **__: object) -> None:
+    raise mlflow.MlflowException("disk full")
 
 
 def test_flatten_names_every_entry():

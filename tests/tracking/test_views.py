@@ -26,7 +26,7 @@ def test_the_view_is_well_formed_and_found_by_its_address(mlflow_store):
     assert isinstance(view["name"], str) and isinstance(view["createdAt"], int)
     state = json.loads(view["state"])
     assert state["columnOrder"] == state["selectedColumns"] == list(state["columnWidths"])
-    assert columns("tags", state) == ["architecture", "start_weights", "synthetic"]
+    assert columns("tags", state) == ["network", "start_weights", "synthetic"]
     assert len(columns("metrics", state)) == 6
     assert len(experiment.tags[TAG]) < 5000  # as long as a tag may be
 

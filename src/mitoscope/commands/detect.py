@@ -1,20 +1,19 @@
 """Command `detect`: mitoses in any field, for a person to look at and for other tools."""
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 from rich.markup import escape
 from rich.table import Table
 
 from mitoscope.datasets.images import read_candidate_mask, read_image
-from mitoscope.detection.detector import detect_field, load_detector
 from mitoscope.errors import InputError
 from mitoscope.files import write_json
 from mitoscope.progress import console, progress
 from mitoscope.reporting.exports import FieldCount, write_detections_csv, write_geojson, write_summary
 from mitoscope.reporting.overlays import NUCLEUS_UM, Marks, draw_overlay
-
-_MOST_ZOOM = 4
+from mitoscope.tracking.models import detector_file
 
 
 def detect(images: Sequence[Path], *, model: str, out: Path, microns_per_pixel: float | None) -> int:
@@ -25,7 +24,7 @@ def detect(images: Sequence[Path], *, model: str, out: Path, microns_per_pixel: 
     Args:
         images: 8-bit RGB fields of any size. Where `NAME_cmask.png` lies beside one, candidates are taken from this
             mask only, as in training.
-        model: a file best.pt, `runs:/<run>/best` or `models:/<name>@<alias>`.
+        model: a file detector.pt, `runs:/<run>/detector` or `models:/<name>@<alias>`.
         out: folder to write into.
         microns_per_pixel: of the images; None = as the fields that the model was trained on.
 
@@ -36,6 +35,7 @@ def detect(images: Sequence[Path], *, model: str, out: Path, microns_per_pixel: 
         InputError: there is no such model, two images have the same name, `out` is no folder, or the pixels are far
             from the model's.
     """
+    from mitoscope.detection.detector import Detector
     from mitoscope.learning.devices import join
 
     seen: dict[str, Path] = {}
@@ -45,19 +45,14 @@ def detect(images: Sequence[Path], *, model: str, out: Path, microns_per_pixel: 
         seen[path.stem] = path
     if blocking := next((place for place in (out, *out.parents) if place.exists() and not place.is_dir()), None):
         raise InputError(f"--out {out}: {blocking} is a file, not a folder")
-    network, kept = load_detector(model)
-    threshold, known = kept["field_threshold"], kept["fields"]["microns_per_pixel"]
-    microns = microns_per_pixel or known
-    if not 1 / _MOST_ZOOM <= microns / known <= _MOST_ZOOM:
-        raise InputError(
-            f"--microns-per-pixel {microns}: the model knows {known} um, and more than {_MOST_ZOOM} times finer or "
-            "coarser pixels do not show what it learned"
-        )
-    note = ", by a model trained on synthetic data" if kept["fields"]["synthetic"] else ""
+    with detector_file(model) as file:
+        detector = Detector.load(file)
+    threshold, microns = detector.threshold, detector.check_pixels(microns_per_pixel)
+    note = ", by a model trained on synthetic data" if detector.origin.synthetic else ""
     console.print(f"{model}: threshold {threshold:.3f}, fields at {microns} um per pixel{note}", markup=False)
     counts = []
-    with join() as place, progress() as show:
-        network.to(place.device)
+    with join() as device, progress() as show:
+        detector.to(device.torch)
         for done, path in enumerate(images, start=1):
             try:
                 image = read_image(path)
@@ -65,7 +60,10 @@ def detect(images: Sequence[Path], *, model: str, out: Path, microns_per_pixel: 
                 if mask is not None:
                     line = f"{path}: candidates from the mask beside it only; densities are of the whole field"
                     console.print(line, markup=False)
-                points, probabilities = detect_field(image, mask, network, kept, place, microns)
+                points, probabilities, normalised = detector.detect(image, microns, mask)
+                if detector.extract.stain != "none" and not normalised:
+                    line = f"{path}: too little tissue to normalise the stain: left as it is"
+                    console.print(line, style="yellow", markup=False)
                 title = f"{path.stem}: {len(points)} mitoses of probability {threshold:.3f} or more{note}"
                 # Not PP_FF.csv, which in a dataset's folder is the truth.
                 overlay = out / f"{path.stem}_overlay.jpg"
@@ -83,8 +81,9 @@ def detect(images: Sequence[Path], *, model: str, out: Path, microns_per_pixel: 
             show("detect", done, len(images))
     if counts:
         write_summary(out / "summary.csv", counts)
-        evidence = {"model": model, "run_id": kept.get("run_id"), "threshold": threshold, "microns_per_pixel": microns}
-        write_json(out / "model.json", evidence | {"fields": kept["fields"]})
+        evidence = {"model": model, "threshold": threshold, "microns_per_pixel": microns}
+        settings = {"extract": detector.extract.model_dump(), "detection": detector.detection.model_dump()}
+        write_json(out / "model.json", evidence | settings | {"origin": asdict(detector.origin)})
         _print_counts(counts, out, note)
     return len(images) - len(counts)
 

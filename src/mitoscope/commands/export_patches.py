@@ -12,20 +12,26 @@ from mitoscope.paths import PATCHES
 from mitoscope.progress import console, progress
 
 
-def export_patches(out: Path, *, arch: str, replace: bool) -> None:
-    """Write one PNG per (patch, angle) of all patients, with the rotations of `arch`, under the capstone's names.
+def export_patches(out: Path, *, network: str | None, replace: bool) -> None:
+    """Write one PNG per (patch, angle) of all patients, with the rotations of `network`, under the capstone's names.
 
-    Only whole patches are written: a window with reflected border is none.
+    Only whole patches are written: a window with reflected border is left out.
+
+    Args:
+        out: the folder.
+        network: an entry under `train` in params.yaml; None = the first.
+        replace: put the new folder in the place of a filled one.
     """
     from torch import from_numpy
 
     from mitoscope.learning.augment import crop
 
-    block, _ = read_params().for_network(arch)
-    patch_size = read_summary(PATCHES)["settings"]["patch_size"]
+    params = read_params()
+    rotations = params.train_of(network or next(iter(params.train))).sampling.rotations
+    patch_size = read_summary(PATCHES)["patch_size"]
     index = read_index(PATCHES)
     index = index[is_sample(index) & ~index.edge]
-    angles = {1: block.rotations.positive, 0: block.rotations.negative}
+    angles = {1: rotations.positive, 0: rotations.negative}
     written, groups = 0, list(index.groupby(["patient", "field"]))
     with atomic_folder(out, replace=replace) as folder, progress() as show:
         for done, ((patient, field), rows) in enumerate(groups, start=1):

@@ -1,13 +1,14 @@
-"""Commands `registry` and `rollback`."""
+"""Commands `registry`, `registry retire` and `rollback`."""
 
+from rich import box
 from rich.table import Table
 
-from mitoscope.commands.compare import percent
 from mitoscope.progress import console
-from mitoscope.tracking.registry import MODEL, list_versions, one_at_a_time, roll_back
+from mitoscope.tracking import registry as registered
 from mitoscope.tracking.store import require_database
 
-_SCORES = ("recall", "precision", "f1")
+_SCORES = ("validation_fields_f1", "test_fields_recall", "test_fields_precision", "test_fields_f1")
+_WIDE = 120  # characters; a narrower terminal shows the columns that tell versions apart
 
 
 def registry() -> None:
@@ -16,33 +17,38 @@ def registry() -> None:
     Raises:
         InputError: there is no store here.
     """
-    require_database(MODEL)
-    versions = list_versions()
+    require_database(registered.MODEL)
+    versions = registered.list_versions()
     if not versions:
-        console.print(f"{MODEL}: nothing is registered yet; `mitoscope promote` does so, as `dvc repro` at its end")
+        console.print(f"{registered.MODEL}: nothing is registered yet; `mitoscope promote` does so, after `dvc repro`")
         return
-    table = Table(title=f"Versions of {MODEL}, scores in % of the test patients' whole fields", title_justify="left")
-    for column in ("version", "aliases", "architecture", "start weights", "data"):
-        table.add_column(column)
-    for column in ("validation F1", *_SCORES):
+    wide = console.width >= _WIDE
+    table = Table(
+        title=f"Versions of {registered.MODEL}, scores in % of the test patients' whole fields",
+        title_justify="left",
+        box=box.SIMPLE_HEAD,
+        show_edge=False,
+        padding=(0, 1, 0, 0),
+    )
+    for column in ("version", "aliases", "network", *(["start weights"] if wide else []), "data"):
+        table.add_column(column, overflow="fold")
+    for column in ("validation F1" if wide else "val.\nF1", "recall", "precision", "F1"):
         table.add_column(column, justify="right")
-    for column in ("test set", "git"):
+    for column in ("test set", "git") if wide else ():
         table.add_column(column)
     for version in reversed(versions):
         tags = version.tags
         data = tags.get("dataset", "")
         if tags.get("synthetic") == "true" and "synthetic" not in data:
             data += " (synthetic)"
-        shown = (tags.get(name) for name in ("validation_fields_f1", *(f"test_fields_{score}" for score in _SCORES)))
         table.add_row(
             str(version.number),
             version.described_aliases,
-            tags.get("architecture", ""),
-            tags.get("start_weights", ""),
+            tags.get("network") or tags.get("architecture", ""),
+            *([tags.get("start_weights", "")] if wide else []),
             data,
-            *(percent(float(value)) if value else "" for value in shown),
-            tags.get("test_set_digest", "")[:8],
-            tags.get("git_commit", "")[:8],
+            *(f"{100 * float(tags[name]):.1f}" if tags.get(name) else "" for name in _SCORES),
+            *([tags.get("test_set_digest", "")[:8], tags.get("git_commit", "")[:8]] if wide else []),
         )
     console.print(table)
 
@@ -51,9 +57,24 @@ def rollback() -> None:
     """Put the former champion back.
 
     Raises:
-        InputError: there is no champion, or none before it.
+        InputError: there is no champion and no former one, or none before it.
     """
-    require_database(MODEL)
-    with one_at_a_time():
-        former, now = roll_back()
-    console.print(f"{MODEL}: version {now.number} is the champion again, version {former.number} is rolled back")
+    require_database(registered.MODEL)
+    with registered.one_at_a_time():
+        former, now = registered.roll_back()
+    fate = f", version {former.number} is rolled back" if former else ""
+    console.print(f"{registered.MODEL}: version {now.number} is the champion again{fate}")
+
+
+def retire(number: int) -> None:
+    """Take a version out of the contest: it cannot be the champion again, and no other is measured against it.
+
+    Raises:
+        InputError: there is no such version.
+    """
+    require_database(registered.MODEL)
+    with registered.one_at_a_time():
+        version = registered.retire(number)
+    console.print(f"{registered.MODEL}: version {number} is retired")
+    if registered.CHAMPION in version.aliases:
+        console.print("there is no champion now; `mitoscope promote` or `mitoscope rollback` makes one")

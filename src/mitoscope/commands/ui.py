@@ -7,7 +7,7 @@ from pathlib import Path
 
 from mitoscope.errors import InputError
 from mitoscope.progress import console
-from mitoscope.tracking.store import connect, store
+from mitoscope.tracking.store import EXPERIMENT, connect, how_to_restore, open_store, require_database, store
 from mitoscope.tracking.views import share_view
 
 
@@ -15,10 +15,16 @@ def ui(host: str, port: int) -> None:
     """Become the MLflow server of the project's store; where the store is a server already, only say its address.
 
     Raises:
-        InputError: the store cannot be opened, or the port is taken.
+        InputError: this is no project's folder, the store cannot be opened, or the port is taken.
     """
+    if not Path("params.yaml").exists():  # the first look at a new project makes its store; another folder gets none
+        require_database("ui")
     place = store(Path())
-    page = share_view(connect())
+    if line := how_to_restore(open_store(), EXPERIMENT):
+        console.print(line)
+        page = "#/experiments"
+    else:
+        page = share_view(connect())
     if place.artifacts is None:
         console.print(f"The runs are on a server: open {place.uri.rstrip('/')}/{page}")
         return

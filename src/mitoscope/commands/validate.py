@@ -5,22 +5,20 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from mitoscope.datasets.validation import Progress, Report, check_dataset
+from mitoscope.datasets.validation import Report, check_dataset
+from mitoscope.progress import console, progress
 
 
-def validate(data: Path, *, patch_px: int = 128, on_progress: Progress = lambda step, done, total: None) -> Report:
-    """Read the whole dataset in the folder `data` and report on it.
-
-    Args:
-        data: The raw dataset.
-        patch_px: Side of a patch in full-resolution pixels, `extract.patch_size / extract.scale`; a field smaller
-            than this is warned of.
-        on_progress: Called with a step's name, how much of it is done and how much there is.
+def validate(data: Path) -> Report:
+    """Read the whole dataset in the folder `data`, print what it holds and what is wrong with it, and return this.
 
     Raises:
         InputError: there is no such folder. All else that is wrong is in the report.
     """
-    return check_dataset(data, patch_px=patch_px, on_progress=on_progress)
+    with progress() as show:
+        report = check_dataset(data, on_progress=show)
+    print_report(report, console)
+    return report
 
 
 def print_report(report: Report, console: Console) -> None:
@@ -46,7 +44,7 @@ def print_report(report: Report, console: Console) -> None:
         print_line("error", problem, "red")
     verdict = f"{len(report.fields)} fields of {len(report.patients)} patients with {report.mitoses} mitoses"
     if report.problems:
-        print_line("invalid", f"{verdict}; {len(report.problems)} errors to mend", "bold red")
+        print_line("invalid", f"{verdict}; {len(report.problems)} errors to fix", "bold red")
     else:
         print_line("valid", verdict, "bold green")
 

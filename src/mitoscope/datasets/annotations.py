@@ -1,4 +1,4 @@
-"""Centres of mitoses: a CSV per field, or the discs of Janowczyk's `_pc.png`."""
+"""Centres of mitoses, from a CSV per field or the discs of Janowczyk's `_pc.png`, and how far points are from them."""
 
 import math
 from pathlib import Path
@@ -6,6 +6,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import numpy.typing as npt
+from scipy.spatial import KDTree
 
 from mitoscope.datasets.fields import FieldOfView
 from mitoscope.datasets.images import read_mask
@@ -70,6 +71,14 @@ def scan_centres(field: FieldOfView, shape: tuple[int, int], order: str = "row,c
 def write_centres(path: Path, centres: Centres) -> None:
     """Write (N, 2) mitosis centres as `row,col` lines, with all digits, so that they read back equal."""
     write_text(path, "".join(f"{float(row)!r},{float(col)!r}\n" for row, col in centres))
+
+
+def distance_to_nearest(points: Centres, centres: Centres) -> npt.NDArray[np.float64]:
+    """Distance from each of (N, 2) points to the nearest of (M, 2) centres, in their unit; (N,), NaN where M is 0."""
+    if not len(centres):
+        return np.full(len(points), np.nan)
+    distances, _ = KDTree(centres).query(points)
+    return np.asarray(distances, dtype=np.float64)
 
 
 def _two_numbers(line: str) -> tuple[float, float] | None:

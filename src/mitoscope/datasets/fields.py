@@ -2,8 +2,8 @@
 
 `PP_FF.tif` (also .tiff .png .jpg .jpeg .bmp; PP patient, FF field; RGB, 8 bit) with `PP_FF.csv` beside it (one
 `row,col` per line in full-resolution pixels; missing or empty = no mitosis) and optionally `PP_FF_cmask.png` (where
-candidates may lie), `PP_FF_brmask.png` and `PP_FF_pc.png` (4 px discs on the centres, read where there is no CSV).
-`dataset.yaml` describes the whole.
+candidates may lie) and `PP_FF_pc.png` (4 px discs on the centres, read where there is no CSV). Nothing reads
+Janowczyk's `PP_FF_brmask.png`. `dataset.yaml` describes the whole.
 """
 
 import re
@@ -18,7 +18,8 @@ from mitoscope.datasets.images import IMAGE_SUFFIXES
 from mitoscope.errors import InputError
 from mitoscope.files import write_text
 
-MASKS = ("brmask", "cmask", "pc")
+MASKS = ("cmask", "pc")
+_NO_FIELDS = (*MASKS, "brmask")
 _FIELD_NAME = re.compile(r"(?P<patient>[A-Za-z0-9]+)_(?P<field>[A-Za-z0-9]+)")
 
 
@@ -126,5 +127,5 @@ def scan_fields(data: Path) -> tuple[list[FieldOfView], list[str]]:
 
 
 def is_mask(path: Path) -> bool:
-    """Whether the name of this image says that it is a mask: `PP_FF_cmask.png`."""
-    return path.stem.rpartition("_")[2] in MASKS
+    """Whether the name of this image says that it is a mask, read or not: `PP_FF_cmask.png`."""
+    return path.stem.rpartition("_")[2] in _NO_FIELDS

@@ -1,24 +1,30 @@
-"""The patch store: one array of windows per field and one index of all.
+"""The patch store on the disk: one array of windows per field and one index of all.
 
 A window is wider than a patch, so that the patch can be cropped at any rotation from real pixels; rotations are
-therefore not stored. The store knows nothing of training, validation and test: `train` joins `results/split.csv`.
+therefore not stored. The store knows nothing of training, validation and test: `read_rows` joins `split.csv`.
 It holds the annotated centres (label 1) and every candidate, as whole fields are scored by their candidates alone:
 one near a mitosis has label 1 too, and `is_sample` tells it from the samples of the patch level.
 
     patches/01_02.npy     (N, S, S, 3) uint8 RGB, read memory-mapped
     patches/index.csv     one row per window, COLUMNS; the windows of a field are numbered by `record`
-    patches/summary.json  counts, what was dropped and why, the settings and a digest of the content
+    patches/summary.json  counts, what was dropped and why, the fields, the settings and a digest of the content
 """
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from mitoscope.errors import InputError
 
 COLUMNS = ("patient", "field", "label", "center", "row", "col", "source", "distance", "edge", "record")
+
+Integers = npt.NDArray[np.int64]
+Store = npt.NDArray[np.uint8]
 
 
 def is_sample(index: pd.DataFrame) -> "pd.Series[bool]":
@@ -49,13 +55,77 @@ def read_summary(patches: Path) -> dict[str, Any]:
     """Read `summary.json` of the folder `patches`.
 
     Raises:
-        InputError: there is no patch store.
+        InputError: there is no patch store, or it is of an older version.
     """
     path = patches / "summary.json"
     if not path.exists():
         raise InputError(f"{path}: no patch store; run `dvc repro extract` first")
     summary: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    if not isinstance(summary.get("fields"), dict):
+        raise InputError(f"{path}: is of an older version; run `dvc repro extract` first")
     return summary
+
+
+def read_split(split: Path) -> pd.DataFrame:
+    """Read `split.csv`: patient, fold, subset, mitoses, fields.
+
+    Raises:
+        InputError: there is no split.
+    """
+    if not split.exists():
+        raise InputError(f"{split}: no split of the patients; run `dvc repro split` first")
+    return pd.read_csv(split, dtype={"patient": str}, keep_default_na=False)  # a patient may be called NA
+
+
+def read_patients(split: Path) -> dict[str, list[str]]:
+    """The patients of every subset: train, validation and test.
+
+    Raises:
+        InputError: there is no split.
+    """
+    table = read_split(split)
+    return {subset: table.patient[table.subset == subset].tolist() for subset in ("train", "validation", "test")}
+
+
+def read_rows(patches: Path, split: Path, subset: str) -> pd.DataFrame:
+    """The index rows of the patients of a subset (train, validation or test).
+
+    Raises:
+        InputError: there is no patch store or no split, or a patient of the store is in no subset.
+    """
+    rows = read_index(patches).merge(
+        read_split(split)[["patient", "subset"]], on="patient", how="left", validate="many_to_one"
+    )
+    if rows.subset.isna().any():
+        lost = rows.patient[rows.subset.isna()].iloc[0]
+        raise InputError(f"{split}: has no patient {lost}, which {patches} has; run `dvc repro split extract`")
+    return rows[rows.subset == subset].reset_index(drop=True)
+
+
+def select_samples(rows: pd.DataFrame, near_um: float = 0) -> pd.DataFrame:
+    """The samples of the patch level among index rows.
+
+    Windows with reflected border (`edge`) are left out: no rotation of them would show real pixels only.
+
+    Args:
+        rows: of the index.
+        near_um: candidates this close to a mitosis are positives too; 0 = the annotated centres only.
+    """
+    near = (rows.source == "candidate") & (rows.label == 1) & (rows.distance < near_um)
+    return rows[(is_sample(rows) | near) & ~rows.edge].reset_index(drop=True)
+
+
+def open_windows(patches: Path, rows: pd.DataFrame) -> tuple[Sequence[Store], Integers, Integers]:
+    """Open the windows of index rows, memory-mapped.
+
+    Returns:
+        The arrays of the fields in the order of their first row; and per row, which of these arrays it is in, and
+        which record of it.
+    """
+    fields = rows[["patient", "field"]].drop_duplicates()
+    stores = [np.load(store_path(patches, *names), mmap_mode="r") for names in fields.itertuples(index=False)]
+    store, _ = pd.factorize(rows.patient + "_" + rows.field)
+    return stores, store.astype(np.int64), rows.record.to_numpy(dtype=np.int64)
 
 
 def sample_name(row: Any, angle: float = 0) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 from joblib import Parallel, delayed
 
 from mitoscope.datasets.annotations import scan_centres
-from mitoscope.datasets.fields import MASKS, Description, FieldOfView, is_mask, read_description, scan_fields
+from mitoscope.datasets.fields import MASKS, Description, FieldOfView, read_description, scan_fields
 from mitoscope.datasets.images import IMAGE_SUFFIXES, read_image, read_mask
 from mitoscope.errors import InputError
 
@@ -59,12 +59,11 @@ class Report:
         return sum(field.mitoses for field in self.fields)
 
 
-def check_dataset(data: Path, *, patch_px: int = 0, on_progress: Progress = lambda step, done, total: None) -> Report:
+def check_dataset(data: Path, *, on_progress: Progress = lambda step, done, total: None) -> Report:
     """Read everything in the folder `data` once, in parallel, and report on it.
 
     Args:
         data: The raw dataset.
-        patch_px: Side of a patch in full-resolution pixels; a field smaller than this is warned of.
         on_progress: Called after each field.
 
     Raises:
@@ -84,10 +83,10 @@ def check_dataset(data: Path, *, patch_px: int = 0, on_progress: Progress = lamb
         checked.append(field)
         on_progress("checking", len(checked), len(fields))
     problems += [problem for field in checked for problem in field.problems]
-    # A field without CSV takes its centres from `_pc.png`, so that what ails this mask is found twice.
+    # A field without CSV takes its centres from `_pc.png`, so what is wrong with this mask is found twice.
     distinct = tuple(dict.fromkeys(problems))
     patients = _total_patients(checked)
-    warnings = (*_unused_files(data, fields), *_doubts(checked, patients, patch_px))
+    warnings = (*_unused_files(data, fields), *_patients_without_mitosis(patients))
     return Report(tuple(checked), patients, distinct, warnings)
 
 
@@ -128,15 +127,12 @@ def _unused_files(data: Path, fields: list[FieldOfView]) -> Iterator[str]:
     used = {path for field in fields for path in (field.annotation, *map(field.mask, MASKS))}
     for path in sorted(data.iterdir()):
         suffix = path.suffix.lower()
-        belongs_to_field = suffix == ".csv" or (suffix in IMAGE_SUFFIXES and is_mask(path))
+        belongs_to_field = suffix == ".csv" or (suffix in IMAGE_SUFFIXES and path.stem.rpartition("_")[2] in MASKS)
         if belongs_to_field and not path.name.startswith(".") and path not in used:
             yield f"{path}: belongs to no field and is not used; is its image missing, or its name misspelt?"
 
 
-def _doubts(checked: list[CheckedField], patients: tuple[PatientTotal, ...], patch_px: int) -> Iterator[str]:
-    for field in checked:
-        if 0 < min(field.width, field.height) < patch_px:
-            yield f"field {field.name}: {field.width} x {field.height} px is smaller than a patch of {patch_px} px"
+def _patients_without_mitosis(patients: tuple[PatientTotal, ...]) -> Iterator[str]:
     for patient in patients:
         if not patient.mitoses:
             yield f"patient {patient.patient}: no mitosis in any field ({patient.fields}); are annotations missing?"

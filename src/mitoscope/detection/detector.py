@@ -1,114 +1,270 @@
-"""Detection in one field from its image, as `mitoscope detect` and the comparison with the champion need it."""
+"""THE detector: propose -> score -> calibrate -> threshold -> suppress. One class, one file.
 
-import math
-from typing import TYPE_CHECKING, Any
+Stage `detector` fits it, `evaluate` tests it, the gate promotes it, `mitoscope detect` and the server answer with it:
+what passes the gate is what answers.
+"""
 
-import cv2
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, NamedTuple, Self
+
 import numpy as np
 import numpy.typing as npt
+import torch
+from pydantic import ValidationError
 
 from mitoscope.datasets.annotations import Centres
 from mitoscope.datasets.images import Image, Mask
+from mitoscope.detection.calibration import Calibration
+from mitoscope.detection.field_head import FieldHead
 from mitoscope.errors import InputError
-from mitoscope.evaluation.matching import MATCH_UM, suppress
-from mitoscope.histology.blue_ratio import find_candidates
-from mitoscope.histology.stain import normalise
-from mitoscope.histology.windows import cut_windows, resize, to_scale, window_size
-from mitoscope.progress import console
+from mitoscope.evaluation.matching import suppress
+from mitoscope.histology.prepared import prepare
+from mitoscope.learning import checkpoints
+from mitoscope.learning.batches import Windows
+from mitoscope.learning.devices import alone
+from mitoscope.learning.networks import PatchNetwork
+from mitoscope.learning.scoring import OnBatch, pool_patches, score_patches
+from mitoscope.params import Detection, Extract, first_line
 
-if TYPE_CHECKING:
-    from mitoscope.learning.devices import Place
-    from mitoscope.learning.networks import PatchNetwork
+FORMAT = 2  # of the file; 1 were the weights with loose entries beside them
+_MOST_ZOOM = 4
+_REMEDY = "give models/<network>/detector.pt, which `dvc repro` writes"
 
-_AT_ONCE = 4096  # windows in memory: 200 MB of 128 px
+Integers = npt.NDArray[np.int64]
+Probabilities = npt.NDArray[np.float64]
 
 
-def load_detector(model: str) -> "tuple[PatchNetwork, dict[str, Any]]":
-    """A network and what its file says beside the weights: `fields`, `field_head`, `field_threshold` and more.
+@dataclass(frozen=True)
+class Origin:
+    """Where a detector comes from, and what it must not be tested on.
 
-    Args:
-        model: a file best.pt, `runs:/<run>/best` or `models:/<name>@<alias>`.
-
-    Raises:
-        InputError: there is no such model, or it was saved without what whole fields need.
+    Attributes:
+        network: the entry under `train` in params.yaml.
+        run_id: the MLflow run of its training.
+        start_weights: what the training started from.
+        dataset: name of the dataset.
+        dataset_digest: DVC's hash of the raw dataset.
+        synthetic: whether the dataset was drawn.
+        microns_per_pixel: of its fields.
+        patients: names of the patients of the subsets train and validation.
+        images: SHA-256 of the pixels of all fields of these patients.
     """
-    from mitoscope.detection.field_head import FieldHead
-    from mitoscope.learning import checkpoints
-    from mitoscope.tracking.models import network_file
 
-    with network_file(model) as path:
-        network, kept = checkpoints.load_network(path)
-    if "typical_spread" not in kept.get("fields", {}):
-        raise InputError(f"{model}: was saved without its settings for whole fields; train it again with `dvc repro`")
-    kept["fields"].setdefault("views", 1)  # files from before there was a choice lack this and the next
-    head, kept["field_head"] = kept.get("field_head"), None
-    if kept["fields"].setdefault("refit_fields", False):
-        try:
-            kept["field_head"] = FieldHead.restore(head, network.channels)
-        except ValueError as error:
+    network: str
+    run_id: str
+    start_weights: str
+    dataset: str
+    dataset_digest: str
+    synthetic: bool
+    microns_per_pixel: float
+    patients: dict[str, list[str]]
+    images: list[str]
+
+    def known(self, patients: dict[str, list[str]], dataset_digest: str) -> list[str]:
+        """Which patients the detector has learnt from, or has its threshold from.
+
+        The same dataset and name is the same patient; under another dataset's name a patient is known again by the
+        pixels of the fields.
+
+        Args:
+            patients: the SHA-256 of the pixels of every field, by patient.
+            dataset_digest: of the dataset that they are in.
+        """
+        named = {name for names in self.patients.values() for name in names} if self._is(dataset_digest) else set()
+        images = set(self.images)
+        return sorted(name for name, fields in patients.items() if name in named or images & set(fields))
+
+    def _is(self, dataset_digest: str) -> bool:
+        return bool(dataset_digest) and dataset_digest == self.dataset_digest
+
+
+class Proposals(NamedTuple):
+    """Candidates of one field.
+
+    Attributes:
+        points: (N, 2) float64 row, col in the field's pixels, the strongest first.
+        windows: of the candidates, cut when they are read.
+        normalised: whether the stain could be normalised; false too where the detector does not ask for it.
+    """
+
+    points: Centres
+    windows: Windows
+    normalised: bool
+
+
+class Detections(NamedTuple):
+    """Mitoses found in one field, the most probable first.
+
+    Attributes:
+        points: (N, 2) float64 row, col in the field's pixels.
+        probabilities: (N,) float64, all at or above the detector's threshold.
+        normalised: as in `Proposals`.
+    """
+
+    points: Centres
+    probabilities: Probabilities
+    normalised: bool
+
+
+@dataclass(frozen=True)
+class Detector:
+    """A network and all that turns its scores into mitoses.
+
+    Attributes:
+        model: the network with its weights, in evaluation mode.
+        extract: how a field becomes candidates and patches.
+        detection: how candidates are scored.
+        head: scores candidates beside the others of their field; None = the network's own head scores them.
+        calibration: brings every field's scores to a typical spread; None = scores stay as they are.
+        threshold: a candidate at or above it is a mitosis.
+        patch_threshold: likewise for single patches, which the network's own head scores.
+        origin: where it comes from.
+    """
+
+    model: PatchNetwork
+    extract: Extract
+    detection: Detection
+    head: FieldHead | None
+    calibration: Calibration | None
+    threshold: float
+    patch_threshold: float
+    origin: Origin
+
+    def propose(self, image: Image, mask: Mask | None, microns_per_pixel: float) -> Proposals:
+        """Find the candidates of a field.
+
+        Args:
+            image: (H, W, 3) uint8 RGB.
+            mask: (H, W) bool, where candidates may lie; None = anywhere.
+            microns_per_pixel: of the image.
+        """
+        field = prepare(image, microns_per_pixel, self.extract)
+        points = field.candidates(mask)
+        return Proposals(points, Windows.of(field.windows(points)), field.normalised)
+
+    def score(self, windows: Windows, field: Integers, on_batch: OnBatch | None = None) -> Probabilities:
+        """Probability of a mitosis for every candidate, beside the others of its field.
+
+        Args:
+            windows: (N,) of all candidates of the fields.
+            field: (N,) which field each is in.
+            on_batch: called with the candidates done and their number.
+
+        Returns:
+            (N,) float64.
+        """
+        device, views = alone(next(self.model.parameters()).device), self.detection.views
+        if self.head is None:
+            probabilities = score_patches(self.model, windows, device, views=views, on_batch=on_batch)
+        else:
+            probabilities = np.zeros(len(windows))
+        for number in np.unique(field):
+            inside = np.flatnonzero(field == number)
+            if self.head is not None:
+                features = pool_patches(self.model, windows.take(inside), device, views=views)
+                probabilities[inside] = self.head.probabilities(features)
+                if on_batch:
+                    on_batch(int((field <= number).sum()), len(windows))
+            if self.calibration is not None:
+                probabilities[inside] = self.calibration.apply(probabilities[inside])
+        return probabilities
+
+    def classify(self, windows: Windows, on_batch: OnBatch | None = None) -> Probabilities:
+        """Probability of a mitosis for single patches, by the network's own head; (N,) float64."""
+        return score_patches(self.model, windows, alone(next(self.model.parameters()).device), on_batch=on_batch)
+
+    def detect(self, image: Image, microns_per_pixel: float | None = None, mask: Mask | None = None) -> Detections:
+        """Find the mitoses of a field.
+
+        Args:
+            image: (H, W, 3) uint8 RGB.
+            microns_per_pixel: of the image; None = as the fields that the detector learnt from.
+            mask: (H, W) bool, where candidates may lie; None = anywhere.
+
+        Raises:
+            InputError: the pixels are too far from those that the detector knows.
+        """
+        microns = self.check_pixels(microns_per_pixel)
+        points, windows, normalised = self.propose(image, mask, microns)
+        probabilities = self.score(windows, np.zeros(len(points), dtype=np.int64))
+        found = np.flatnonzero(probabilities >= self.threshold)
+        found = found[suppress(points[found], probabilities[found], self.detection.suppress_um / microns)]
+        return Detections(points[found], probabilities[found], normalised)
+
+    def check_pixels(self, microns_per_pixel: float | None) -> float:
+        """The pixel size to use, um.
+
+        Raises:
+            InputError: it is too far from the training fields'.
+        """
+        known = self.origin.microns_per_pixel
+        microns = known if microns_per_pixel is None else microns_per_pixel
+        if not 1 / _MOST_ZOOM <= microns / known <= _MOST_ZOOM:
             raise InputError(
-                f"{model}: its head of whole fields does not fit the network; train it again with `dvc repro`"
-            ) from error
-    return network, kept
+                f"{microns} um per pixel: the detector knows {known} um, and more than {_MOST_ZOOM} times finer or "
+                "coarser pixels do not show what it learned"
+            )
+        return microns
+
+    def to(self, device: torch.device) -> Self:
+        """The same detector, its network moved to `device`."""
+        self.model.to(device)
+        return self
+
+    def save(self, path: Path) -> None:
+        """Write everything to one file, atomically."""
+        head = self.head and {name: _as_tensor(value) for name, value in self.head.content().items()}
+        checkpoints.save_network(
+            path,
+            self.model,
+            format=FORMAT,
+            extract=self.extract.model_dump(mode="json"),
+            detection=self.detection.model_dump(mode="json"),
+            field_head=head,
+            spread=self.calibration and [self.calibration.middle, self.calibration.upper],
+            threshold=self.threshold,
+            patch_threshold=self.patch_threshold,
+            origin=asdict(self.origin),
+        )
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """Read what `save` wrote, without running any code from it.
+
+        Raises:
+            InputError: the file is missing or damaged, holds weights only, or is of another version.
+        """
+        try:
+            model, content = checkpoints.load_network(path)
+        except InputError as error:
+            raise InputError(f"{error}; {_REMEDY}") from error
+        if content.get("format") != FORMAT:
+            raise InputError(f"{path}: holds weights and no detector of this version; {_REMEDY}")
+        try:
+            extract = Extract.model_validate(content["extract"])
+            detection = Detection.model_validate(content["detection"])
+            head = calibration = None
+            if detection.refit_fields:
+                head = FieldHead.restore(content["field_head"], model.channels, detection.field_head)
+            if detection.calibrate_fields:
+                middle, upper = content["spread"]
+                calibration = Calibration(detection.calibration, float(middle), float(upper))
+            return cls(
+                model=model,
+                extract=extract,
+                detection=detection,
+                head=head,
+                calibration=calibration,
+                threshold=float(content["threshold"]),
+                patch_threshold=float(content["patch_threshold"]),
+                origin=Origin(**content["origin"]),
+            )
+        except ValidationError as error:
+            raise InputError(f"{path}: is damaged ({first_line(error)}); run `dvc repro` again") from error
+        except (KeyError, TypeError, ValueError) as error:
+            raise InputError(f"{path}: is damaged ({error}); run `dvc repro` again") from error
 
 
-def detect_field(
-    image: Image,
-    mask: Mask | None,
-    network: "PatchNetwork",
-    kept: dict[str, Any],
-    place: "Place",
-    microns_per_pixel: float,
-) -> tuple[Centres, npt.NDArray[np.float64]]:
-    """Detect the mitoses of one field as training and evaluation would.
-
-    Args:
-        image: (H, W, 3) uint8 RGB.
-        mask: (H, W) bool, where candidates may lie; None = anywhere.
-        network: from the model's file.
-        kept: the rest of that file, with `fields`, `field_head` and `field_threshold`.
-        place: where to compute.
-        microns_per_pixel: of the image; it is resized to the pixel size that the network knows.
-
-    Returns:
-        (N, 2) row, col in the image's pixels, and (N,) probabilities, the highest first.
-    """
-    from mitoscope.detection.calibration import calibrate
-    from mitoscope.learning.batches import PatchSet
-    from mitoscope.learning.scoring import pool_patches, score_patches
-
-    settings, head = kept["fields"], kept["field_head"]
-    zoom = microns_per_pixel / settings["microns_per_pixel"]
-    known, normalised = normalise(resize(image, zoom), settings["stain"])
-    if settings["stain"] != "none" and not normalised:
-        console.print("too little tissue to normalise the stain of the next field: left as it is", style="yellow")
-    if mask is not None:
-        size = (known.shape[1], known.shape[0])
-        mask = cv2.resize(mask.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST).astype(np.bool_)
-    area_mm2 = known.shape[0] * known.shape[1] * settings["microns_per_pixel"] ** 2 / 1e6
-    candidates = find_candidates(
-        known,
-        mask,
-        count=math.ceil(settings["candidates_per_mm2"] * area_mm2),
-        sigma=settings["sigma"],
-        window=settings["peak_window"],
-    )
-    reduced = resize(known, settings["scale"])
-    score = pool_patches if head else score_patches
-    scored: list[npt.NDArray[Any]] = []
-    for start in range(0, len(candidates), _AT_ONCE):
-        some = slice(start, start + _AT_ONCE)
-        centres = to_scale(candidates[some], settings["scale"])
-        windows, _ = cut_windows(reduced, centres, window_size(network.patch_size))
-        numbers = np.arange(len(windows))
-        patches = PatchSet([windows], np.zeros_like(numbers), numbers, np.zeros_like(numbers))
-        scored.append(score(network, patches, place, views=settings["views"]))
-    if not scored:
-        return np.empty((0, 2)), np.empty(0)
-    answers = np.concatenate(scored)
-    probabilities: npt.NDArray[np.float64] = head.probabilities(answers) if head else answers
-    if settings["typical_spread"] is not None:
-        probabilities = calibrate(probabilities, settings["typical_spread"])
-    found = np.flatnonzero(probabilities >= kept["field_threshold"])
-    found = found[suppress(candidates[found], probabilities[found], MATCH_UM / settings["microns_per_pixel"])]
-    return to_scale(candidates[found], 1 / zoom), probabilities[found]
+def _as_tensor(value: Any) -> Any:
+    return torch.from_numpy(value) if isinstance(value, np.ndarray) else value

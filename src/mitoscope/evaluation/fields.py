@@ -1,24 +1,17 @@
-"""The field level of evaluation: scores of the detections by the MIDOG rule, and pictures of the errors."""
+"""The field level of evaluation: scores of the detections in whole fields by the MIDOG rule."""
 
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
 
 import numpy as np
 import pandas as pd
+from scipy.spatial import KDTree
 
-from mitoscope.datasets.fields import FieldOfView
-from mitoscope.datasets.images import Image, read_image
-from mitoscope.evaluation.matching import MATCH_UM, match, nearest
-from mitoscope.files import atomic_folder
-from mitoscope.histology.windows import cut_windows
+from mitoscope.evaluation.intervals import patient_intervals
+from mitoscope.evaluation.matching import MATCH_UM, match
+from mitoscope.evaluation.metrics import scores
 from mitoscope.params import Evaluate
-from mitoscope.reporting.galleries import draw_gallery
-from mitoscope.reporting.overlays import NUCLEUS_UM, Marks, draw_overlay
-
-if TYPE_CHECKING:
-    from mitoscope.learning.scoring import OnBatch
-
-_SHOWN, _SHOWN_UM = 40, 32  # of the worst errors, each with its surroundings
 
 
 def score_fields(
@@ -33,17 +26,11 @@ def score_fields(
         settings: of the intervals.
 
     Returns:
-        Counts; precision, recall, f1 at `threshold`; ap; mitoses per mm2, true and detected. And under the same names
-        [low, high].
+        Counts, and all metrics of fields at `threshold`. And under the same names (low, high); empty with a single
+        patient.
     """
-    from mitoscope.evaluation.metrics import object_scores, patient_intervals
-
     labels, probabilities = objects.label.to_numpy(), objects.probability.to_numpy()
-    patients = objects.patient.to_numpy(dtype=str)
-
-    def score(some: Any, values: Any) -> dict[str, float]:
-        return object_scores(some, values, threshold)
-
+    score = partial(scores, "fields", threshold=threshold)
     totals = fields[["mitoses", "detections", "tp", "fp", "fn", "area_mm2"]].sum()
     metrics = {
         "patients": fields.patient.nunique(),
@@ -51,17 +38,21 @@ def score_fields(
         **{name: int(totals[name]) for name in ("mitoses", "detections", "tp", "fp", "fn")},
         "area_mm2": float(totals.area_mm2),
         "threshold": threshold,
-        **score(labels, probabilities),
-        "mitoses_per_mm2": float(totals.mitoses / totals.area_mm2),
-        "detections_per_mm2": float(totals.detections / totals.area_mm2),
+        **score(labels, probabilities, area_mm2=float(totals.area_mm2)),
     }
     intervals = patient_intervals(
-        patients, labels, probabilities, score, resamples=settings.bootstrap, seed=settings.seed
+        objects.patient.to_numpy(dtype=str),
+        labels,
+        probabilities,
+        score,
+        resamples=settings.bootstrap,
+        seed=settings.seed,
+        areas_mm2={str(patient): float(area) for patient, area in fields.groupby("patient").area_mm2.sum().items()},
     )
     return metrics, intervals
 
 
-def count_fields(objects: pd.DataFrame, areas_mm2: dict[str, float]) -> pd.DataFrame:
+def count_fields(objects: pd.DataFrame, areas_mm2: Mapping[str, float]) -> pd.DataFrame:
     """One row per field: its mitoses, detections, matches and errors, and their densities.
 
     Args:
@@ -86,86 +77,45 @@ def count_fields(objects: pd.DataFrame, areas_mm2: dict[str, float]) -> pd.DataF
     return table
 
 
-def draw_errors(
-    out: Path,
-    objects: pd.DataFrame,
-    truths: pd.DataFrame,
-    fields: list[FieldOfView],
-    microns_per_pixel: float,
-    *,
-    note: str,
-    show: "OnBatch",
-) -> None:
-    """Draw every test field with its hits, false positives and misses, and a contact sheet of the worst of these.
-
-    Args:
-        out: folder for `overlays/` and `errors.png`.
-        objects: the table of `evaluation.matching.find_objects` with a column `predicted`.
-        truths: patient, field, row, col of the mitoses.
-        fields: what to draw.
-        microns_per_pixel: of the fields.
-        note: for the titles, as ", synthetic data".
-        show: told how many fields are drawn.
-    """
-    side = round(_SHOWN_UM / microns_per_pixel)
-    errors: dict[str, list[tuple[float, str, Image]]] = {"false positives": [], "missed mitoses": []}
-    with atomic_folder(out / "overlays", replace=True) as folder:
-        for done, field in enumerate(fields, start=1):
-            image = read_image(field.image)
-            here, there = (
-                table[(table.patient == field.patient) & (table.field == field.field)] for table in (objects, truths)
-            )
-            found, false, missed = sort_detections(here, there, MATCH_UM / microns_per_pixel)
-            marks = Marks(*(rows[["row", "col"]].to_numpy() for rows in (found, false, missed)))
-            path = folder / f"{field.name}.jpg"
-            draw_overlay(path, image, marks, radius=NUCLEUS_UM / microns_per_pixel, title=f"{field.name}{note}")
-            for kind, rows in (("false positives", false), ("missed mitoses", missed)):
-                windows, _ = cut_windows(image, rows[["row", "col"]].to_numpy(), side)
-                for row, window in zip(rows.itertuples(), windows, strict=True):
-                    name = f"{row.probability:.2f} {field.name} {row.row:.0f},{row.col:.0f}"
-                    errors[kind].append((float(str(row.probability)), name, window))
-            show("overlays", done, len(fields))
-    sections = []
-    for kind, tiles in errors.items():
-        # The worst: false positives that it is surest of, and misses that it saw least of.
-        worst = sorted(tiles, key=lambda tile: tile[0], reverse=kind == "false positives")[:_SHOWN]
-        title = f"{len(tiles)} {kind}{note}, the worst {len(worst)}, {_SHOWN_UM} um wide, with their probability"
-        sections.append((title, [(name, window) for _, name, window in worst]))
-    draw_gallery(out / "errors.png", sections)
-
-
 def sort_detections(
-    objects: pd.DataFrame, truths: pd.DataFrame, radius: float
+    objects: pd.DataFrame, truths: pd.DataFrame, microns_per_pixel: float
 ) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
     """Detections of one field that match a mitosis, those that do not, and the mitoses that none matches.
 
     Args:
         objects: with `predicted` 1 for what counts as detected at the threshold.
         truths: of the same field.
-        radius: of a match, px.
+        microns_per_pixel: of the field.
 
     Returns:
-        Three tables with row, col and probability; a missed mitosis has that of the most
-        probable detection in its reach at any threshold, or 0.
+        Three tables with row, col and probability; a missed mitosis has that of the most probable detection in its
+        reach at any threshold, or 0.
     """
+    radius = MATCH_UM / microns_per_pixel
     detections = objects[objects.predicted == 1]
     taken = match(detections[["row", "col"]].to_numpy(), truths[["row", "col"]].to_numpy(), radius)
     is_found = np.isin(np.arange(len(detections)), taken)
     missed = truths[taken < 0]
-    places, chances = objects[["row", "col"]].to_numpy(), objects.probability.to_numpy()
-    near = [np.hypot(*(places - centre).T) <= radius for centre in missed[["row", "col"]].to_numpy()]
-    best = [chances[reached].max(initial=0.0) for reached in near]
+    points, probabilities = objects[["row", "col"]].to_numpy(), objects.probability.to_numpy()
+    near = [np.hypot(*(points - centre).T) <= radius for centre in missed[["row", "col"]].to_numpy()]
+    best = [probabilities[reached].max(initial=0.0) for reached in near]
     return detections[is_found], detections[~is_found], missed.assign(probability=np.array(best, dtype=np.float64))
 
 
-def reach(candidates: pd.DataFrame, truths: pd.DataFrame, microns_per_pixel: float) -> float:
+def reach(candidates: pd.DataFrame, truths: pd.DataFrame, microns_per_pixel: Mapping[str, float]) -> float:
     """Share of the mitoses with a candidate within the matching radius: no network can find the others.
 
-    Both tables have patient, field, row and col in pixels.
+    Args:
+        candidates: patient, field, row, col (full-resolution px).
+        truths: the same columns; at least one mitosis.
+        microns_per_pixel: of each field, by its name PP_FF.
     """
+    position = ["row", "col"]
+    proposed = dict(list(candidates.groupby(["patient", "field"])))
     found = 0
-    for (patient, field), rows in truths.groupby(["patient", "field"]):
-        here = candidates[(candidates.patient == patient) & (candidates.field == field)]
-        distances = nearest(rows[["row", "col"]].to_numpy(), here[["row", "col"]].to_numpy())
-        found += int((distances <= MATCH_UM / microns_per_pixel).sum())
+    for key, rows in truths.groupby(["patient", "field"]):
+        if key in proposed:
+            radius = MATCH_UM / microns_per_pixel["{}_{}".format(*key)]
+            tree = KDTree(proposed[key][position].to_numpy())
+            found += int(np.sum(tree.query(rows[position].to_numpy())[0] <= radius))
     return found / len(truths)

@@ -5,20 +5,21 @@ false positive, duplicates too. Source: Aubreville et al., "Mitosis domain gener
 the MIDOG challenge", Medical Image Analysis 84 (2023).
 """
 
+from collections.abc import Mapping
+
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 from scipy.spatial import KDTree
 
-from mitoscope.datasets.annotations import Centres
-
 MATCH_UM = 7.5
 
+Points = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
 
 
-def suppress(points: Centres, probabilities: Floats, radius: float) -> Integers:
+def suppress(points: Points, probabilities: Floats, radius: float) -> Integers:
     """Keep a point only where no more probable kept one lies within `radius` (inclusive) of it.
 
     Args:
@@ -39,7 +40,7 @@ def suppress(points: Centres, probabilities: Floats, radius: float) -> Integers:
     return np.array(kept, dtype=np.int64)
 
 
-def match(points: Centres, truths: Centres, radius: float) -> Integers:
+def match(points: Points, truths: Points, radius: float) -> Integers:
     """Give each truth, in the order of its file, its nearest detection within `radius` (inclusive) that is still free.
 
     Args:
@@ -60,7 +61,7 @@ def match(points: Centres, truths: Centres, radius: float) -> Integers:
     return taken
 
 
-def label(points: Centres, truths: Centres, radius: float) -> Integers:
+def label(points: Points, truths: Points, radius: float) -> Integers:
     """Which detections add a match when they are counted from the first to the last; (N,) of 1 and 0.
 
     With the most probable first, the sum of the labels down to a threshold is the number of matches at this
@@ -77,40 +78,39 @@ def label(points: Centres, truths: Centres, radius: float) -> Integers:
 
 
 def find_objects(
-    candidates: pd.DataFrame, probabilities: Floats, truths: pd.DataFrame, microns_per_pixel: float
+    candidates: pd.DataFrame,
+    probabilities: Floats,
+    truths: pd.DataFrame,
+    microns_per_pixel: Mapping[str, float],
+    *,
+    suppress_um: float = MATCH_UM,
 ) -> pd.DataFrame:
-    """Detections and missed mitoses of many fields as one table, from which scikit-learn's metrics can be taken.
+    """Detections and missed mitoses of many fields as one table, from which the metrics can be taken.
 
     Args:
         candidates: patient, field, row, col (full-resolution px) of the candidates of the fields.
         probabilities: (N,) of the candidates.
         truths: the same columns, of the mitoses.
-        microns_per_pixel: of the fields.
+        microns_per_pixel: of each field, by its name PP_FF.
+        suppress_um: of two detections this close the more probable one stays, um.
 
     Returns:
         patient, field, row, col, probability, label. One row per detection, label 1 where it adds a match (see
         `label`); and one per mitosis that no detection reaches, with label 1 and probability 0.
     """
-    radius = MATCH_UM / microns_per_pixel
-    place = ["row", "col"]
+    position = ["row", "col"]
     scored = candidates.assign(probability=np.asarray(probabilities, dtype=np.float64))
     found = dict(list(scored.groupby(["patient", "field"])))
     known = dict(list(truths.groupby(["patient", "field"])))
-    columns = ["patient", "field", *place, "probability", "label"]
-    types = dict.fromkeys([*place, "probability"], np.float64) | {"label": np.int64}
+    columns = ["patient", "field", *position, "probability", "label"]
+    types = dict.fromkeys([*position, "probability"], np.float64) | {"label": np.int64}
     parts = [pd.DataFrame(columns=columns).astype(types)]
     for key in sorted(found.keys() | known.keys()):
+        microns = microns_per_pixel["{}_{}".format(*key)]
         here, there = found.get(key, scored.iloc[:0]), known.get(key, truths.iloc[:0])
-        detections = here.iloc[suppress(here[place].to_numpy(), here.probability.to_numpy(), radius)]
-        points, centres = detections[place].to_numpy(), there[place].to_numpy()
+        detections = here.iloc[suppress(here[position].to_numpy(), here.probability.to_numpy(), suppress_um / microns)]
+        points, centres, radius = detections[position].to_numpy(), there[position].to_numpy(), MATCH_UM / microns
         missed = there[match(points, centres, radius) < 0]
         parts.append(detections.assign(label=label(points, centres, radius)))
         parts.append(missed.assign(label=1, probability=0.0))
     return pd.concat([part[columns] for part in parts], ignore_index=True)
-
-
-def nearest(points: Centres, centres: Centres) -> npt.NDArray[np.float64]:
-    """Distance from each of (N, 2) points to the nearest of (M, 2) centres, in their unit; NaN where M is 0."""
-    if not len(centres):
-        return np.full(len(points), np.nan)
-    return np.asarray(np.linalg.norm(points[:, None] - centres[None], axis=2).min(axis=1), dtype=np.float64)

@@ -6,7 +6,7 @@ import numpy.typing as npt
 
 from mitoscope.datasets.annotations import Centres
 from mitoscope.datasets.images import Image, Mask
-from mitoscope.histology.windows import to_scale
+from mitoscope.histology.windows import rescale, resize
 
 Plane = npt.NDArray[np.float32]
 
@@ -20,28 +20,21 @@ def blue_ratio(image: Image) -> Plane:
     return np.asarray(100 * blue / (1 + red + green) * 256 / (1 + red + green + blue), dtype=np.float32)
 
 
-def halve(image: Image) -> Image:
-    """Reduce an (H, W, 3) image to half its size (rounded up), each pixel the mean of four."""
-    rows, columns = image.shape[:2]
-    even = cv2.copyMakeBorder(image, 0, rows % 2, 0, columns % 2, cv2.BORDER_REPLICATE)
-    size = (even.shape[1] // 2, even.shape[0] // 2)
-    return np.asarray(cv2.resize(even, size, interpolation=cv2.INTER_AREA), dtype=np.uint8)
-
-
-def find_candidates(image: Image, mask: Mask | None, *, count: int, sigma: float, window: int) -> Centres:
-    """Find the peaks of the smoothed blue-ratio image, taken at half resolution.
+def find_candidates(image: Image, mask: Mask | None, *, scale: float, count: int, sigma: float, window: int) -> Centres:
+    """Find the peaks of the smoothed blue-ratio image.
 
     Args:
-        image: (H, W, 3) uint8 RGB at full resolution.
+        image: (H, W, 3) uint8 RGB.
         mask: (H, W) bool; candidates lie in it. None = anywhere.
+        scale: the blue-ratio image is taken of the image resized by this factor.
         count: at most this many, the strongest.
-        sigma: of the Gaussian smoothing, px at half resolution.
-        window: a peak is the maximum of window x window px at half resolution; odd.
+        sigma: of the Gaussian smoothing, px of the resized image.
+        window: a peak is the maximum of window x window px of the resized image; odd.
 
     Returns:
-        (N, 2) float64 row, col at full resolution, strongest first. A flat image (white, black, one colour) has none.
+        (N, 2) float64 row, col in `image`, strongest first. A flat image (white, black, one colour) has none.
     """
-    smooth = cv2.GaussianBlur(blue_ratio(halve(image)), (0, 0), sigma)
+    smooth = cv2.GaussianBlur(blue_ratio(resize(image, scale)), (0, 0), sigma)
     neighbourhood = np.ones((window, window), np.uint8)
     # A plateau equals its maximum everywhere, give or take the smoothing's rounding; only what rises above its
     # neighbourhood's minimum is a peak.
@@ -49,11 +42,11 @@ def find_candidates(image: Image, mask: Mask | None, *, count: int, sigma: float
     peaks = (smooth == cv2.dilate(smooth, neighbourhood)) & rises
     # Touching pixels of equal height are one peak: take the middle of each.
     _, _, _, centroids = cv2.connectedComponentsWithStats(peaks.astype(np.uint8), connectivity=8)
-    half = centroids[1:, ::-1]  # the first is the background; OpenCV says x, y
-    strength = smooth[tuple(np.round(half).astype(int).T)]
-    centres = to_scale(half, 2.0)
+    reduced = centroids[1:, ::-1]  # the first is the background; OpenCV says x, y
+    strength = smooth[tuple(np.round(reduced).astype(int).T)]
+    points = rescale(reduced, smooth.shape, image.shape)
     if mask is not None:
-        inside = np.clip(np.round(centres).astype(int), 0, np.array(mask.shape) - 1)
-        kept = mask[inside[:, 0], inside[:, 1]]
-        centres, strength = centres[kept], strength[kept]
-    return centres[np.argsort(-strength, kind="stable")[:count]].astype(np.float64)
+        inside = np.clip(np.round(points).astype(int), 0, np.array(mask.shape) - 1)
+        allowed = mask[inside[:, 0], inside[:, 1]]
+        points, strength = points[allowed], strength[allowed]
+    return points[np.argsort(-strength, kind="stable")[:count]]

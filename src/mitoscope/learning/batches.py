@@ -1,31 +1,74 @@
 """From the stored windows to an epoch's samples and their batches."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from mitoscope.learning.augment import crop, flip, jitter_stain
+from mitoscope.learning.devices import Device
+from mitoscope.params import Sampling
+
 Integers = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
 
 
+class Store(Protocol):
+    """Windows of one field: a memory-mapped (N, S, S, 3) uint8 array, or a sequence that cuts them when asked."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, record: int, /) -> npt.NDArray[np.uint8]:
+        """Window `record`, (S, S, 3) uint8."""
+
+
 @dataclass(frozen=True)
-class PatchSet:
-    """Windows of many fields as one sequence, read from disk when asked for.
+class Windows:
+    """Windows of many fields as one sequence, read when asked for.
 
     Attributes:
-        stores: per field, its (N, S, S, 3) uint8 windows, usually memory-mapped.
-        store: (M,) which of the stores a sample is in.
+        stores: the windows of each field.
+        store: (M,) which of the stores a window is in.
         record: (M,) which window of that store it is.
+    """
+
+    stores: Sequence[Store]
+    store: Integers
+    record: Integers
+
+    @classmethod
+    def of(cls, store: Store) -> "Windows":
+        """All windows of one field, in their order."""
+        count = len(store)
+        return cls([store], np.zeros(count, np.int64), np.arange(count))
+
+    def __len__(self) -> int:
+        return len(self.record)
+
+    def take(self, indices: Integers) -> "Windows":
+        """The windows `indices` alone."""
+        return Windows(self.stores, self.store[indices], self.record[indices])
+
+    def read(self, indices: Integers) -> Tensor:
+        """The pixels of the windows `indices`, at least one, as (n, 3, S, S) uint8."""
+        rows = [self.stores[self.store[index]][int(self.record[index])] for index in indices]
+        return torch.from_numpy(np.stack(rows)).permute(0, 3, 1, 2)
+
+
+@dataclass(frozen=True)
+class PatchSet:
+    """Windows whose labels are known.
+
+    Attributes:
+        windows: (M,) of them.
         labels: (M,) 1 = mitosis, 0 = not.
     """
 
-    stores: Sequence[npt.NDArray[np.uint8]]
-    store: Integers
-    record: Integers
+    windows: Windows
     labels: Integers
 
     def __len__(self) -> int:
@@ -33,28 +76,14 @@ class PatchSet:
 
     def take(self, indices: Integers) -> "PatchSet":
         """The samples `indices` alone."""
-        return PatchSet(self.stores, self.store[indices], self.record[indices], self.labels[indices])
-
-    def windows(self, indices: Integers) -> Tensor:
-        """The windows `indices` as (n, 3, S, S) uint8."""
-        rows = [self.stores[self.store[index]][self.record[index]] for index in indices]
-        return torch.from_numpy(np.stack(rows)).permute(0, 3, 1, 2)
-
-
-@dataclass(frozen=True)
-class Rotations:
-    """Angles in degrees per class; each (patch, angle) pair is one sample."""
-
-    positive: Sequence[float]
-    negative: Sequence[float]
+        return PatchSet(self.windows.take(indices), self.labels[indices])
 
 
 def draw_epoch(
     labels: Integers,
-    rotations: Rotations,
+    sampling: Sampling,
     *,
     samples: int,
-    positive_fraction: float,
     rng: np.random.Generator,
     hardness: Floats | None = None,
 ) -> tuple[Integers, Floats]:
@@ -65,16 +94,17 @@ def draw_epoch(
 
     Args:
         labels: (M,) of the training patches; both classes must be there.
-        rotations: the angles of each class.
-        samples: how many to draw; at least one of each class.
-        positive_fraction: share of mitoses among them.
+        sampling: gives the angles of each class and the share of mitoses.
+        samples: how many to draw; at least one of each class. It may differ from `sampling.samples_per_epoch`, which
+            need not be a multiple of the batch size.
         rng: the source of chance.
         hardness: (M,) >= 0, the network's false-positive score where the label is 0.
 
     Returns:
         (samples,) indices into `labels` and (samples,) angles in degrees.
     """
-    positives = min(max(round(samples * positive_fraction), 1), samples - 1)
+    positives = min(max(round(samples * sampling.positive_fraction), 1), samples - 1)
+    rotations = sampling.rotations
     drawn = []
     for label, angles, count in ((1, rotations.positive, positives), (0, rotations.negative, samples - positives)):
         patches = np.flatnonzero(labels == label)
@@ -89,3 +119,53 @@ def draw_epoch(
     order = rng.permutation(samples)
     indices, angles_drawn = np.concatenate(drawn, axis=1)[:, order]
     return indices.astype(np.int64), angles_drawn
+
+
+def generators(seed: int, epoch: int, rank: int) -> tuple[np.random.Generator, np.random.Generator]:
+    """The chance of an epoch: what draws its samples, the same in every process, and what varies a process's share.
+
+    `default_rng([seed, epoch])` and `default_rng([seed, epoch, 0])` would be the same stream; spawned ones are not.
+    """
+    draw, *vary = np.random.SeedSequence([seed, epoch]).spawn(2 + rank)
+    return np.random.default_rng(draw), np.random.default_rng(vary[rank])
+
+
+def epoch_batches(
+    training: PatchSet,
+    sampling: Sampling,
+    *,
+    epoch: int,
+    steps: int,
+    batch_size: int,
+    patch_size: int,
+    device: Device,
+    hardness: Floats | None,
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """This process's share of every batch of an epoch, cropped and varied.
+
+    All chance, that of layers like dropout too, is seeded anew from the seed and the epoch.
+
+    Args:
+        training: what to draw from; both classes must be there.
+        sampling: how to draw and vary.
+        epoch: number, from 1.
+        steps: number of batches.
+        batch_size: of all processes together.
+        patch_size: px; side of the patches.
+        device: where they are cropped.
+        hardness: as for `draw_epoch`.
+
+    Yields:
+        (n, 3, patch_size, patch_size) uint8 patches and (n,) labels.
+    """
+    draw, vary = generators(sampling.seed, epoch, device.rank)
+    torch.manual_seed(int(vary.integers(2**62)))
+    indices, angles = draw_epoch(training.labels, sampling, samples=steps * batch_size, rng=draw, hardness=hardness)
+    for start in range(0, len(indices), batch_size):
+        share = slice(start + device.rank, start + batch_size, device.world)
+        patches = crop(training.windows.read(indices[share]).to(device.torch), angles[share], patch_size)
+        if sampling.flips:
+            patches = flip(patches, vary)
+        if sampling.stain_jitter:
+            patches = jitter_stain(patches, sampling.stain_jitter, vary)
+        yield patches, torch.from_numpy(training.labels[indices[share]]).to(device.torch)

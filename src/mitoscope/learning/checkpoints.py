@@ -37,20 +37,22 @@ def load(path: Path) -> dict[str, Any]:
     return content
 
 
-def save_network(path: Path, network: PatchNetwork, **evidence: Any) -> None:
+def save_network(path: Path, model: PatchNetwork, **evidence: Any) -> None:
     """Write a network as one file that needs nothing else; `evidence` (threshold, run id, ...) travels with it."""
-    save(path, {**network.describe(), **evidence, "state": network.network.state_dict()})
+    save(path, {**model.describe(), **evidence, "state": model.inner.state_dict()})
 
 
 def load_network(path: Path) -> tuple[PatchNetwork, dict[str, Any]]:
     """Read what `save_network` wrote: the network in evaluation mode, and the rest of the file.
 
     Raises:
-        InputError: as `load`, or the file holds no network.
+        InputError: as `load`; or the file holds no network, or one whose package is not installed.
     """
     content = load(path)
     try:
-        network = build(content, content.pop("state"))
-    except (KeyError, TypeError, ValueError) as error:
-        raise InputError(f"{path}: holds no network of mitoscope ({error})") from error
-    return network.eval(), content
+        model = build(content, content.pop("state"))
+    except KeyError as error:
+        raise InputError(f"{path}: holds no network of mitoscope (it lacks {error})") from error
+    except (AttributeError, TypeError, ValueError) as error:
+        raise InputError(f"{path}: holds a network that cannot be built ({error})") from error
+    return model.eval(), content

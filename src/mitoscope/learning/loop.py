@@ -4,14 +4,13 @@ One epoch draws its samples, crops and varies them, takes a step per batch, scor
 the `last` checkpoint (and `best` when it is). With mining, the first epochs draw negatives evenly and the others draw
 those that the network takes for mitoses, in a second one-cycle schedule. Chance is seeded anew in every epoch from the
 seed and the epoch's number, so that a run that was killed and resumed equals one that never was, with no generator's
-state to keep: bit for bit on the processor, while a GPU has a few operations that are not repeatable. In several
-processes the `train` scores are those of the first one's share.
+state to keep: bit for bit on the processor, while a GPU has a few operations that are not repeatable.
 """
 
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -20,88 +19,59 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
+from torch.optim.lr_scheduler import OneCycleLR
 
-from mitoscope.evaluation.metrics import Probabilities, classification
 from mitoscope.learning import checkpoints
-from mitoscope.learning.augment import crop, flip, jitter_stain
-from mitoscope.learning.batches import PatchSet, Rotations, draw_epoch
-from mitoscope.learning.devices import Place
+from mitoscope.learning.batches import Floats, Integers, PatchSet, epoch_batches
+from mitoscope.learning.devices import Device
 from mitoscope.learning.networks import PatchNetwork
-from mitoscope.learning.scoring import Epoch, OnBatch, mine, score_patches, validation_scores
+from mitoscope.learning.scoring import OnBatch, mine, score_patches
+from mitoscope.params import Train
 
-
-@dataclass(frozen=True)
-class Mining:
-    """Hard negatives: epochs after `start_epoch` draw negatives by their score, taken anew every `every` epochs.
-
-    `every` 0 is off. The learning rate of these epochs peaks at `lr_factor` times that of the first ones.
-    """
-
-    start_epoch: int
-    every: int
-    lr_factor: float
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """The settings of a training run; the same names and meanings as a `train` block of params.yaml."""
-
-    rotations: Rotations
-    flips: bool
-    stain_jitter: float
-    mining: Mining
-    epochs: int
-    samples_per_epoch: int
-    positive_fraction: float
-    batch_size: int
-    lr: float
-    weight_decay: float
-    patience: int
-    seed: int
-
-    @property
-    def plain_epochs(self) -> int:
-        """How many epochs draw negatives evenly."""
-        return self.mining.start_epoch if self.mining.every else self.epochs
+Epoch = dict[str, float]
+"""What an epoch reached, by names like `train/loss` and `validation/best_f1`."""
+Measure = Callable[[Integers, Floats], dict[str, float]]
+"""Metrics of (M,) labels and (M,) probabilities: those below, `best_f1`, `threshold`, and others beside them."""
+_OF_TRAINING = ("accuracy", "precision", "recall", "f1")  # at 0.5
 
 
 @dataclass(frozen=True)
 class Fitted:
-    """What training gave: one entry per epoch, the number of the best (from 1), and the mined negatives.
+    """What training gave.
 
-    `hardness` is each training patch's false-positive score, as the last mining found it; None without mining.
+    Attributes:
+        history: one entry per epoch.
+        best_epoch: number of the best, from 1.
+        hardness: (M,) each training patch's false-positive score, as the last mining found it; None without mining.
     """
 
     history: list[Epoch]
     best_epoch: int
-    hardness: Probabilities | None
-
-
-def autocast(place: Place) -> AbstractContextManager[None]:
-    """Bfloat16 where the hardware has it, float32 elsewhere."""
-    return torch.autocast(place.device.type, torch.bfloat16, enabled=place.bf16)
+    hardness: Floats | None
 
 
 def fit(
-    network: PatchNetwork,
+    model: PatchNetwork,
     training: PatchSet,
     validation: PatchSet,
-    recipe: Recipe,
+    settings: Train,
     *,
-    place: Place,
+    device: Device,
+    measure: Measure,
     work: Path | None,
     fingerprint: str,
     on_epoch: Callable[[list[Epoch]], None] | None = None,
-    on_batch: OnBatch | None = None,
+    on_batch: Callable[[str, int, int], None] | None = None,
 ) -> Fitted:
     """Train a network in place; resumes from `work/last.pt` when that has the same fingerprint.
 
     Args:
-        network: holds the start weights; afterwards it holds the last epoch's. The best are in `work/best.pt`.
+        model: holds the start weights; afterwards it holds the last epoch's. The best are in `work/best.pt`.
         training: patches to learn from; both classes must be there.
         validation: patches that choose the best epoch; a mitosis must be there.
-        recipe: how to train.
-        place: this process among those that train.
+        settings: how to train; what concerns the network itself (`settings.model`) is done already.
+        device: this process among those that train.
+        measure: gives the metrics of patches; its `best_f1` chooses the best epoch.
         work: folder of the checkpoints; None = keep none, as in the trials of a search.
         fingerprint: names everything that the result depends on.
         on_epoch: called in the first process with all epochs so far, after their checkpoint is on the disk; also
@@ -114,123 +84,177 @@ def fit(
     """
     if len(np.unique(training.labels)) < 2 or not validation.labels.any():
         raise ValueError("training needs patches of both classes, and validation needs mitoses")
-    if place.device.type == "cuda":
-        torch.use_deterministic_algorithms(True, warn_only=True)
-        torch.backends.cudnn.benchmark = False
-    network.to(place.device)
-    # Every process takes an equal share of every batch, so that none waits for the others for ever.
-    batch_size = max(min(recipe.batch_size, recipe.samples_per_epoch) // place.world, 1) * place.world
-    steps = max(recipe.samples_per_epoch // batch_size, 1)
-    trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.AdamW(trained, lr=recipe.lr, weight_decay=recipe.weight_decay, fused=True)
-
-    def one_cycle(number: int) -> torch.optim.lr_scheduler.OneCycleLR:
-        """The schedule that epoch `number` belongs to, from its start."""
-        epochs, peak = recipe.plain_epochs, recipe.lr
-        if number > epochs:
-            epochs, peak = recipe.epochs - epochs, peak * recipe.mining.lr_factor
-        return torch.optim.lr_scheduler.OneCycleLR(optimizer, peak, total_steps=epochs * steps)
-
-    model: nn.Module = DistributedDataParallel(network) if place.world > 1 else network
-    history: list[Epoch] = []
-    hardness: Probabilities | None = None
-    schedule = one_cycle(1)
-    last = None if work is None else work / "last.pt"
-    if last and last.exists() and (saved := checkpoints.load(last)).get("fingerprint") == fingerprint:
-        history = saved["history"]
-        hardness = None if saved["hardness"] is None else saved["hardness"].numpy()
-        network.network.load_state_dict(saved["state"])
-        schedule = one_cycle(len(history))
-        optimizer.load_state_dict(saved["optimizer"])
-        schedule.load_state_dict(saved["schedule"])
-        if place.first and on_epoch:
-            on_epoch(history)
-
-    while not finished(history, recipe):
-        number = len(history) + 1
+    run = _Run(model, training, validation, settings, device, measure, on_batch)
+    if work and run.resume(work, fingerprint) and device.first and on_epoch:
+        on_epoch(run.history)
+    while not finished(run.history, settings):
         started = time.perf_counter()
-        mining: Epoch = {}
-        mined_epochs = number - recipe.plain_epochs - 1
-        if mined_epochs == 0:
-            schedule = one_cycle(number)
-        if mined_epochs >= 0 and mined_epochs % recipe.mining.every == 0:
-            label = f"epoch {number}/{recipe.epochs} mine"
-            hardness, mining = mine(network, training, place, on_batch if place.first else None, label)
-        started_training = time.perf_counter()
-        rng = np.random.default_rng([recipe.seed, number])
-        indices, angles = draw_epoch(
-            training.labels,
-            recipe.rotations,
-            samples=steps * batch_size,
-            positive_fraction=recipe.positive_fraction,
-            rng=rng,
-            hardness=hardness,
+        mined = run.mine()
+        epoch = run.train_one_epoch() | run.validate() | mined
+        run.history.append(epoch | {"throughput/epoch_seconds": time.perf_counter() - started})
+        if device.first and work:
+            run.save(work, fingerprint)
+        if device.first and on_epoch:
+            on_epoch(run.history)
+    return Fitted(run.history, best_epoch(run.history), run.hardness)
+
+
+@dataclass
+class _Run:
+    """A training under way: the steps of an epoch, and what outlives a kill. Attributes as in `fit` and `Fitted`."""
+
+    model: PatchNetwork
+    training: PatchSet
+    validation: PatchSet
+    settings: Train
+    device: Device
+    measure: Measure
+    on_batch: Callable[[str, int, int], None] | None
+    history: list[Epoch] = field(default_factory=list)
+    hardness: Floats | None = None
+
+    def __post_init__(self) -> None:
+        """Make the optimizer."""
+        model, settings, device = self.model.to(self.device.torch), self.settings, self.device
+        # Every process takes an equal share of every batch, so that none waits for the others for ever.
+        samples, optimisation = settings.sampling.samples_per_epoch, settings.optimisation
+        self.batch_size = max(min(optimisation.batch_size, samples) // device.world, 1) * device.world
+        self.steps = max(samples // self.batch_size, 1)
+        trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        self.optimizer = torch.optim.AdamW(
+            trained, lr=optimisation.lr, weight_decay=optimisation.weight_decay, fused=True
         )
-        # The draw is the same in every process; what follows must differ between them.
-        rng = np.random.default_rng([recipe.seed, number, place.rank])
-        torch.manual_seed(int(rng.integers(2**62)))
-        model.train()
-        losses, scores, truths = [], [], []
-        for step in range(steps):
-            share = slice(step * batch_size + place.rank, (step + 1) * batch_size, place.world)
-            patches = crop(training.windows(indices[share]).to(place.device), angles[share], network.patch_size)
-            if recipe.flips:
-                patches = flip(patches, rng)
-            if recipe.stain_jitter:
-                patches = jitter_stain(patches, recipe.stain_jitter, rng)
-            labels = torch.from_numpy(training.labels[indices[share]]).to(place.device)
-            with autocast(place):
-                logits: Tensor = model(patches)
-                loss = F.cross_entropy(logits.float(), labels)
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()  # type: ignore[no-untyped-call]
-            optimizer.step()
-            schedule.step()
-            losses.append(loss.detach())
+        self.schedule = self.one_cycle(epoch=1)
+        self.parallel: nn.Module = DistributedDataParallel(model) if device.world > 1 else model
+
+    @property
+    def number(self) -> int:
+        """Of the epoch under way, from 1."""
+        return len(self.history) + 1
+
+    def one_cycle(self, epoch: int) -> OneCycleLR:
+        """The schedule that an epoch belongs to, plain or mined, from its start."""
+        epochs, peak = self.settings.plain_epochs, self.settings.optimisation.lr
+        if epoch > epochs:
+            epochs = self.settings.optimisation.epochs - epochs
+            peak *= self.settings.sampling.mining.lr_factor
+        return OneCycleLR(self.optimizer, peak, total_steps=epochs * self.steps)
+
+    def mine(self) -> Epoch:
+        """Where this epoch mines, find out anew how hard the negatives are; figures of them."""
+        mined_epochs = self.number - self.settings.plain_epochs - 1
+        if mined_epochs == 0:
+            self.schedule = self.one_cycle(self.number)
+        if mined_epochs < 0 or mined_epochs % self.settings.sampling.mining.every:
+            return {}
+        self.hardness, figures = mine(self.model, self.training, self.device, self.show("mine"))
+        return figures
+
+    def train_one_epoch(self) -> Epoch:
+        """Take a step per batch.
+
+        Returns:
+            Loss and metrics of the patches while they were learned from; the learning rate, the highest of the epoch's
+            steps; the throughput of all processes together.
+        """
+        self.parallel.train()
+        started, show = time.perf_counter(), self.show("train")
+        losses, scores, truths, rates = [], [], [], []
+        batches = epoch_batches(
+            self.training,
+            self.settings.sampling,
+            epoch=self.number,
+            steps=self.steps,
+            batch_size=self.batch_size,
+            patch_size=self.model.patch_size,
+            device=self.device,
+            hardness=self.hardness,
+        )
+        for step, (patches, labels) in enumerate(batches, start=1):
+            with self.device.autocast():
+                logits: Tensor = self.parallel(patches)
+                batch_loss = F.cross_entropy(logits.float(), labels)
+            self.optimizer.zero_grad(set_to_none=True)
+            batch_loss.backward()  # type: ignore[no-untyped-call]
+            rates.append(float(self.schedule.get_last_lr()[0]))  # before the schedule moves on
+            self.optimizer.step()
+            self.schedule.step()
+            losses.append(batch_loss.detach()[None])
             scores.append(logits.detach().float().softmax(dim=1)[:, 1])
             truths.append(labels)
-            if on_batch and place.first:
-                on_batch(f"epoch {number}/{recipe.epochs} train", (step + 1) * batch_size, steps * batch_size)
-        if place.world > 1:  # running means and variances, which each process took from its own share
-            for buffer in network.buffers():
+            if show:
+                show(step * self.batch_size, self.steps * self.batch_size)
+        if self.device.world > 1:
+            for buffer in self.model.buffers():  # running means and variances, which each process took from its share
                 dist.broadcast(buffer, src=0)
-        seconds = time.perf_counter() - started_training
-        train_loss = float(torch.stack(losses).mean())
-        train_scores, train_truths = torch.cat(scores).cpu().numpy(), torch.cat(truths).cpu().numpy()
-        probabilities = score_patches(
-            network, validation, place, on_batch if place.first else None, f"epoch {number}/{recipe.epochs} validate"
-        )
-        if not (np.isfinite(train_loss) and np.isfinite(probabilities).all()):
-            raise FloatingPointError(f"training diverged in epoch {number} (its loss is {train_loss}); lower lr")
-        epoch = {
-            "train/loss": train_loss,
-            **{f"train/{name}": value for name, value in classification(train_truths, train_scores, 0.5).items()},
-            **validation_scores(validation.labels, probabilities),
-            **mining,
-            "throughput/train_patches_per_second": steps * batch_size / seconds,
-            "throughput/epoch_seconds": time.perf_counter() - started,
-            "train/lr": float(schedule.get_last_lr()[0]),
+        loss, seconds = float(self.gather(losses).mean()), time.perf_counter() - started
+        self.expect_finite("loss", loss)
+        metrics = self.measure(self.gather(truths).numpy(), self.gather(scores).double().numpy())
+        return {
+            "train/loss": loss,
+            **{f"train/{name}": metrics[name] for name in _OF_TRAINING},
+            "train/lr": max(rates),
+            "throughput/train_patches_per_second": self.steps * self.batch_size / seconds,
         }
-        history.append(epoch)
-        if place.first and last:
-            state = network.network.state_dict()
-            if best_epoch(history) == number:
-                best = last.with_name("best.pt")
-                checkpoints.save_network(best, network, epoch=number, threshold=epoch["validation/threshold"])
-            checkpoints.save(
-                last,
-                {
-                    "fingerprint": fingerprint,
-                    "state": state,
-                    "optimizer": optimizer.state_dict(),
-                    "schedule": schedule.state_dict(),
-                    "hardness": None if hardness is None else torch.from_numpy(hardness),
-                    "history": history,
-                },
-            )
-        if place.first and on_epoch:
-            on_epoch(history)
-    return Fitted(history, best_epoch(history), hardness)
+
+    def gather(self, parts: list[Tensor]) -> Tensor:
+        """The (n,) tensors that each process has collected, as one tensor on the CPU, the same in every process."""
+        own = torch.cat(parts)
+        if self.device.world == 1:
+            return own.cpu()
+        shares = [torch.empty_like(own) for _ in range(self.device.world)]
+        dist.all_gather(shares, own)
+        return torch.cat(shares).cpu()
+
+    def validate(self) -> Epoch:
+        """Loss and metrics of the validation patches."""
+        labels = self.validation.labels
+        probabilities = score_patches(self.model, self.validation.windows, self.device, on_batch=self.show("validate"))
+        truth = np.clip(np.where(labels == 1, probabilities, 1 - probabilities), 1e-7, 1)
+        loss = float(-np.log(truth).mean())
+        self.expect_finite("validation loss", loss)
+        metrics = self.measure(labels, probabilities)
+        return {"validation/loss": loss, **{f"validation/{name}": value for name, value in metrics.items()}}
+
+    def expect_finite(self, what: str, value: float) -> None:
+        """End a training that has diverged."""
+        if not np.isfinite(value):
+            raise FloatingPointError(f"training diverged in epoch {self.number} (its {what} is {value}); lower lr")
+
+    def show(self, what: str) -> OnBatch | None:
+        """What is called with the patches done and their number, in the first process."""
+        if self.on_batch is None or not self.device.first:
+            return None
+        return partial(self.on_batch, f"epoch {self.number}/{self.settings.optimisation.epochs} {what}")
+
+    def save(self, work: Path, fingerprint: str) -> None:
+        """Write `last.pt`, and `best.pt` where this epoch is the best so far."""
+        number = len(self.history)
+        if best_epoch(self.history) == number:
+            threshold = self.history[-1]["validation/threshold"]
+            checkpoints.save_network(work / "best.pt", self.model, epoch=number, threshold=threshold)
+        content = {
+            "fingerprint": fingerprint,
+            "state": self.model.inner.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "schedule": self.schedule.state_dict(),
+            "hardness": None if self.hardness is None else torch.from_numpy(self.hardness),
+            "history": self.history,
+        }
+        checkpoints.save(work / "last.pt", content)
+
+    def resume(self, work: Path, fingerprint: str) -> bool:
+        """Go on from `last.pt`; False where there is none, or it is another training's."""
+        last = work / "last.pt"
+        if not last.exists() or (saved := checkpoints.load(last)).get("fingerprint") != fingerprint:
+            return False
+        self.history = saved["history"]
+        self.hardness = None if saved["hardness"] is None else saved["hardness"].numpy()
+        self.model.inner.load_state_dict(saved["state"])
+        self.schedule = self.one_cycle(len(self.history))
+        self.optimizer.load_state_dict(saved["optimizer"])
+        self.schedule.load_state_dict(saved["schedule"])
+        return True
 
 
 def best_epoch(history: list[Epoch]) -> int:
@@ -241,12 +265,13 @@ def best_epoch(history: list[Epoch]) -> int:
     return int(np.argmax([epoch["validation/best_f1"] for epoch in history])) + 1
 
 
-def finished(history: list[Epoch], recipe: Recipe) -> bool:
+def finished(history: list[Epoch], settings: Train) -> bool:
     """Whether all epochs are done, or `patience` epochs brought no better validation F1.
 
     Mining gets its chance: the epochs before it do not count.
     """
     if not history:
         return False
-    begins = recipe.plain_epochs if recipe.mining.every else 0
-    return len(history) >= recipe.epochs or len(history) - max(best_epoch(history), begins) >= recipe.patience
+    begins = settings.plain_epochs if settings.sampling.mining.every else 0
+    waited = len(history) - max(best_epoch(history), begins)
+    return len(history) >= settings.optimisation.epochs or waited >= settings.optimisation.patience

@@ -34,11 +34,11 @@ def embed(path: Path, caption: str) -> Picture:
     """Read a PNG file for a page; what is large is reduced to a page's width and encoded as WebP.
 
     Raises:
-        InputError: the file is missing or no picture.
+        InputError: the file is missing or not a picture.
     """
     pixels = cv2.imread(str(path))
     if pixels is None:
-        raise InputError(f"{path}: is missing or no picture; run `dvc repro`, or what else wrote it, again")
+        raise InputError(f"{path}: is missing or not a picture; run `dvc repro`, or what else wrote it, again")
     kind, content = "png", path.read_bytes()
     if len(content) > _SMALL:
         height, width = pixels.shape[:2]

@@ -1,56 +1,69 @@
-"""What stage `search@arch` leaves: the best settings, a table of all trials, and pictures of the study."""
+"""What stage `search@network` leaves: the best settings, a table of the trials, and pictures of the study."""
 
+import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
 from mitoscope.files import atomic_folder, atomic_path, write_json
-from mitoscope.paths import SEARCHED
 
 if TYPE_CHECKING:
-    from optuna import Study
+    from optuna.trial import FrozenTrial
 
-_COLUMNS = ["number", "state", "validation_f1", "lr", "positive", "negative", "epochs", "seconds", "run_id"]
+_SETTINGS = ("lr", "positive", "negative")
+_COLUMNS = ["network", "number", "state", "validation_f1", *_SETTINGS, "epochs", "seconds", "run_id"]
 
 
-def write_outputs(arch: str, result: dict[str, Any], study: "Study | None" = None, *, title: str = "") -> list[Path]:
-    """Write `result` and the table and pictures of a study; without one the table and the folder are empty.
+def write_outputs(
+    folder: Path, network: str, result: dict[str, Any], trials: "Sequence[FrozenTrial]" = (), *, title: str = ""
+) -> list[Path]:
+    """Write <network>.json, the table <network>.csv and the pictures <network>/*.png into `folder`.
+
+    Args:
+        folder: results/search.
+        network: whose settings were searched.
+        result: content of the JSON file.
+        trials: those that count, and those that failed; where there are none the table and its folder are empty.
+        title: of the pictures.
 
     Returns:
         The table and the pictures.
     """
-    table = SEARCHED / f"{arch}.csv"
+    table, pictures = folder / f"{network}.csv", folder / network
+    trials = sorted(trials, key=lambda trial: trial.number)
     with atomic_path(table) as temporary:
-        (pd.DataFrame(columns=_COLUMNS) if study is None else tabulate(study)).to_csv(temporary, index=False)
-    with atomic_folder(SEARCHED / arch, replace=True) as folder:
-        if study is not None:
-            _draw(folder, study, title)
-    write_json(SEARCHED / f"{arch}.json", result)  # last, because training looks for it
-    return [table, *sorted((SEARCHED / arch).iterdir())]
+        tabulate(network, trials).to_csv(temporary, index=False)
+    with atomic_folder(pictures, replace=True) as drawn:
+        if trials:
+            _draw(drawn, trials, title)
+    write_json(folder / f"{network}.json", result)  # last, because training looks for it
+    return [table, *sorted(pictures.iterdir())]
 
 
-def tabulate(study: "Study") -> pd.DataFrame:
-    """One row per trial that came to an end, whatever end, with its settings and its run in MLflow."""
+def tabulate(network: str, trials: "Sequence[FrozenTrial]") -> pd.DataFrame:
+    """One row per trial, with its settings and its run in MLflow."""
     rows = [
         {
+            "network": network,
             "number": trial.number,
             "state": trial.state.name.lower(),
             "validation_f1": trial.value,
-            **{name: trial.params.get(name) for name in ("lr", "positive", "negative")},
+            **{name: trial.params.get(name) for name in _SETTINGS},
             "epochs": len(trial.intermediate_values),
             "seconds": round(trial.duration.total_seconds(), 1) if trial.duration else None,
             "run_id": trial.user_attrs.get("run_id"),
         }
-        for trial in study.get_trials(deepcopy=False)
-        if trial.state.is_finished() and trial.params
+        for trial in trials
     ]
     return pd.DataFrame(rows, columns=_COLUMNS)
 
 
-def _draw(folder: Path, study: "Study", title: str) -> None:
+def _draw(folder: Path, trials: "Sequence[FrozenTrial]", title: str) -> None:
     """Draw how the search went; with two complete trials or more also which setting matters, and all trials at once."""
     import matplotlib as mpl
+    import optuna
     from matplotlib import pyplot
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
@@ -58,12 +71,17 @@ def _draw(folder: Path, study: "Study", title: str) -> None:
     from optuna.visualization import matplotlib as pictures
 
     mpl.use("Agg")
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    study = optuna.create_study(direction="maximize")  # of these trials alone: the storage may hold more
+    study.add_trials(trials)
     objective = "validation F1"
-    drawn = {"history": pictures.plot_optimization_history(study, target_name=objective)}
-    drawn["history"].xaxis.set_major_locator(MaxNLocator(integer=True))
-    if len(study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))) > 1:
-        drawn["importance"] = pictures.plot_param_importances(study, target_name=objective)
-        drawn["parallel"] = pictures.plot_parallel_coordinate(study, target_name=objective)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the drawings are "experimental", and axes on which all trials agree are flat
+        drawn = {"history": pictures.plot_optimization_history(study, target_name=objective)}
+        drawn["history"].xaxis.set_major_locator(MaxNLocator(integer=True))
+        if len(study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))) > 1:
+            drawn["importance"] = pictures.plot_param_importances(study, target_name=objective)
+            drawn["parallel"] = pictures.plot_parallel_coordinate(study, target_name=objective)
     for name, axes in drawn.items():
         figure = axes.figure
         assert isinstance(figure, Figure)

@@ -1,25 +1,22 @@
 """Stage `extract`: fields -> the patch store patches/, and a gallery of what is in it."""
 
 import hashlib
-import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 from joblib import Parallel, delayed
 
-from mitoscope.datasets.annotations import read_centres
+from mitoscope.datasets.annotations import distance_to_nearest, read_centres
 from mitoscope.datasets.fields import Description, FieldOfView, list_fields, read_description
-from mitoscope.datasets.images import read_candidate_mask, read_image
+from mitoscope.datasets.images import Image, read_candidate_mask, read_image
 from mitoscope.datasets.patches import COLUMNS, is_sample, read_summary, sample_name, store_path
-from mitoscope.evaluation.matching import nearest
 from mitoscope.files import atomic_folder, write_json
-from mitoscope.histology.blue_ratio import find_candidates
-from mitoscope.histology.stain import Method as Stain
-from mitoscope.histology.stain import normalise
-from mitoscope.histology.windows import Windows, cut_windows, resize, to_scale, window_size
+from mitoscope.histology.prepared import prepare
+from mitoscope.histology.windows import window_size
 from mitoscope.params import Extract, read_params
 from mitoscope.paths import DATA, GALLERY, PATCHES
 from mitoscope.progress import console, progress
@@ -53,45 +50,37 @@ def extract() -> None:
 
 @dataclass(frozen=True)
 class FieldPatches:
-    """What one field gave: its index rows, their windows, its area, and whether its stain could be normalised."""
+    """What one field gave.
+
+    Attributes:
+        index: its rows, COLUMNS.
+        windows: (N, S, S, 3) uint8, in the order of the rows.
+        facts: its size, area and pixel size, and the SHA-256 of its pixels, by which a detector knows it again.
+        normalised: whether its stain could be normalised.
+    """
 
     index: pd.DataFrame
-    windows: Windows
-    area_mm2: float
+    windows: npt.NDArray[np.uint8]
+    facts: dict[str, Any]
     normalised: bool
 
 
-def extract_field(
-    field: FieldOfView,
-    *,
-    stain: Stain,
-    scale: float,
-    patch_size: int,
-    sigma: float,
-    peak_window: int,
-    candidates_per_mm2: float,
-    exclusion_um: float,
-    microns_per_pixel: float,
-    annotation_order: str,
-) -> FieldPatches:
-    """Cut the windows of one field: its mitoses, the candidates near them, the other candidates; strongest first.
+def extract_field(field: FieldOfView, settings: Extract, description: Description) -> FieldPatches:
+    """Cut the annotated centres and the candidates of one field.
 
     Raises:
         InputError: the image, the CSV or the mask is bad.
     """
     image = read_image(field.image)
     shape = (image.shape[0], image.shape[1])
-    centres = read_centres(field, shape, annotation_order)
-    mask = read_candidate_mask(field.image, shape)
-    image, normalised = normalise(image, stain)
-    area_mm2 = shape[0] * shape[1] * microns_per_pixel**2 / 1e6
-    candidates = find_candidates(
-        image, mask, count=math.ceil(candidates_per_mm2 * area_mm2), sigma=sigma, window=peak_window
-    )
-    distance_um = nearest(candidates, centres) * microns_per_pixel
-    near = distance_um <= exclusion_um  # false for NaN: without a mitosis nothing is near one
-    places = np.concatenate([centres, candidates[near], candidates[~near]])
-    windows, edge = cut_windows(resize(image, scale), to_scale(places, scale), window_size(patch_size))
+    microns = description.microns_per_pixel
+    centres = read_centres(field, shape, description.annotation_order)
+    prepared = prepare(image, microns, settings)
+    candidates = prepared.candidates(read_candidate_mask(field.image, shape))
+    distance_um = distance_to_nearest(candidates, centres) * microns
+    near = distance_um <= settings.exclusion_um  # false for NaN: without a mitosis nothing is near one
+    points = np.concatenate([centres, candidates[near], candidates[~near]])
+    windows = prepared.windows(points)
     positives, negatives = len(centres) + int(near.sum()), int((~near).sum())
     index = pd.DataFrame(
         {
@@ -99,66 +88,64 @@ def extract_field(
             "field": field.field,
             "label": np.repeat([1, 0], (positives, negatives)),
             "center": np.concatenate([np.arange(positives), np.arange(negatives)]),
-            "row": places[:, 0].round(2),
-            "col": places[:, 1].round(2),
+            "row": points[:, 0].round(2),
+            "col": points[:, 1].round(2),
             "source": np.repeat(["annotation", "candidate"], (len(centres), len(candidates))),
             "distance": np.concatenate([np.zeros(len(centres)), distance_um[near], distance_um[~near]]).round(2),
-            "edge": edge,
-            "record": np.arange(len(places)),
+            "edge": windows.edge,
+            "record": np.arange(len(points)),
         },
         columns=list(COLUMNS),
     )
-    return FieldPatches(index, windows, area_mm2, normalised)
+    facts = {
+        "height": shape[0],
+        "width": shape[1],
+        "microns_per_pixel": microns,
+        "area_mm2": prepared.area_mm2,
+        "pixels_sha256": _hash_pixels(image),
+    }
+    return FieldPatches(index, windows.cut(), facts, prepared.normalised)
+
+
+def _hash_pixels(image: Image) -> str:
+    """SHA-256 of a field's shape and pixels: the same whatever lossless format and name it is stored under."""
+    return hashlib.sha256(str(image.shape).encode() + np.ascontiguousarray(image).tobytes()).hexdigest()
 
 
 def _write_store(folder: Path, fields: list[FieldOfView], settings: Extract, description: Description) -> pd.DataFrame:
     """Write the arrays, the index, which is returned, and the summary."""
-    parts: dict[str, dict[str, Any]] = {}
+    found: dict[str, FieldPatches] = {}
+    digest = hashlib.sha256()
     # Threads: OpenCV and NumPy release the interpreter's lock. They only cut; what they cut is written here, so that
     # no thread still writes into the folder when a bad field ends the stage.
     with progress() as show:
-        jobs = Parallel(n_jobs=-1, prefer="threads", return_as="generator_unordered")(
-            delayed(_cut_field)(field, settings, description) for field in fields
+        jobs = Parallel(n_jobs=-1, prefer="threads", return_as="generator")(
+            delayed(extract_field)(field, settings, description) for field in fields
         )
-        for field, found in jobs:
+        for field, patches in zip(fields, jobs, strict=True):
             path = store_path(folder, field.patient, field.field)
-            np.save(path, found.windows)
-            parts[field.name] = {
-                "name": field.name,
-                "index": found.index,
-                "area_mm2": found.area_mm2,
-                "normalised": found.normalised,
-                "digest": hashlib.sha256(path.read_bytes()).hexdigest(),
-            }
-            show("extract", len(parts), len(fields))
-    ordered = [parts[field.name] for field in fields]
-    index: pd.DataFrame = pd.concat([part["index"] for part in ordered], ignore_index=True)
+            np.save(path, patches.windows)
+            digest.update(hashlib.sha256(path.read_bytes()).digest())
+            found[field.name] = FieldPatches(patches.index, patches.windows[:0], patches.facts, patches.normalised)
+            show("extract", len(found), len(fields))
+    index: pd.DataFrame = pd.concat([patches.index for patches in found.values()], ignore_index=True)
     index.to_csv(folder / "index.csv", index=False)
-    write_json(folder / "summary.json", _summarise(index, ordered, settings, description))
+    digest.update((folder / "index.csv").read_bytes())
+    write_json(folder / "summary.json", _summarise(index, found, settings, description, digest.hexdigest()))
     return index
 
 
-def _cut_field(field: FieldOfView, settings: Extract, description: Description) -> tuple[FieldOfView, FieldPatches]:
-    """The windows of one field, under its name."""
-    return field, extract_field(
-        field,
-        **settings.model_dump(),
-        microns_per_pixel=description.microns_per_pixel,
-        annotation_order=description.annotation_order,
-    )
-
-
 def _summarise(
-    index: pd.DataFrame, parts: list[dict[str, Any]], settings: Extract, description: Description
+    index: pd.DataFrame, found: dict[str, FieldPatches], settings: Extract, description: Description, digest: str
 ) -> dict[str, Any]:
     """The content of summary.json."""
     samples = index[is_sample(index)]
     edge = samples[samples.edge].label
-    content = "".join([*(part["digest"] for part in parts), index.to_csv(index=False)])
     return {
         "dataset": description.model_dump(),
-        "settings": {**settings.model_dump(), "window_size": window_size(settings.patch_size)},
-        "fields": len(parts),
+        "settings": settings.model_dump(mode="json"),
+        "patch_size": settings.patch_size,
+        "window_size": window_size(settings.patch_size),
         "mitoses": int(samples.label.sum()),
         "negatives": int((samples.label == 0).sum()),
         "candidates": int((index.source == "candidate").sum()),
@@ -166,20 +153,21 @@ def _summarise(
             str(patient): {"mitoses": int(labels.sum()), "negatives": int((labels == 0).sum())}
             for patient, labels in samples.groupby("patient").label
         },
-        "stain_unchanged": sum(settings.stain != "none" and not part["normalised"] for part in parts),
-        "areas_mm2": {part["name"]: part["area_mm2"] for part in parts},
+        "fields": {name: patches.facts for name, patches in found.items()},
+        "stain_unchanged": sum(settings.stain != "none" and not patches.normalised for patches in found.values()),
         "dropped": {
             "candidates within exclusion_um of a mitosis": len(index) - len(samples),
             "mitoses too near the edge to train on": int(edge.sum()),
             "negatives too near the edge to train on": int((edge == 0).sum()),
         },
-        "digest": hashlib.sha256(content.encode()).hexdigest(),
+        "digest": digest,
     }
 
 
 def _draw_examples(index: pd.DataFrame, settings: Extract, description: Description) -> None:
     """Draw some patches of each class, unrotated, under their names."""
-    margin = (window_size(settings.patch_size) - settings.patch_size) // 2
+    size = settings.patch_size
+    margin = (window_size(size) - size) // 2
     sections = []
     for label, title in ((1, "mitoses"), (0, "negatives")):
         inner = index[is_sample(index) & (index.label == label) & ~index.edge]
@@ -187,8 +175,7 @@ def _draw_examples(index: pd.DataFrame, settings: Extract, description: Descript
         examples = []
         for row in shown.itertuples():
             window = np.load(store_path(PATCHES, str(row.patient), str(row.field)), mmap_mode="r")[row.record]
-            patch = window[margin : margin + settings.patch_size, margin : margin + settings.patch_size]
-            examples.append((sample_name(row), patch))
+            examples.append((sample_name(row), window[margin : margin + size, margin : margin + size]))
         word = "synthetic " if description.synthetic else ""
         sections.append((f"{len(inner)} {word}{title}, {len(shown)} of them", examples))
     draw_gallery(GALLERY, sections)

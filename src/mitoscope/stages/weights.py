@@ -1,7 +1,5 @@
-"""Stage `weights@arch`: what a network starts from -> models/<arch>/start.pt and start.json."""
+"""Stage `weights@network`: what a network starts from -> models/<network>/start.pt and start.json."""
 
-import hashlib
-import re
 import urllib.request
 from http.client import HTTPException
 from pathlib import Path
@@ -11,38 +9,47 @@ from mitoscope.files import atomic_path, write_json
 from mitoscope.params import read_params
 from mitoscope.paths import MODELS, WORK
 from mitoscope.progress import console, progress
+from mitoscope.tracking.provenance import hash_file
 
 _TIMEOUT_SECONDS = 10
 _CHUNK = 1 << 20
 
 
-def weights(arch: str) -> None:
-    """Write the start weights of network `arch` as `weights` in params.yaml says: auto, imagenet, random or a file."""
-    block, wanted = read_params().for_network(arch)
+def weights(network: str) -> None:
+    """Write the start weights of a network as `weights` in params.yaml says: auto, imagenet, random or a file.
+
+    Raises:
+        InputError: bad params, or the weights cannot be had or are another network's.
+    """
+    params = read_params()
+    settings, wanted = params.train_of(network).model, params.weights_of(network)
 
     from mitoscope.learning import checkpoints
     from mitoscope.learning.networks import start_state
 
-    path: Path | None
+    backbone = settings.backbone or network
+    path: Path | None = None
     try:
-        path = _imagenet(arch) if wanted in ("auto", "imagenet") else None if wanted == "random" else Path(wanted)
-    except (OSError, HTTPException) as error:
+        if wanted in ("auto", "imagenet"):
+            path = _imagenet(backbone)
+        elif wanted != "random":
+            path = Path(wanted)
+    except (OSError, HTTPException, ValueError) as error:
         if wanted == "imagenet":
             raise InputError(
-                f"ImageNet weights of {arch} are neither cached nor reachable ({error}); "
-                "set weights in params.yaml to a file, auto or random"
+                f"ImageNet weights of {backbone} cannot be had ({error}); set weights.{network} in params.yaml to a "
+                "file, auto or random"
             ) from error
         console.print(
-            f"[bold red]warning: {arch} starts from RANDOM weights[/]: its ImageNet weights are neither cached nor "
-            f"reachable ({error}). Expect a worse model; `dvc repro -f weights@{arch}` tries again."
+            f"[bold red]warning: {network} starts from RANDOM weights[/]: the ImageNet weights of {backbone} cannot be "
+            f"had ({error}). Expect a worse model; `dvc repro -f weights@{network}` tries again."
         )
-        path = None
     source = None if path is None else checkpoints.load(path)
     try:
-        state, missing = start_state(arch, source, block.seed, block.head)
+        state, missing = start_state(backbone, source, settings.seed, settings.head)
     except ValueError as error:
         raise InputError(f"{path or 'params.yaml'}: {error}") from error
-    folder = MODELS / arch
+    folder = MODELS / network
     checkpoints.save(folder / "start.pt", state)
     if path is None:
         name = "random"
@@ -53,12 +60,12 @@ def weights(arch: str) -> None:
     start = {
         "source": name,
         "file": None if path is None else path.name,
-        "sha256": None if path is None else _sha256(path),
+        "sha256": None if path is None else hash_file(path),
         "random_parameters": "all" if path is None else missing,
-        "seed": block.seed,
+        "seed": settings.seed,
     }
     write_json(folder / "start.json", start)
-    console.print(f"{arch} starts from {name}")
+    console.print(f"{network} starts from {name}")
 
 
 def _last_layer(missing: list[str]) -> str:
@@ -66,28 +73,20 @@ def _last_layer(missing: list[str]) -> str:
     return missing[-1].rpartition(".")[0]
 
 
-def _imagenet(arch: str) -> Path:
-    """The file of torchvision's IMAGENET1K_V1 weights, from torch's cache, or downloaded to .work/imagenet.
+def _imagenet(backbone: str) -> Path:
+    """The file of a backbone's ImageNet weights, from torch's cache, or downloaded to .work/imagenet.
 
     Raises:
-        InputError: torchvision has no such network, or the file's hash is wrong.
+        ValueError: the backbone has no such weights.
+        InputError: the file's hash is wrong.
         OSError: neither cached nor reachable.
     """
     import torch
-    from torchvision.models import get_model_weights
 
-    try:
-        url: str = get_model_weights(arch)["IMAGENET1K_V1"].url
-    except (ValueError, KeyError) as error:
-        raise InputError(f"params.yaml: torchvision has no network {arch!r} with ImageNet weights") from error
-    name = url.rsplit("/", 1)[-1]
-    # torchvision puts the start of the file's SHA-256 into its name.
-    stamp = re.search(r"-([0-9a-f]{8,})\.", name)
+    from mitoscope.learning.backbones import imagenet_weights
 
-    def whole(file: Path) -> bool:
-        return stamp is not None and _sha256(file).startswith(stamp[1])
-
-    places = [Path(torch.hub.get_dir()) / "checkpoints" / name, WORK / "imagenet" / name]
+    url, name, stamp = imagenet_weights(backbone)
+    places = [Path(torch.hub.get_dir(), "checkpoints", name), WORK / "imagenet" / name]
     path = next((place for place in places if place.exists()), None)
     if path is None:
         path = places[-1]
@@ -99,13 +98,8 @@ def _imagenet(arch: str) -> Path:
                     while chunk := answer.read(_CHUNK):
                         file.write(chunk)
                         show(name, file.tell(), total)
-                if not whole(temporary):
+                if not hash_file(temporary).startswith(stamp):
                     raise OSError("what came is not the file: cut off, or a proxy's answer")
-    if not whole(path):
+    if not hash_file(path).startswith(stamp):
         raise InputError(f"{path}: its SHA-256 is not the one in its name; delete it and run again")
     return path
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mitoscope.tracking.store import EXPERIMENT, connect, require
+from mitoscope.tracking.store import EXPERIMENT, connect, open_store, require_run
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -24,7 +24,7 @@ class Training:
         started: when.
         digest: of the dataset, as it was logged; empty where none was.
         params: settings, as text.
-        tags: architecture, start weights, git commit ...
+        tags: network, start weights, git commit ...
         metrics: the last value of each.
     """
 
@@ -43,18 +43,21 @@ def training(run_id: str) -> Training:
     Raises:
         InputError: the store cannot be opened or does not have the run.
     """
-    client = connect()
-    require(client, run_id)
-    return _read(client.get_run(run_id))
+    return _read(require_run(open_store(), run_id))
 
 
 def finished_trainings(digest: str) -> list[Training]:
-    """All finished trainings on the dataset with this digest, newest first."""
+    """All finished trainings on the dataset with this digest, newest first; also where the experiment was deleted."""
     import mlflow
+    from mlflow.entities import ViewType
 
-    connect()
+    experiment = open_store().get_experiment_by_name(EXPERIMENT)
+    if experiment is None:
+        return []
+    deleted = experiment.lifecycle_stage == "deleted"  # and all of its runs with it
     found = mlflow.search_runs(
-        experiment_names=[EXPERIMENT],
+        [experiment.experiment_id],
+        run_view_type=ViewType.ALL if deleted else ViewType.ACTIVE_ONLY,
         filter_string=f"attributes.status = 'FINISHED' and dataset.digest = '{digest}'",
         order_by=["attributes.start_time DESC"],
         output_format="list",
@@ -65,19 +68,19 @@ def finished_trainings(digest: str) -> list[Training]:
 
 def fetch(run_id: str, artifact: str, folder: Path) -> Path | None:
     """Put a file of a run into `folder`; None where the run has no such file."""
-    import mlflow
-
-    client = mlflow.MlflowClient()
+    client = open_store()
     if artifact not in {item.path for item in client.list_artifacts(run_id, str(Path(artifact).parent))}:
         return None
     return Path(client.download_artifacts(run_id, artifact, str(folder)))
 
 
 def log_text(run_ids: Iterable[str], text: str, name: str) -> None:
-    """Log `text` as the file `name` of each run, in the place of an earlier one."""
-    import mlflow
+    """Log `text` as the file `name` of each run, in the place of an earlier one.
 
-    client = mlflow.MlflowClient()
+    Raises:
+        InputError: the store cannot be opened, or its experiment was deleted.
+    """
+    client = connect()
     for run_id in run_ids:
         client.log_text(run_id, text, name)
 

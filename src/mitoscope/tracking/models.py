@@ -1,4 +1,4 @@
-"""Trained networks by name: a file, a run of the MLflow store, or a version in its registry."""
+"""Detectors by name: a file, a run of the MLflow store, or a version in its registry."""
 
 import tempfile
 from collections.abc import Iterator
@@ -8,21 +8,26 @@ from pathlib import Path
 import yaml
 
 from mitoscope.errors import InputError
-from mitoscope.tracking.store import connect, require_database, store, without_passwords
+from mitoscope.tracking.registry import CHAMPION, MODEL, require_champion
+from mitoscope.tracking.runs import DETECTOR
+from mitoscope.tracking.store import open_store, require_database, store, without_passwords
 
 
 @contextmanager
-def network_file(model: str) -> Iterator[Path]:
-    """Yield the file of a network: `model` itself, or what `runs:/...` or `models:/...` names, for the block's time.
+def detector_file(model: str) -> Iterator[Path]:
+    """Yield the file of a detector for the time of the block.
+
+    Args:
+        model: a file, `runs:/<run id>/detector`, or `models:/...` with a name and version, an alias or a model's id.
 
     Raises:
-        InputError: there is no such file, run or version, or it holds no network of mitoscope.
+        InputError: there is no such file, run or version, or it holds no detector of mitoscope.
     """
     if not model.startswith(("runs:/", "models:/")):
         if not Path(model).is_file():
             raise InputError(
-                f"{model}: no such model file; give a file as models/alexnet/best.pt, runs:/<run id>/best or "
-                "models:/mitoscope@champion"
+                f"{model}: no such model file; give a file as models/NETWORK/detector.pt, "
+                f"runs:/<run id>/{DETECTOR} or models:/{MODEL}@{CHAMPION}"
             )
         yield Path(model)
         return
@@ -30,15 +35,19 @@ def network_file(model: str) -> Iterator[Path]:
     from mlflow.artifacts import download_artifacts
 
     if model.startswith("runs:/") and len(model.split("/")) < 3:
-        raise InputError(f"{model}: names a run, not its model; add /best")
+        raise InputError(f"{model}: names a run, not its model; add /{DETECTOR}")
     require_database(model)
-    connect()
+    open_store()
+    if model == f"models:/{MODEL}@{CHAMPION}":
+        require_champion()
     with tempfile.TemporaryDirectory() as folder:
         try:
             logged = Path(download_artifacts(model, dst_path=folder))
             description = yaml.safe_load((logged / "MLmodel").read_text(encoding="utf-8"))
-            network = logged / description["flavors"]["python_function"]["artifacts"]["network"]["path"]
+            artifacts = description["flavors"]["python_function"]["artifacts"]
         except (mlflow.MlflowException, OSError, KeyError, TypeError) as error:
-            reason = without_passwords(str(error).splitlines()[0])
+            reason = without_passwords((str(error).splitlines() or [type(error).__name__])[0])
             raise InputError(f"{model}: no such model in the MLflow store {store(Path())} ({reason})") from error
-        yield network
+        if DETECTOR not in artifacts:
+            raise InputError(f"{model}: holds no detector, but a network of mitoscope 0.1; make one with `dvc repro`")
+        yield logged / artifacts[DETECTOR]["path"]

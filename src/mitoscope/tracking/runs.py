@@ -3,41 +3,47 @@
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from time import time
 from typing import TYPE_CHECKING, Any
 
-from mitoscope.tracking.store import connect, exists, require, store, telling
+from mitoscope.files import write_text
+from mitoscope.tracking.store import connect, exists, require_run, store, telling
 
 if TYPE_CHECKING:
     import pandas as pd
+    from mlflow import MlflowClient
+    from mlflow.models import ModelSignature
 
-_FAILED = "MLflow failed ({}); started again, the training goes on from its last epoch"
+DETECTOR = "detector"  # name of the logged models, and of the file in them
+_TRAINING_FAILED = "MLflow failed ({}); started again, the training goes on from its last epoch"
+_LOGGING_FAILED = "MLflow failed ({}); start this again"
+_ABANDONED_HOURS = 1  # logging a detector takes seconds
 
 
 @contextmanager
 def training_run(name: str, run_id_file: Path, params: Mapping[str, Any], tags: Mapping[str, str]) -> Iterator[str]:
     """Open the run of a training, with system metrics; yields its id.
 
-    The id is kept in `run_id_file`: where that names a run of this store, the run goes on, which its killed
+    The id is stored in `run_id_file`: where that names a run of this store, the run goes on, which its killed
     predecessor left; else a new one begins and gets `params` and `tags`.
 
     Raises:
-        InputError: the store cannot be opened, or stops answering on the way.
+        InputError: the store cannot be opened, its experiment was deleted, or it stops answering on the way.
     """
     import mlflow
 
     client = connect()
-    run_id = run_id_file.read_text().strip() if run_id_file.exists() else None
-    if run_id is not None and not exists(client, run_id):
-        run_id = None
+    run_id = run_id_file.read_text(encoding="utf-8").strip() if run_id_file.exists() else ""
+    if run_id and not exists(client, run_id):
+        run_id = ""
     with (
-        telling(_FAILED, store(Path()), mlflow.MlflowException),
-        mlflow.start_run(run_id=run_id, run_name=None if run_id else name, log_system_metrics=True) as run,
+        telling(_TRAINING_FAILED, store(Path()), mlflow.MlflowException),
+        mlflow.start_run(run_id=run_id or None, run_name=None if run_id else name, log_system_metrics=True) as run,
     ):
-        if run_id is None:
+        if not run_id:
             mlflow.log_params(flatten(params))
             mlflow.set_tags(dict(tags))
-            run_id_file.parent.mkdir(parents=True, exist_ok=True)
-            run_id_file.write_text(run.info.run_id)
+            write_text(run_id_file, run.info.run_id)
         try:
             yield run.info.run_id
         except KeyboardInterrupt:
@@ -65,46 +71,90 @@ def log_epochs(run_id: str, history: Sequence[Mapping[str, float]]) -> None:
             mlflow.log_metrics(dict(epoch), step=step, run_id=run_id)
 
 
-def log_training(
-    *,
-    model_code: Path,
-    network: Path,
-    example: "pd.DataFrame",
-    answer: "pd.DataFrame",
-    requirements: list[str],
-    metrics: Mapping[str, float],
-    last_checkpoint: Path,
-    pictures: Sequence[Path],
-) -> str:
-    """Log what a training gave to the active run; returns the id of the logged model `best`.
+def log_training(*, metrics: Mapping[str, float], last_checkpoint: Path, pictures: Sequence[Path]) -> None:
+    """Log what a training gave to the active run.
 
     Args:
-        model_code: the module that loads and serves the model; its package travels with the model.
-        network: file of the best epoch.
-        example: a table that the model takes.
-        answer: what it answers.
-        requirements: pip requirements of the model, given so that MLflow need not guess them.
-        metrics: of the best epoch; logged on the run and beside the model as `best_<name>`.
-        last_checkpoint: file of the last epoch.
-        pictures: the learning curves and what else shows how it learned.
+        metrics: of the best epoch; logged as `best_<name>`.
+        last_checkpoint: file of the last epoch; goes into the folder `checkpoints`.
+        pictures: the learning curves and what else shows how it learned; go into the folder `pictures`.
     """
     import mlflow
-    from mlflow.models import infer_signature
 
-    info = mlflow.pyfunc.log_model(
-        name="best",
-        python_model=str(model_code),
-        artifacts={"network": str(network)},
-        code_paths=[str(model_code.parents[1])],
-        signature=infer_signature(example, answer),
-        input_example=example,
-        pip_requirements=requirements,
-    )
-    mlflow.log_metrics({f"best_{name}": value for name, value in metrics.items()}, model_id=info.model_id)
+    mlflow.log_metrics({f"best_{name}": value for name, value in metrics.items()})
     mlflow.log_artifact(str(last_checkpoint), "checkpoints")
     for picture in pictures:
         mlflow.log_artifact(str(picture), "pictures")
+
+
+def log_detector(
+    run_id: str,
+    *,
+    model_code: Path,
+    package: Path,
+    detector: Path,
+    example: "pd.DataFrame",
+    signature: "ModelSignature",
+    requirements: list[str],
+    params: Mapping[str, Any],
+    metrics: Mapping[str, float],
+) -> str:
+    """Log a detector as a model of the run that trained its network, which has ended and stays so.
+
+    One run may have several detectors; `runs:/<run id>/detector` is the newest.
+
+    Args:
+        run_id: of the training.
+        model_code: the module that loads and serves the model ("models from code": nothing is ever unpickled).
+        package: folder of the Python package that `model_code` needs; it travels with the model.
+        detector: file of the detector.
+        example: a table that the model takes.
+        signature: the columns that it takes and answers.
+        requirements: pip requirements of the model, given so that MLflow need not guess them.
+        params: how it detects; logged on the model, since one run may have several detectors.
+        metrics: of the detector; logged on the model and on the run.
+
+    Returns:
+        The id of the logged model.
+
+    Raises:
+        InputError: the store cannot be opened, its experiment was deleted, it lacks the run, or stops answering.
+    """
+    import mlflow
+    from mlflow.models import Model
+
+    client = connect()
+    with telling(_LOGGING_FAILED, store(Path()), mlflow.MlflowException):
+        run = require_run(client, run_id)
+        _remove_half_detectors(client, run.info.experiment_id, run_id)
+        # Not `mlflow.pyfunc.log_model`, which takes no run and so would open this one again.
+        info = Model.log(
+            artifact_path=None,
+            name=DETECTOR,
+            flavor=mlflow.pyfunc,
+            run_id=run_id,
+            python_model=str(model_code),
+            artifacts={DETECTOR: str(detector)},
+            code_paths=[str(package)],
+            signature=signature,
+            input_example=example,
+            pip_requirements=requirements,
+            params=flatten(params),
+        )
+        mlflow.log_metrics(dict(metrics), run_id=run_id, model_id=info.model_id)
     return str(info.model_id)
+
+
+def _remove_half_detectors(client: "MlflowClient", experiment_id: str, run_id: str) -> None:
+    """Remove the detectors of a run whose logging failed, or was killed; another process may be logging one now."""
+    from mlflow.entities import LoggedModelStatus
+
+    youngest = (time() - _ABANDONED_HOURS * 3600) * 1000
+    found = client.search_logged_models([experiment_id], f"name = '{DETECTOR}' AND source_run_id = '{run_id}'")
+    for model in found:
+        failed = model.status == LoggedModelStatus.FAILED
+        if failed or (model.status == LoggedModelStatus.PENDING and model.creation_timestamp <= youngest):
+            client.delete_logged_model(model.model_id)
 
 
 def log_results(run_id: str, model_id: str, metrics: Mapping[str, float], files: Mapping[str, Sequence[Path]]) -> None:
@@ -116,11 +166,12 @@ def log_results(run_id: str, model_id: str, metrics: Mapping[str, float], files:
     import mlflow
 
     client = connect()
-    require(client, run_id)
-    mlflow.log_metrics(dict(metrics), run_id=run_id, model_id=model_id)
-    for folder, paths in files.items():
-        for path in paths:
-            client.log_artifact(run_id, str(path), folder)
+    with telling(_LOGGING_FAILED, store(Path()), mlflow.MlflowException):
+        require_run(client, run_id)
+        mlflow.log_metrics(dict(metrics), run_id=run_id, model_id=model_id)
+        for folder, paths in files.items():
+            for path in paths:
+                client.log_artifact(run_id, str(path), folder)
 
 
 def flatten(params: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

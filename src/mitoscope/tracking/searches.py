@@ -29,13 +29,16 @@ def open_study(run_id: str | None, name: str, params: Mapping[str, Any], tags: M
         name: of a new run.
         params: of a new run.
         tags: of a new run.
+
+    Raises:
+        InputError: the store cannot be opened, or its experiment was deleted.
     """
     client = connect(experiment=EXPERIMENT)
     if run_id is not None and exists(client, run_id):
         client.update_run(run_id, status="RUNNING")
         return run_id
     experiment = client.get_experiment_by_name(EXPERIMENT)
-    assert experiment is not None  # connect saw to it
+    assert experiment is not None  # `connect` made it
     new: str = client.create_run(experiment.experiment_id, run_name=name, tags=dict(tags)).info.run_id
     for key, value in flatten(params).items():
         client.log_param(new, key, value)

@@ -8,6 +8,7 @@ import os
 import time
 import warnings
 from collections.abc import Callable
+from datetime import datetime
 from typing import TYPE_CHECKING
 
 from mitoscope.errors import InputError
@@ -166,6 +167,42 @@ def finished(study: "Study") -> int:
     from optuna.trial import TrialState
 
     return len(study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED)))
+
+
+def counted(study: "Study", budget: int) -> "list[FrozenTrial]":
+    """The trials that a search with this budget consists of: the first that ended complete or pruned, in that order.
+
+    More may have run, for a larger budget, or in processes that worked at the same time.
+    """
+    from optuna.trial import TrialState
+
+    ended = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED))
+    return sorted(ended, key=_end)[:budget]
+
+
+def best(study: "Study", budget: int) -> "FrozenTrial | None":
+    """The complete trial with the highest value among those counted, the earlier one of two; None where none is."""
+    from optuna.trial import TrialState
+
+    complete = [trial for trial in counted(study, budget) if trial.state == TrialState.COMPLETE]
+    return max(complete, key=lambda trial: trial.values[0], default=None)
+
+
+def shown(study: "Study", budget: int) -> "list[FrozenTrial]":
+    """The trials counted and those that failed before the last of them ended, by number: what a table shows."""
+    from optuna.trial import TrialState
+
+    trials = counted(study, budget)
+    failed = study.get_trials(deepcopy=False, states=(TrialState.FAIL,))
+    if len(trials) == budget:
+        failed = [trial for trial in failed if _end(trial) < _end(trials[-1])]
+    return sorted([*trials, *failed], key=lambda trial: trial.number)
+
+
+def _end(trial: "FrozenTrial") -> tuple[datetime, int]:
+    """When a finished trial ended; the number settles ties."""
+    assert trial.datetime_complete is not None
+    return trial.datetime_complete, trial.number
 
 
 def _storage(study: "Study") -> "RDBStorage":

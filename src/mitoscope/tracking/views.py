@@ -14,7 +14,7 @@ TAG = f"mlflow.sharedViewState.{VIEW}"
 _COLUMNS = {  # as the UI names them, with widths in px that hold their headings
     "attributes.`Run Name`": 115,
     "runDateAndNestInfo": 134,
-    "tags.`architecture`": 98,
+    "tags.`network`": 98,
     "tags.`start_weights`": 104,
     "tags.`synthetic`": 80,
     "metrics.`best_validation/recall`": 148,
@@ -29,7 +29,7 @@ _COLUMNS = {  # as the UI names them, with widths in px that hold their headings
 def share_view(client: "MlflowClient") -> str:
     """Keep the view of the runs in the experiment, and return the page that shows it, relative to the server."""
     experiment = client.get_experiment_by_name(EXPERIMENT)
-    assert experiment is not None  # connect() made it
+    assert experiment is not None  # `connect` made it
     state = {"selectedColumns": list(_COLUMNS), "columnOrder": list(_COLUMNS), "columnWidths": _COLUMNS}
     view = {"name": "Networks and their scores", "createdAt": experiment.creation_time, "state": json.dumps(state)}
     client.set_experiment_tag(experiment.experiment_id, TAG, json.dumps(view))

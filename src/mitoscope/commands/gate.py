@@ -1,0 +1,155 @@
+"""The gate before the alias `champion`: its conditions, in words that a refusal can be read from."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from mitoscope.datasets.fields import list_fields
+from mitoscope.datasets.images import read_candidate_mask, read_image
+from mitoscope.datasets.patches import read_index, read_summary
+from mitoscope.detection.detector import Detector
+from mitoscope.errors import InputError
+from mitoscope.evaluation.matching import MATCH_UM, match
+from mitoscope.learning.devices import join
+from mitoscope.params import Promote
+from mitoscope.paths import DATA, PATCHES
+from mitoscope.progress import progress
+from mitoscope.reporting.results import Results
+from mitoscope.tracking import registry
+from mitoscope.tracking.models import detector_file
+from mitoscope.tracking.registry import Version
+
+
+@dataclass(frozen=True)
+class Condition:
+    """One condition of the gate, and whether it is met."""
+
+    name: str
+    value: str
+    passed: bool
+
+
+def judge(
+    best: Results,
+    version: Version | None,
+    champions: Sequence[Version],
+    gate: Promote,
+    *,
+    dry_run: bool,
+) -> list[Condition]:
+    """Every condition of the gate, the failed ones too.
+
+    Args:
+        best: the challenger's results.
+        version: the challenger in the registry; None = it is not registered yet.
+        champions: of now and before.
+        gate: the settings.
+        dry_run: do not keep the champions' scores.
+
+    Raises:
+        InputError: the test fields cannot be read.
+    """
+    recall, f1 = (best.metrics["fields"][name] for name in ("recall", "f1"))
+    conditions = [
+        Condition("recall in whole fields", f"{recall:.3f}, at least {gate.min_recall}", recall >= gate.min_recall),
+        Condition("F1 in whole fields", f"{f1:.3f}, at least {gate.min_f1}", f1 >= gate.min_f1),
+    ]
+    if version is not None and (version.retired or version.rolled_back):
+        word = "retired" if version.retired else "rolled back"
+        conditions.append(Condition(f"not {word}", f"version {version.number} was", passed=False))
+    if version is not None and registry.CHAMPION in version.aliases:
+        before = [Condition(**condition) for condition in json.loads(version.tags.get("gate", "[]"))]
+        again = {condition.name for condition in conditions}  # the others it met when it challenged its predecessor
+        return conditions + [condition for condition in before if condition.name not in again]
+    others = [one for one in champions if version is None or one.number != version.number]
+    return conditions + _compare(best, others, gate.max_drop, dry_run=dry_run)
+
+
+def _compare(best: Results, champions: Sequence[Version], max_drop: float, *, dry_run: bool) -> list[Condition]:
+    """The condition that no champion was better by more than `max_drop`; none where there has been no champion.
+
+    Against the present champion alone, each of many could be a little worse than the one before it.
+    """
+    name = "F1 against the best champion there has been"
+    scored: list[tuple[float, int]] = []
+    left_out = []
+    # The present one first: where it cannot be compared with, the others need not be scored.
+    for one in sorted(champions, key=lambda one: registry.CHAMPION not in one.aliases):
+        standing = _stand(one, best, dry_run=dry_run)
+        if not isinstance(standing, str):
+            scored.append((standing, one.number))
+        elif registry.CHAMPION in one.aliases:
+            remedy = f"`mitoscope registry retire {one.number}` lets others be judged without it"
+            return [Condition(name, f"the champion, version {one.number}, {standing}; {remedy}", passed=False)]
+        else:
+            left_out.append(f"version {one.number} {standing}")
+    if not champions:
+        return []
+    but = f"; left out: {', '.join(left_out)}" if left_out else ""
+    if not scored:
+        return [Condition(name, f"there is none to compare with{but}", passed=True)]
+    f1 = best.metrics["fields"]["f1"]
+    highest, number = max(scored)
+    return [
+        Condition(
+            name, f"{f1:.4f}, at least {highest:.4f} (version {number}) - {max_drop}{but}", f1 >= highest - max_drop
+        )
+    ]
+
+
+def _stand(champion: Version, best: Results, *, dry_run: bool) -> float | str:
+    """F1 of a champion in the fields that the challenger was tested on, or why it is no measure.
+
+    It is computed once per test set, and kept as a tag of the version.
+    """
+    test_set = best.test_set
+    tag = f"fields_f1_on_{test_set['digest'][:12]}"
+    if tag in champion.tags:
+        return float(champion.tags[tag])
+    microns = {name: float(read_summary(PATCHES)["fields"][name]["microns_per_pixel"]) for name in test_set["fields"]}
+    try:
+        with detector_file(f"models:/{registry.MODEL}/{champion.number}") as path:
+            detector = Detector.load(path)
+        for pixel in set(microns.values()):
+            detector.check_pixels(pixel)
+    except InputError as error:
+        return f"cannot be scored ({error})"
+    if known := detector.origin.known(test_set["images"], test_set["dataset_digest"]):
+        return f"knows the test patients {', '.join(known)}"
+    f1 = round(_score(detector, microns, f"version {champion.number}, test fields"), 4)  # as the tag keeps it
+    if not dry_run:
+        registry.note(champion, {tag: f"{f1:.4f}"})
+    return f1
+
+
+def _score(detector: Detector, microns: dict[str, float], label: str) -> float:
+    """F1 of a detector in whole fields.
+
+    Args:
+        detector: what detects.
+        microns: um per pixel of the fields, by name.
+        label: of the progress bar.
+
+    Raises:
+        InputError: a field is missing or cannot be read.
+    """
+    tested = [field for field in list_fields(DATA) if field.name in microns]
+    if len(tested) < len(microns):
+        raise InputError(f"{DATA}: lacks fields that were tested; run `dvc repro` first")
+    index = read_index(PATCHES)
+    truths = index[index.source == "annotation"]
+    found = detected = mitoses = 0
+    with join() as device, progress() as show:
+        detector.to(device.torch)
+        for done, field in enumerate(tested, start=1):
+            image = read_image(field.image)
+            mask = read_candidate_mask(field.image, (image.shape[0], image.shape[1]))
+            points = detector.detect(image, microns[field.name], mask).points
+            here = truths[(truths.patient == field.patient) & (truths.field == field.field)]
+            centres = here[["row", "col"]].to_numpy(dtype=np.float64)
+            matched = match(points, centres, MATCH_UM / microns[field.name]) >= 0
+            found, detected, mitoses = found + int(matched.sum()), detected + len(points), mitoses + len(centres)
+            show(label, done, len(tested))
+    return 2 * found / max(detected + mitoses, 1)

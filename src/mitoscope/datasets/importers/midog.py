@@ -1,0 +1,152 @@
+"""MIDOG 2021, 2022 and ++: boxes in a JSON file become centres, and every image a patient."""
+
+import re
+import shutil
+from collections.abc import Mapping
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import BaseModel, ValidationError
+
+from mitoscope.datasets.annotations import Centres, write_centres
+from mitoscope.datasets.fields import Description, write_description
+from mitoscope.datasets.images import IMAGE_SUFFIXES
+from mitoscope.datasets.importers import Summary, check_import
+from mitoscope.datasets.validation import Progress
+from mitoscope.errors import InputError
+from mitoscope.files import atomic_folder
+
+
+def import_midog(
+    images: Path,
+    annotations: Path,
+    out: Path,
+    *,
+    replace: bool = False,
+    on_progress: Progress = lambda step, done, total: None,
+) -> Summary:
+    """Bring MIDOG 2021, 2022 or ++ into the folder `out`: 001.tiff becomes field 01 of patient 001.
+
+    The centres of the boxes of the category "mitotic figure" become mitosis centres; a centre given twice is one.
+    MIDOG marks every image that it annotates, if only with look-alikes, so an image without any box comes from a
+    scanner that was left unlabelled: it is skipped, as it would teach that nothing in it is a mitosis.
+
+    Args:
+        images: The folder of the TIFF images.
+        annotations: `MIDOG.json` or `MIDOG++.json`.
+        out: The new raw dataset; its parents are made.
+        replace: Put the new dataset in the place of what `out` holds.
+        on_progress: Called with a step's name, how much of it is done and how much there is.
+
+    Raises:
+        InputError: the JSON is not MIDOG's, an annotated image is missing or cannot be read, or `out` is in use.
+    """
+    if not images.is_dir():
+        raise InputError(f"{images}: no such folder; give the folder that holds MIDOG's images")
+    centres = _read_midog(annotations)
+    for name in centres:
+        if not (images / name).is_file():
+            raise InputError(f"{images / name}: no such image, yet {annotations.name} annotates it; download it again")
+    origins: dict[Path, str] = {}
+    with atomic_folder(out, replace=replace) as folder:
+        for done, (name, of_image) in enumerate(centres.items(), start=1):
+            image = folder / f"{Path(name).stem}_01{Path(name).suffix}"
+            csv = image.with_suffix(".csv")
+            shutil.copyfile(images / name, image)
+            write_centres(csv, of_image)
+            origins |= {image: str(images / name), csv: f"{annotations} as {csv.name}"}
+            on_progress("copying", done, len(centres))
+        write_description(folder, Description(name="MIDOG", source=annotations.name))
+        left = sorted(path.name for path in images.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
+        skipped = [name for name in left if name not in centres]
+        return check_import(folder, origins=origins, skipped=skipped, on_progress=on_progress)
+
+
+# MIDOG's JSON, which has COCO's entries but not its boxes.
+
+
+class _Image(BaseModel):
+    id: int
+    file_name: str
+    width: int
+    height: int
+
+
+class _Annotation(BaseModel):
+    image_id: int
+    category_id: int
+    bbox: tuple[float, float, float, float]
+
+
+class _Category(BaseModel):
+    id: int
+    name: str
+
+
+class _Midog(BaseModel):
+    images: list[_Image]
+    annotations: list[_Annotation]
+    categories: list[_Category]
+
+
+def _read_midog(path: Path) -> dict[str, Centres]:
+    """The file name of every annotated image with its (N, 2) mitosis centres: row, col in pixels."""
+    try:
+        midog = _Midog.model_validate_json(path.read_bytes())
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}); give MIDOG.json or MIDOG++.json") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"]) or "the file"
+        raise InputError(f"{path}: {place}: {first['msg']}; is it MIDOG.json or MIDOG++.json?") from error
+    images = {image.id: image for image in midog.images}
+    mitotic = {category.id for category in midog.categories if category.name.lower().startswith("mitotic")}
+    if not mitotic:
+        raise InputError(f"{path}: has no category `mitotic figure`; is it MIDOG.json or MIDOG++.json?")
+    for index, annotation in enumerate(midog.annotations):
+        if annotation.image_id not in images:
+            raise InputError(f"{path}: annotations.{index}: there is no image {annotation.image_id}; download it again")
+    annotated = {annotation.image_id for annotation in midog.annotations}
+    names = {image.id: _image_name(path, image) for image in midog.images if image.id in annotated}
+    if not names:
+        raise InputError(f"{path}: annotates no image; is it MIDOG.json or MIDOG++.json?")
+    if len({Path(name).stem for name in names.values()}) < len(names):
+        raise InputError(f"{path}: two images have the same name, thus the same patient; keep one of them")
+    mitoses: dict[int, dict[tuple[float, float], None]] = {image_id: {} for image_id in names}
+    for annotation, (x, y) in zip(midog.annotations, _box_centres(path, midog.annotations, images), strict=True):
+        if annotation.category_id in mitotic:
+            mitoses[annotation.image_id][y, x] = None
+    return {names[image_id]: np.array(list(centres)).reshape(-1, 2) for image_id, centres in mitoses.items()}
+
+
+def _image_name(path: Path, image: _Image) -> str:
+    """The name of an image's file without the folder; its stem is going to be the patient's id."""
+    name = PurePosixPath(image.file_name).name
+    if not re.fullmatch(r"[A-Za-z0-9]+\.[A-Za-z]+", name) or Path(name).suffix.lower() not in IMAGE_SUFFIXES:
+        raise InputError(f"{path}: image {image.id} is called {image.file_name!r}; expected a name such as 001.tiff")
+    return name
+
+
+def _box_centres(path: Path, annotations: list[_Annotation], images: Mapping[int, _Image]) -> npt.NDArray[np.float64]:
+    """The (N, 2) centres x, y of all boxes.
+
+    MIDOG's own files give two corners (x0, y0, x1, y1) of boxes of 50 x 50 px, where COCO, to which some copies have
+    been converted, gives a corner and a size (x, y, width, height). All boxes of a file are of one kind, and only the
+    true reading makes each of them a box around a point of its image: read as corners, COCO's boxes turn inside out
+    as soon as x > width; read as COCO's, corners lead out of the image. Where both readings hold it is MIDOG's.
+    """
+    boxes = np.array([annotation.bbox for annotation in annotations])
+    sizes = np.array([(images[a.image_id].width, images[a.image_id].height) for a in annotations])
+    corner, other = boxes[:, :2], boxes[:, 2:]
+    readings = [((corner + other) / 2, other - corner), (corner + other / 2, other)]
+    wrong = []
+    for centres, extents in readings:
+        fits = ((extents > 0) & (centres >= 0) & (centres < sizes)).all(axis=1)
+        if fits.all():
+            return np.asarray(centres, dtype=np.float64)
+        wrong.append(int(np.argmin(fits)))
+    raise InputError(
+        f"{path}: annotations.{wrong[0]}: {list(annotations[wrong[0]].bbox)} is no box around a point of its image; "
+        "expected x0, y0, x1, y1 (MIDOG) or x, y, width, height (COCO) in pixels for all of them"
+    )

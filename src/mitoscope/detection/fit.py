@@ -1,0 +1,79 @@
+"""Fitting a detector to a trained network: field head, calibration and threshold, in this order."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+
+import numpy as np
+import pandas as pd
+
+from mitoscope.detection.calibration import Calibration
+from mitoscope.detection.detector import Detector, Origin
+from mitoscope.detection.field_head import FieldHead
+from mitoscope.detection.stored import StoredFields
+from mitoscope.evaluation.metrics import best_threshold
+from mitoscope.learning.batches import PatchSet
+from mitoscope.learning.devices import Device
+from mitoscope.learning.networks import PatchNetwork
+from mitoscope.learning.scoring import pool_patches
+from mitoscope.params import Detection, Extract
+
+Show = Callable[[str, int, int], None]
+"""Called with a label, how much is done and how much there is."""
+
+
+def fit_detector(
+    model: PatchNetwork,
+    training: PatchSet,
+    validation: StoredFields,
+    *,
+    extract: Extract,
+    detection: Detection,
+    patch_threshold: float,
+    origin: Origin,
+    device: Device,
+    show: Show,
+) -> tuple[Detector, pd.DataFrame]:
+    """Fit the field head to the training patches, and calibration and threshold to the validation patients' fields.
+
+    Args:
+        model: the trained network.
+        training: patches of the training patients, for the field head.
+        validation: all candidates of the validation patients' fields; a mitosis must be among them.
+        extract: how the fields became patches.
+        detection: how candidates are scored.
+        patch_threshold: for single patches.
+        origin: where the detector comes from.
+        device: where to compute.
+        show: progress.
+
+    Returns:
+        The detector, its network on the processor; and the validation patients' detections and misses with their
+        probabilities, the table of `evaluation.matching.find_objects`.
+    """
+    model.to(device.torch)
+    head = None
+    if detection.refit_fields:
+        features = pool_patches(
+            model,
+            training.windows,
+            device,
+            views=detection.views,
+            on_batch=partial(show, f"{origin.network} training features"),
+        )
+        head = FieldHead.fit(features, training.windows.store, training.labels, detection.field_head)
+        del features
+    raw = Detector(model, extract, detection, head, None, threshold=0.5, patch_threshold=patch_threshold, origin=origin)
+    probabilities = raw.score(
+        validation.windows, validation.field, partial(show, f"{origin.network} validation fields")
+    )
+    calibration = None
+    if detection.calibrate_fields:
+        fields = [probabilities[validation.field == number] for number in np.unique(validation.field)]
+        calibration = Calibration.fit(fields, detection.calibration)
+        for number in np.unique(validation.field):
+            inside = validation.field == number
+            probabilities[inside] = calibration.apply(probabilities[inside])
+    objects = validation.objects(probabilities, detection.suppress_um)
+    threshold, _ = best_threshold(objects.label.to_numpy(), objects.probability.to_numpy())
+    return replace(raw, calibration=calibration, threshold=threshold, model=model.cpu()), objects

@@ -1,0 +1,59 @@
+"""A field as the pipeline sees it, the same in stage `extract` and in every detector."""
+
+import math
+from dataclasses import dataclass
+
+from mitoscope.datasets.annotations import Centres
+from mitoscope.datasets.images import Image, Mask
+from mitoscope.histology.blue_ratio import find_candidates
+from mitoscope.histology.stain import normalise
+from mitoscope.histology.windows import FieldWindows, rescale, resize, window_size
+from mitoscope.params import Extract
+
+
+@dataclass(frozen=True)
+class PreparedField:
+    """A field with its stain normalised. Points are row, col in its own pixels.
+
+    Attributes:
+        image: (H, W, 3) uint8 RGB.
+        microns_per_pixel: of the image.
+        settings: how candidates are found and windows are cut.
+        normalised: whether the stain could be normalised; false too where the settings do not ask for it.
+    """
+
+    image: Image
+    microns_per_pixel: float
+    settings: Extract
+    normalised: bool
+
+    @property
+    def area_mm2(self) -> float:
+        """Of the whole image."""
+        return float(self.image.shape[0] * self.image.shape[1] * self.microns_per_pixel**2 / 1e6)
+
+    def candidates(self, mask: Mask | None) -> Centres:
+        """(N, 2) float64, the strongest first; in `mask`, (H, W) bool, where there is one."""
+        settings = self.settings
+        pixel = settings.blue_ratio_microns_per_pixel
+        return find_candidates(
+            self.image,
+            mask,
+            scale=self.microns_per_pixel / pixel,
+            count=math.ceil(settings.candidates_per_mm2 * self.area_mm2),
+            sigma=settings.sigma_um / pixel,
+            window=max(2 * round((settings.peak_window_um / pixel - 1) / 2) + 1, 3),  # the nearest odd number
+        )
+
+    def windows(self, points: Centres) -> FieldWindows:
+        """Windows round (N, 2) points, at the pixel size of the patches and wide enough for every rotation."""
+        resized = resize(self.image, self.microns_per_pixel / self.settings.microns_per_pixel)
+        return FieldWindows(
+            resized, rescale(points, self.image.shape, resized.shape), window_size(self.settings.patch_size)
+        )
+
+
+def prepare(image: Image, microns_per_pixel: float, settings: Extract) -> PreparedField:
+    """Normalise the stain of an (H, W, 3) uint8 RGB field as the settings say."""
+    normal, normalised = normalise(image, settings.stain)
+    return PreparedField(normal, microns_per_pixel, settings, normalised)

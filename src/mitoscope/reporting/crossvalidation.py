@@ -1,0 +1,42 @@
+"""What people see of a cross-validation: its name beside every figure, and its tables."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import pandas as pd
+from rich.table import Table
+
+from mitoscope.reporting.results import POOLED, percent, pooled_cells
+
+COLUMNS = ("patient", *POOLED, "best F1 %*")
+NOTE = (
+    "Each fold's threshold is chosen on its validation patients; in brackets 95 % intervals by patient. * At the "
+    "patient's own best threshold, which nobody knows beforehand: a diagnosis, not a result."
+)
+
+
+def describe(report: Mapping[str, Any]) -> str:
+    """Network, start weights and data of a cross-validation; `report` is results/crossvalidate/<network>.json."""
+    dataset = report["dataset"]
+    data = "synthetic" if dataset["synthetic"] else dataset["name"]
+    return f"{report['network']}, {report['start_weights']['source']} start weights, {data} data"
+
+
+def build_tables(report: Mapping[str, Any], patients: pd.DataFrame) -> Iterator[Table]:
+    """Yield a table per level: a row per patient, and all of them pooled.
+
+    Args:
+        report: results/crossvalidate/<network>.json.
+        patients: results/crossvalidate/<network>.csv.
+    """
+    for level, pooled in report["pooled"].items():
+        title = f"{describe(report)}: test {level} of {len(report['folds'])} folds"
+        table = Table(title=title, title_justify="left")
+        for column in COLUMNS:
+            table.add_column(column, justify="left" if column == "patient" else "right", no_wrap=column == "patient")
+        for row in patients[patients.level == level].to_dict("records"):
+            scores = {str(name): value for name, value in row.items()}
+            table.add_row(row["patient"], *pooled_cells(scores), percent(row["best_f1_not_attainable"]))
+        table.add_section()
+        table.add_row("pooled", *pooled_cells(pooled), "", style="bold")
+        yield table

@@ -1,0 +1,230 @@
+"""The page of `mitoscope report`: the networks and all runs on their data, in one file that needs no other."""
+
+import hashlib
+import json
+import platform
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from mitoscope.paths import CROSSVALIDATED, GALLERY, MODELS
+from mitoscope.reporting.crossvalidation import describe
+from mitoscope.reporting.figures import draw_networks
+from mitoscope.reporting.pictures import Picture, embed
+from mitoscope.reporting.results import POOLED, SCORES, Results, heading, percent, pooled_cells
+from mitoscope.reporting.runs import LOGGED, Run, describe_commit, run_row
+
+_LEVELS = {
+    "patches": ("Test patches", "mitoses : others"),
+    "fields": ("Whole test fields: mitoses found within 7.5 um", "mitoses"),
+}
+_PACKAGES = ("torch", "mlflow", "dvc", "optuna")
+
+
+@dataclass(frozen=True)
+class Network:
+    """A network on the page.
+
+    Attributes:
+        results: what the stages left.
+        run: its training.
+        data: the dataset's name, or "synthetic".
+        mined: picture of the hardest negatives; None where there was no mining.
+    """
+
+    results: Results
+    run: Run
+    data: str
+    mined: Path | None
+
+    @property
+    def name(self) -> str:
+        """The entry under `train` in params.yaml."""
+        return self.results.network
+
+    @property
+    def folder(self) -> Path:
+        """Where stage `evaluate` wrote."""
+        return self.results.outputs.evaluated
+
+    @property
+    def note(self) -> str:
+        """What stands beside each of its figures."""
+        return f"{self.name}, {self.results.start_weights} start weights, {self.data} data"
+
+    def confusion(self) -> pd.DataFrame:
+        """Test patches by what they are (rows) and what they were taken for (columns), mitoses first."""
+        words = ["mitosis", "negative"]
+        table = pd.read_csv(self.folder / "confusion.csv")
+        return pd.crosstab(table.actual, table.predicted).reindex(index=words, columns=words, fill_value=0)
+
+
+def build_page(
+    networks: Sequence[Network],
+    *,
+    summary: Mapping[str, Any],
+    digest: str,
+    absent: Mapping[str, str],
+    runs: Sequence[Run],
+    versions: Mapping[str, str],
+) -> str:
+    """Build the page, as HTML.
+
+    Args:
+        networks: whose results are of the patches that are there; one or more.
+        summary: of the patch store.
+        digest: of the dataset.
+        absent: networks that are not on the page, and why.
+        runs: all finished trainings on the dataset, newest first.
+        versions: of the registry, each with what is known of it.
+
+    Raises:
+        InputError: a picture is missing or broken.
+    """
+    current = {network.run.run_id for network in networks}
+    template = Environment(
+        loader=PackageLoader("mitoscope", "reporting"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    ).get_template("report.html.j2")
+    data = networks[0].data
+    return template.render(
+        data=data,
+        dataset=summary["dataset"],
+        summary=summary,
+        written=datetime.now(UTC),
+        absent=absent,
+        levels=[_level(level, networks) for level in _LEVELS],
+        logged=[heading(score) for score in LOGGED],
+        runs=[run_row(run, run.run_id in current) for run in runs],
+        curves=_curves(networks),
+        networks=[_section(network) for network in networks],
+        settings=_settings(networks),
+        gallery=embed(GALLERY, f"Patches, {data} data") if GALLERY.exists() else None,
+        crossvalidation=_crossvalidation(digest),
+        pooled=POOLED,
+        registry=versions,
+        evidence=_evidence(networks[0], digest, summary),
+    )
+
+
+def _level(level: str, networks: Sequence[Network]) -> dict[str, Any]:
+    title, size = _LEVELS[level]
+    rows = []
+    for network in networks:
+        results = network.results
+        rows.append([network.name, results.start_weights, network.data, results.size(level), *results.cells(level)])
+    scores = [f"{heading(score)} %" for score in SCORES[level]]
+    return {"title": title, "columns": ["network", "start weights", "data", size, *scores], "rows": rows}
+
+
+def _curves(networks: Sequence[Network]) -> Picture:
+    """The curves of all networks in one picture."""
+    curves, points = {}, {}
+    for network in networks:
+        name = f"{network.name} ({network.results.start_weights})"
+        curves[name] = {curve: pd.read_csv(network.folder / f"{curve}.csv") for curve in ("pr", "roc", "froc")}
+        patches, fields = (network.results.metrics[level] for level in ("patches", "fields"))
+        false_alarms = network.confusion().loc["negative", "mitosis"] / max(patches["negatives"], 1)
+        points[name] = {
+            "pr": (patches["recall"], patches["precision"]),
+            "roc": (false_alarms, patches["recall"]),
+            "froc": (fields["fp"] / fields["area_mm2"], fields["recall"]),
+        }
+    prevalence = patches["mitoses"] / (patches["mitoses"] + patches["negatives"])
+    note = f"start weights in brackets, {networks[0].data} data"
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "curves.png")
+        draw_networks(path, curves, points, prevalence=prevalence, title=f"test patients; {note}")
+        return embed(path, f"Precision-recall, ROC and FROC curves of the test patients; {note}")
+
+
+def _section(network: Network) -> dict[str, Any]:
+    """What the page says about a single network."""
+    results, run, note = network.results, network.run, network.note
+    outputs = results.outputs
+    pictures = [
+        embed(outputs.trained.with_suffix(".png"), f"Learning curves: {note}"),
+        embed(network.folder / "errors.png", f"The worst errors in the test fields: {note}"),
+    ]
+    if network.mined is not None:
+        pictures.append(embed(network.mined, f"Negatives that the last mining found hardest: {note}"))
+    found, drawn = outputs.searched / f"{network.name}.json", outputs.searched / network.name
+    files = [MODELS / network.name / "start.pt", outputs.weights, outputs.detector]
+    return {
+        "network": network,
+        "confusion": network.confusion(),
+        "reachable": f"{percent(results.metrics['fields']['reachable'])} %",
+        "pictures": pictures,
+        "search": dict(_flatten(json.loads(found.read_text(encoding="utf-8")))) if found.exists() else {},
+        "search_pictures": [embed(path, f"Search, {path.stem}: {note}") for path in sorted(drawn.glob("*.png"))],
+        "commit": run.tags.get("mlflow.source.git.commit"),
+        "evidence": {
+            "MLflow run": run.run_id,
+            "git commit": describe_commit(run),
+            "start weights": results.start_weights,
+            **{str(file): _sha256(file) for file in files},
+            "trained on": f"{run.tags.get('device')} in {run.tags.get('precision')}",
+        },
+    }
+
+
+def _settings(networks: Sequence[Network]) -> dict[str, list[str]]:
+    """Every setting of each network: of the training as it was logged, and of the detector."""
+    chosen = [
+        {**network.run.params, **dict(_flatten(network.results.detector["settings"], "detection."))}
+        for network in networks
+    ]
+    names = sorted({name for settings in chosen for name in settings})
+    return {name: [str(settings.get(name, "-")) for settings in chosen] for name in names}
+
+
+def _crossvalidation(digest: str) -> list[dict[str, Any]]:
+    """The cross-validations on the dataset with this digest."""
+    found = []
+    for path in sorted(CROSSVALIDATED.glob("*.json")):
+        result = json.loads(path.read_text(encoding="utf-8"))
+        if result["dataset"]["md5"] != digest:
+            continue
+        note = describe(result)
+        picture = embed(path.with_suffix(".png"), f"FROC of the folds, counts and densities: {note}")
+        rows = [[level, *pooled_cells(scores)] for level, scores in result["pooled"].items()]
+        found.append({"note": note, "folds": len(result["folds"]), "rows": rows, "picture": picture})
+    return found
+
+
+def _evidence(network: Network, digest: str, summary: Mapping[str, Any]) -> dict[str, str]:
+    """The hashes of what all networks share, and the packages here."""
+    split = network.results.outputs.split
+    return {
+        "dataset (data.dvc)": digest,
+        "patches": summary["digest"],
+        str(split): _sha256(split),
+        "Python": platform.python_version(),
+    } | {package: version(package) for package in _PACKAGES}
+
+
+def _sha256(path: Path) -> str:
+    """The SHA-256 of a file, in words; it may be in DVC's remote only."""
+    if not path.exists():
+        return "not here; `dvc pull` brings it"
+    with path.open("rb") as file:
+        return f"SHA-256 {hashlib.file_digest(file, 'sha256').hexdigest()}"
+
+
+def _flatten(content: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Nested entries as `block.entry`."""
+    for name, value in content.items():
+        if isinstance(value, Mapping):
+            yield from _flatten(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value

@@ -1,0 +1,214 @@
+"""What the stages left of a network, read and checked in one place for every table, card and page."""
+
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mitoscope.errors import InputError
+from mitoscope.paths import MODELS, PATCHES, Outputs
+
+SCORES = {"patches": ("accuracy", "precision", "recall", "f1", "ap"), "fields": ("precision", "recall", "f1", "ap")}
+POOLED = ("mitoses", "detections", "TP", "FP", "FN", "precision %", "recall %", "F1 %")  # columns of `pooled_cells`
+
+
+@dataclass(frozen=True)
+class Results:
+    """What the stages left of one network: all of one training and one detector.
+
+    Attributes:
+        outputs: where it is.
+        trained: the report of stage `train`.
+        detector: the report of stage `detector`.
+        metrics: of the test, by level: `patches` and `fields`.
+        intervals: 95 % by patient, under the same names.
+        test_set: patients, fields and pixels of the test, and their digests.
+        start: where the network started from, and its hash.
+    """
+
+    outputs: Outputs
+    trained: Mapping[str, Any]
+    detector: Mapping[str, Any]
+    metrics: Mapping[str, Mapping[str, Any]]
+    intervals: Mapping[str, Mapping[str, Any]]
+    test_set: Mapping[str, Any]
+    start: Mapping[str, Any]
+
+    @property
+    def network(self) -> str:
+        """The entry under `train` in params.yaml."""
+        return self.outputs.network
+
+    @property
+    def run_id(self) -> str:
+        """The MLflow run of the training."""
+        return str(self.trained["run_id"])
+
+    @property
+    def model_id(self) -> str:
+        """The detector as MLflow logged it."""
+        return str(self.detector["model_id"])
+
+    @property
+    def start_weights(self) -> str:
+        """What the network started from, in a word."""
+        return str(self.trained["start_weights"])
+
+    @property
+    def validation_f1(self) -> float:
+        """In whole fields of the validation patients, at the threshold chosen there."""
+        return float(self.detector["validation_fields"]["f1"])
+
+    @property
+    def heads_note(self) -> str:
+        """A sentence on who scored what, where the two levels were not scored by the same head."""
+        if not self.detector["settings"]["refit_fields"]:
+            return ""
+        return f"{self.network}: patches are scored by the network's head, whole fields by their own (refit_fields)."
+
+    def size(self, level: str) -> str:
+        """How much the network was tested on."""
+        metrics = self.metrics[level]
+        if level == "fields":
+            return f"{metrics['mitoses']} in {metrics['fields']} fields"
+        return f"{metrics['mitoses']} : {metrics['negatives']}"
+
+    def cells(self, level: str) -> list[str]:
+        """The scores of a level in percent, with their intervals, in the order of SCORES."""
+        return [percent(self.metrics[level].get(name), self.intervals[level].get(name)) for name in SCORES[level]]
+
+    def require_patches(self, tags: Mapping[str, str], digest: str) -> None:
+        """Make sure that the network comes from the patches that are there.
+
+        Args:
+            tags: of its MLflow run.
+            digest: of the patch store.
+
+        Raises:
+            InputError: it comes from others.
+        """
+        if tags.get("patches") != digest:
+            raise InputError(
+                f"{self.outputs.evaluated}: is of other patches than {PATCHES}; run {self.outputs.repro('evaluate')} "
+                "first"
+            )
+
+
+def logged_scores(metrics: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
+    """The test scores as MLflow names them: test/f1, test_at_half/f1, test_fields/f1 ...
+
+    Args:
+        metrics: content of metrics.json.
+    """
+    levels = {
+        "test": metrics["patches"],
+        "test_at_half": metrics["patches"].get("at_half", {}),
+        "test_fields": metrics["fields"],
+    }
+    return {
+        f"{level}/{name}": value
+        for level, scores in levels.items()
+        for name, value in scores.items()
+        if isinstance(value, float)
+    }
+
+
+def logged_files(evaluated: Path) -> dict[str, list[Path]]:
+    """What of the folder of stage `evaluate` is logged to the run, by the run's folder."""
+    return {
+        "pictures": [evaluated / f"{name}.png" for name in ("patches", "fields", "errors")],
+        "pictures/overlays": sorted((evaluated / "overlays").iterdir()),
+        "tables": [evaluated / f"{name}.csv" for name in ("predictions", "objects", "fields")],
+    }
+
+
+def read_results(outputs: Outputs) -> Results:
+    """Read what the stages left of an evaluated network.
+
+    Raises:
+        InputError: a file is missing or of an older version, the files are not all of one training and one detector,
+            or a patient was trained on and tested.
+    """
+    remedy = f"run {outputs.repro('evaluate')} first"
+    evaluated = outputs.evaluated
+    names = [evaluated / name for name in ("metrics.json", "intervals.json", "test_set.json")]
+    paths = [outputs.trained, outputs.detected, *names, MODELS / outputs.network / "start.json"]
+    results = Results(outputs, *(_read_json(path, remedy) for path in paths))
+    try:
+        _check(results, remedy)
+    except (KeyError, TypeError) as error:
+        raise InputError(f"{evaluated}: is of an older version; {remedy}") from error
+    return results
+
+
+def _check(results: Results, remedy: str) -> None:
+    """Make sure that the files belong together.
+
+    Raises:
+        InputError: they do not.
+        KeyError: an entry is missing.
+    """
+    outputs, detector, test_set = results.outputs, results.detector, results.test_set
+    if detector["run_id"] != results.trained["run_id"]:
+        raise InputError(f"{outputs.detected}: is of another training than {outputs.trained}; {remedy}")
+    if any(test_set[name] != detector[name] for name in ("run_id", "model_id")):
+        raise InputError(f"{outputs.evaluated}: holds the scores of another detector than {outputs.detected}; {remedy}")
+    patients = results.trained["patients"]
+    if leaked := {*patients["train"], *patients["validation"]} & {*test_set["patients"]}:
+        raise InputError(f"{outputs.evaluated}: patient {min(leaked)} was trained on and tested; {remedy}")
+    for level in SCORES:
+        if level not in results.metrics or level not in results.intervals:
+            raise KeyError(level)
+
+
+def read_all(networks: Iterable[str]) -> tuple[list[Results], dict[str, str]]:
+    """The results of every evaluated network; and by network, why those of others cannot be used.
+
+    Raises:
+        InputError: no network has been evaluated, or none of those results can be used.
+    """
+    found, unusable = [], {}
+    for outputs in map(Outputs, networks):
+        if not (outputs.evaluated / "metrics.json").exists():
+            continue
+        try:
+            found.append(read_results(outputs))
+        except InputError as error:
+            unusable[outputs.network] = str(error)
+    if not found:
+        nothing = "results/evaluate: no network has been evaluated; run `dvc repro` first"
+        raise InputError(next(iter(unusable.values()), nothing))
+    return found, unusable
+
+
+def heading(score: str) -> str:
+    """A score's name at the head of a column."""
+    return score.upper() if score in ("f1", "ap") else score
+
+
+def percent(value: float | None, interval: Sequence[float] | None = None) -> str:
+    """A score in percent, with its interval on a second line where there is one; a dash where there is no score."""
+    if value is None or math.isnan(value):
+        return "-"
+    if interval is None:
+        return f"{100 * value:.1f}"
+    return f"{100 * value:.1f}\n[{100 * interval[0]:.0f}, {100 * interval[1]:.0f}]"
+
+
+def pooled_cells(scores: Mapping[str, Any]) -> list[str]:
+    """Pooled counts, and scores in percent with their intervals where it has some, in the order of POOLED."""
+    counts = [str(scores[name]) for name in ("mitoses", "detections", "tp", "fp", "fn")]
+    intervals = scores.get("intervals", {})
+    return counts + [percent(scores[name], intervals.get(name)) for name in ("precision", "recall", "f1")]
+
+
+def _read_json(path: Path, remedy: str) -> dict[str, Any]:
+    try:
+        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}); {remedy}") from error
+    except ValueError as error:
+        raise InputError(f"{path}: is no JSON file; {remedy}") from error
+    return content

@@ -1,0 +1,62 @@
+"""What the detector says of every row of a table."""
+
+from typing import Any
+
+import pandas as pd
+
+from mitoscope.detection.detector import Detector
+from mitoscope.errors import InputError
+from mitoscope.learning.batches import Windows
+from mitoscope.serving.rows import FieldRow, Patches, PatchRow, RowRejected, check_size, read_rows
+
+
+def answer(detector: Detector, table: pd.DataFrame) -> list[dict[str, Any]]:
+    """Answer every row, in the order of the rows.
+
+    A field is answered by its mitoses, the most probable first, and the threshold that they reach:
+    `{"mitoses": [{"row", "col", "probability"}, ...], "threshold"}`, row and col in the field's pixels; the answer is
+    that of `Detector.detect`. A patch is answered by `{"probability", "mitosis"}`, whether the probability reaches the
+    detector's threshold for single patches.
+
+    Args:
+        detector: answers.
+        table: as `rows.read_rows` takes it.
+
+    Raises:
+        MlflowException: the table has no column to answer.
+        RowRejected: a row cannot be answered. All rows are checked before the first one is answered.
+    """
+    rows = read_rows(table, detector.model.patch_size)
+    for row in rows:
+        if isinstance(row, FieldRow):
+            _check_field(detector, row)
+    patches = [row for row in rows if isinstance(row, PatchRow)]
+    probabilities = iter(detector.classify(Windows.of(Patches(patches))).tolist())
+    return [
+        _answer_field(detector, row) if isinstance(row, FieldRow) else _answer_patch(detector, next(probabilities))
+        for row in rows
+    ]
+
+
+def _check_field(detector: Detector, row: FieldRow) -> None:
+    """Make sure that the detector knows such pixels, and that the field stays small where it is enlarged."""
+    extract = detector.extract
+    try:
+        microns = detector.check_pixels(row.microns_per_pixel)
+        finest = min(extract.microns_per_pixel, extract.blue_ratio_microns_per_pixel)
+        check_size(row.width, row.height, microns / finest)
+    except (InputError, ValueError) as error:
+        raise RowRejected(row.row, str(error)) from error
+
+
+def _answer_field(detector: Detector, row: FieldRow) -> dict[str, Any]:
+    found = detector.detect(row.decode(), row.microns_per_pixel)
+    mitoses = [
+        {"row": point[0], "col": point[1], "probability": probability}
+        for point, probability in zip(found.points.tolist(), found.probabilities.tolist(), strict=True)
+    ]
+    return {"mitoses": mitoses, "threshold": detector.threshold}
+
+
+def _answer_patch(detector: Detector, probability: float) -> dict[str, Any]:
+    return {"probability": probability, "mitosis": probability >= detector.patch_threshold}

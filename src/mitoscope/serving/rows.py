@@ -1,0 +1,240 @@
+"""From a table of text to fields and patches; nothing is decoded before its size has been read from its header."""
+
+import base64
+import binascii
+import json
+import struct
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pandas as pd
+from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
+from PIL.ImageFile import ImageFile
+from PIL.JpegImagePlugin import JpegImageFile
+from PIL.PngImagePlugin import PngImageFile
+from PIL.TiffImagePlugin import TiffImageFile
+
+from mitoscope.datasets.images import Image, encode_image, read_image
+from mitoscope.errors import InputError
+
+FIELD, MICRONS, PATCH = "field", "microns_per_pixel", "patch"
+MOST_PIXELS = 100_000_000  # of a field, as it comes and as the detector enlarges it; 6 mm2 at 0.25 um per pixel
+MOST_BYTES = 4 * MOST_PIXELS  # of a file: a TIFF with alpha that is not compressed
+
+_COLOURS = {0: "grey", 2: "RGB", 3: "palette", 4: "grey and alpha", 6: "RGBA"}  # PNG's colour types
+# Pillow's readers by the first bytes of a file. `PIL.Image.open` would warn of large images in its own words.
+_READERS: dict[bytes, tuple[str, Callable[[BytesIO], ImageFile]]] = {
+    b"\x89PNG\r\n\x1a\n": (".png", PngImageFile),
+    b"\xff\xd8\xff": (".jpg", JpegImageFile),
+    b"II*\0": (".tif", TiffImageFile),
+    b"MM\0*": (".tif", TiffImageFile),
+    b"II+\0": (".tif", TiffImageFile),
+    b"MM\0+": (".tif", TiffImageFile),
+}
+
+
+class RowRejected(MlflowException):
+    """A row that cannot be answered; the server answers 400 with this one line."""
+
+    def __init__(self, row: int, reason: str) -> None:
+        line = f"row {row} (the first is 0): {reason}"
+        super().__init__(line, INVALID_PARAMETER_VALUE)
+        self.line = line
+
+    def serialize_as_json(self) -> str:
+        """The answer's body. MLflow's server has put the whole table before the message by then."""
+        return json.dumps({"error_code": self.error_code, "message": self.line})
+
+
+@dataclass(frozen=True)
+class FieldRow:
+    """A row with a field.
+
+    Attributes:
+        row: its number; the first is 0.
+        content: of the image file.
+        suffix: of such files.
+        width: px, by the file's header.
+        height: likewise.
+        microns_per_pixel: as sent; None = the row does not say.
+    """
+
+    row: int
+    content: bytes
+    suffix: str
+    width: int
+    height: int
+    microns_per_pixel: float | None
+
+    def decode(self) -> Image:
+        """The pixels, (H, W, 3) uint8 RGB, as every command of mitoscope reads them.
+
+        Raises:
+            RowRejected: it is no whole 8-bit RGB image.
+        """
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / f"field{self.suffix}"
+            path.write_bytes(self.content)
+            try:
+                return read_image(path)
+            except InputError as error:  # the sender does not know our temporary file
+                reason = str(error).removeprefix(f"{path}: ").replace(str(path), FIELD)
+                raise RowRejected(self.row, f"{FIELD}: {reason}") from error
+
+
+@dataclass(frozen=True)
+class PatchRow:
+    """A row with a patch.
+
+    Attributes:
+        row: its number; the first is 0.
+        content: of the PNG file, whose header says what it should.
+    """
+
+    row: int
+    content: bytes
+
+    def decode(self) -> Image:
+        """The pixels, (P, P, 3) uint8 RGB.
+
+        Raises:
+            RowRejected: the PNG is broken or has a transparent colour.
+        """
+        pixels = cv2.imdecode(np.frombuffer(self.content, np.uint8), cv2.IMREAD_UNCHANGED)
+        if pixels is None or pixels.ndim != 3 or pixels.shape[2] != 3:
+            raise RowRejected(self.row, f"{PATCH} is a broken PNG, or one with transparency")
+        return np.ascontiguousarray(pixels[..., ::-1])
+
+
+class Patches(Sequence[Image]):
+    """Patches that are decoded when they are scored: however long the table is, few are in the memory at once."""
+
+    def __init__(self, rows: Sequence[PatchRow]) -> None:
+        self._rows = rows
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, record):  # type: ignore[no-untyped-def]
+        """The (P, P, 3) uint8 patch number `record`."""
+        return self._rows[record].decode()
+
+
+def encode_patch(patch: Image) -> str:
+    """A (P, P, 3) uint8 RGB patch as the column `patch` takes it."""
+    return base64.b64encode(encode_image(patch, ".png")).decode()
+
+
+def read_rows(table: pd.DataFrame, patch_size: int) -> list[FieldRow | PatchRow]:
+    """Check all rows of a table before the first one is decoded.
+
+    Args:
+        table: has a column `field` (base64 of a PNG, JPEG or TIFF file), with `microns_per_pixel` beside it or not, or
+            a column `patch` (base64 of a PNG file), or all of them; a row leaves empty what it does not use.
+        patch_size: side of a patch, px.
+
+    Raises:
+        MlflowException: the table has neither column; the server answers 400.
+        RowRejected: a row has neither, or both, or is no image that may be decoded.
+    """
+    if FIELD not in table and PATCH not in table:
+        raise MlflowException(
+            f"the table has no column {FIELD} and no column {PATCH}; send one of them", INVALID_PARAMETER_VALUE
+        )
+    columns = [table[name].tolist() if name in table else [None] * len(table) for name in (FIELD, MICRONS, PATCH)]
+    return [
+        _read_row(row, *(None if _is_empty(value) else value for value in values), patch_size=patch_size)
+        for row, values in enumerate(zip(*columns, strict=True))
+    ]
+
+
+def _read_row(row: int, field: Any, microns: float | None, patch: Any, *, patch_size: int) -> FieldRow | PatchRow:
+    """A field or a patch; what a row leaves empty is None."""
+    if (field is None) == (patch is None):
+        has = "neither" if field is None else "both"
+        raise RowRejected(row, f"has {has} of {FIELD} and {PATCH}; send one of them")
+    try:
+        if field is not None:
+            content = _from_base64(field, FIELD, "PNG, JPEG or TIFF")
+            return FieldRow(row, content, *_read_header(content), microns)
+        if microns is not None:
+            raise ValueError(f"{MICRONS} belongs to a {FIELD}; a {PATCH} has the pixels that the detector works on")
+        content = _from_base64(patch, PATCH, "PNG")
+        _check_patch(content, patch_size)
+        return PatchRow(row, content)
+    except ValueError as error:
+        raise RowRejected(row, str(error)) from error
+
+
+def _is_empty(value: Any) -> bool:
+    return bool(pd.api.types.is_scalar(value) and pd.isna(value))
+
+
+def _from_base64(text: Any, column: str, formats: str) -> bytes:
+    """The bytes of a file.
+
+    Raises:
+        ValueError: it is no base64, or too long.
+    """
+    if isinstance(text, str) and len(text) > (MOST_BYTES + 2) // 3 * 4:
+        raise ValueError(f"{column} is a file of more than {MOST_BYTES:,} bytes; cut the image")
+    try:
+        return base64.b64decode(text, validate=True)
+    except (binascii.Error, TypeError, ValueError) as error:
+        raise ValueError(f"{column} is not base64 of a {formats} file") from error
+
+
+def _read_header(content: bytes) -> tuple[str, int, int]:
+    """The suffix of an image file, and its width and height in px as its header gives them.
+
+    Raises:
+        ValueError: it is no PNG, JPEG or TIFF file, or claims more pixels than may be decoded.
+    """
+    start = next((start for start in _READERS if content.startswith(start)), None)
+    if start is None:
+        raise ValueError(f"{FIELD} is not base64 of a PNG, JPEG or TIFF file")
+    suffix, reader = _READERS[start]
+    try:
+        with reader(BytesIO(content)) as image:  # reads the header only
+            width, height = image.size
+    except Exception as error:  # on garbage Pillow's readers stumble in many ways: SyntaxError, struct.error, ...
+        raise ValueError(f"{FIELD}: the image is truncated or damaged; encode it again from its source") from error
+    check_size(width, height, 1)
+    return suffix, width, height
+
+
+def check_size(width: int, height: int, scale: float) -> None:
+    """Make sure that an image is not too large for the memory.
+
+    Raises:
+        ValueError: it has more than `MOST_PIXELS` as it is, or resized by `scale`.
+    """
+    if width * height * max(scale, 1) ** 2 > MOST_PIXELS:
+        enlarged = f", which the detector enlarges {scale:.3g} times" if scale > 1 else ""
+        raise ValueError(
+            f"{FIELD} has {width} x {height} px{enlarged}, more than {MOST_PIXELS:,} px at once; cut the image"
+        )
+
+
+def _check_patch(content: bytes, patch_size: int) -> None:
+    """Believe the header of a PNG.
+
+    Raises:
+        ValueError: it is no PNG, or not an 8-bit RGB image of patch_size x patch_size px.
+    """
+    if len(content) < 26 or content[:8] != b"\x89PNG\r\n\x1a\n" or content[12:16] != b"IHDR":
+        raise ValueError(f"{PATCH} is not base64 of a PNG file")
+    width, height, bits, colour = struct.unpack(">IIBB", content[16:26])
+    if (width, height, bits, colour) != (patch_size, patch_size, 8, 2):
+        found = f"{width} x {height} px, {bits}-bit {_COLOURS.get(colour, 'unknown')}"
+        raise ValueError(
+            f"{PATCH} is a PNG of {found}; expected {patch_size} x {patch_size} px, 8-bit RGB, as "
+            "`mitoscope export-patches` writes them"
+        )

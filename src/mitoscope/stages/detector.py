@@ -1,0 +1,131 @@
+"""Stage `detector@network`: weights + validation fields -> models/<network>/detector.pt, results/detector/*.json.
+
+Everything that makes a detector of trained weights is fitted here, so other `views` or `refit_fields` train nothing.
+"""
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mitoscope.datasets.patches import read_patients, read_summary
+from mitoscope.errors import InputError
+from mitoscope.files import write_json
+from mitoscope.params import Extract, read_params
+from mitoscope.paths import DATA, PATCHES, Outputs
+from mitoscope.progress import console, progress
+from mitoscope.tracking.provenance import dataset_digest
+
+if TYPE_CHECKING:
+    from mitoscope.detection.detector import Detector, Origin
+    from mitoscope.learning.batches import PatchSet
+
+
+def detector(network: str, fold: int | None = None) -> None:
+    """Fit the detector of a trained network, and log it to the network's MLflow run as the model `detector`.
+
+    Args:
+        network: has a block under `train` in params.yaml.
+        fold: of the cross-validation; None = the project's own split.
+
+    Raises:
+        InputError: bad params, or a file of an earlier stage is missing or of another training or split.
+    """
+    from mitoscope.detection.fit import fit_detector
+    from mitoscope.detection.stored import StoredFields, read_samples
+    from mitoscope.evaluation.metrics import scores
+    from mitoscope.learning.checkpoints import load_network
+    from mitoscope.learning.devices import join
+
+    params, outputs = read_params(), Outputs(network, fold)
+    train, settings = params.train_of(network), params.detection_of(network)
+    trained = _read_trained(outputs)
+    model, kept = load_network(outputs.weights)
+    if kept.get("run_id") != trained["run_id"]:
+        raise InputError(
+            f"{outputs.weights}: is of another training than {outputs.trained}; run {outputs.repro('train')} first"
+        )
+    training, _ = read_samples(PATCHES, outputs.split, "train", train.sampling.near_um)
+    with join() as device, progress() as show:
+        fitted, objects = fit_detector(
+            model,
+            training,
+            StoredFields.read(PATCHES, outputs.split, "validation"),
+            extract=Extract.model_validate(read_summary(PATCHES)["settings"]),
+            detection=settings,
+            patch_threshold=float(kept["threshold"]),
+            origin=_origin(outputs, trained),
+            device=device,
+            show=show,
+        )
+    fitted.save(outputs.detector)
+    found = scores("fields", objects.label.to_numpy(), objects.probability.to_numpy(), fitted.threshold)
+    report = {
+        "run_id": trained["run_id"],
+        "model_id": _log(outputs, fitted, training, found),
+        "network": network,
+        "threshold": fitted.threshold,
+        "validation_fields": found,
+        "settings": settings.model_dump(mode="json"),
+    }
+    write_json(outputs.detected, report)
+    console.print(
+        f"{network}: in the validation patients' fields F1 {found['f1']:.3f} at threshold {fitted.threshold:.3f}; "
+        f"{outputs.detector}"
+    )
+
+
+def _read_trained(outputs: Outputs) -> dict[str, Any]:
+    """What stage `train` reports of the network.
+
+    Raises:
+        InputError: the network has not been trained, or with another split.
+    """
+    for path in (outputs.trained, outputs.weights):
+        if not path.exists():
+            raise InputError(f"{path}: {outputs.network} has not been trained; run {outputs.repro('train')} first")
+    report: dict[str, Any] = json.loads(outputs.trained.read_text(encoding="utf-8"))
+    patients = read_patients(outputs.split)
+    if any(patients[subset] != report["patients"][subset] for subset in ("train", "validation")):
+        raise InputError(
+            f"{outputs.split}: {outputs.network} was trained with another split; run {outputs.repro('train')} first"
+        )
+    return report
+
+
+def _origin(outputs: Outputs, trained: dict[str, Any]) -> "Origin":
+    """Where the detector comes from, and by what it knows its patients again."""
+    from mitoscope.detection.detector import Origin
+    from mitoscope.detection.stored import StoredFields
+
+    summary = read_summary(PATCHES)
+    known = [StoredFields.read(PATCHES, outputs.split, subset).images for subset in ("train", "validation")]
+    return Origin(
+        network=outputs.network,
+        run_id=trained["run_id"],
+        start_weights=trained["start_weights"],
+        dataset=summary["dataset"]["name"],
+        dataset_digest=dataset_digest(DATA, summary["digest"]),
+        synthetic=summary["dataset"]["synthetic"],
+        microns_per_pixel=summary["dataset"]["microns_per_pixel"],
+        patients=trained["patients"],
+        images=[image for images in known for fields in images.values() for image in fields],
+    )
+
+
+def _log(outputs: Outputs, fitted: "Detector", training: "PatchSet", found: dict[str, float]) -> str:
+    """Log the detector to its training's run; returns the id of the logged model."""
+    from mitoscope.learning.augment import crop
+    from mitoscope.serving.package import describe
+    from mitoscope.tracking import runs
+
+    console.print(f"{outputs.network}: logging the detector")
+    example = crop(training.windows.read(np.arange(1)), 0, fitted.extract.patch_size)[0].permute(1, 2, 0).numpy()
+    metrics = found | {"threshold": fitted.threshold}
+    return runs.log_detector(
+        fitted.origin.run_id,
+        detector=outputs.detector,
+        params={"detection": fitted.detection.model_dump()},
+        metrics={f"validation_fields/{name}": value for name, value in metrics.items()},
+        **describe(fitted, example)._asdict(),
+    )

@@ -1,0 +1,102 @@
+"""An import brings a whole, valid dataset or leaves everything as it was."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+from mitoscope.datasets.fields import list_fields, read_description
+from mitoscope.datasets.importers.janowczyk import import_janowczyk
+from mitoscope.errors import InputError
+from tests.datasets.conftest import encode
+from tests.datasets.importers.conftest import contents, pack, refused, tissue
+
+
+@pytest.mark.parametrize("form", ["folder", ".tgz", ".tar", ".tar.xz", ".zip"])
+def test_a_dataset_comes_in_byte_for_byte(tmp_path, source, form):
+    expected = contents(source)
+    (source / "readme.txt").write_text("not part of a dataset")
+    (source / "._01_01.tif").write_bytes(b"left by macOS")
+    given = source if form == "folder" else pack(source, tmp_path / f"archive{form}")
+    out = tmp_path / "new" / "data"
+    summary = import_janowczyk(given, out)
+    assert (summary.fields, summary.patients, summary.mitoses) == (3, 2, 3)
+    assert sorted(Path(name).name for name in summary.skipped) == ["._01_01.tif", "readme.txt"]
+    brought = contents(out)
+    description = yaml.safe_load(brought.pop("dataset.yaml"))
+    assert brought == expected
+    assert description["name"] == "Janowczyk" and description["microns_per_pixel"] == 0.25
+    assert description["annotation_order"] == "row,col" and description["synthetic"] is False
+    assert [path.name for path in out.parent.iterdir()] == ["data"]
+
+
+def test_a_description_that_is_there_is_kept(source, tmp_path):
+    (source / "dataset.yaml").write_text("name: mine\nannotation_order: x,y\n")
+    (source / "01_01.csv").write_text("47,39\n")  # only as x,y inside the image
+    import_janowczyk(source, tmp_path / "data")
+    assert read_description(tmp_path / "data").name == "mine"
+
+
+def test_a_full_folder_is_replaced_only_on_demand(source, out):
+    before = contents(out)
+    with pytest.raises(InputError, match=r"is not empty.*--replace"):
+        import_janowczyk(source, out)
+    assert contents(out) == before
+    import_janowczyk(source, out, replace=True)
+    assert "precious.txt" not in contents(out) and len(list_fields(out)) == 3
+
+
+@pytest.mark.parametrize("form", ["folder", ".tgz", ".zip"])
+def test_progress_ends_when_all_is_done(tmp_path, source, form):
+    given = source if form == "folder" else pack(source, tmp_path / f"archive{form}")
+    said: list[tuple[str, int, int]] = []
+    import_janowczyk(given, tmp_path / "data", on_progress=lambda *step: said.append(step))
+    assert said[-1] == ("checking", 3, 3)
+    assert all(0 <= done <= total for _, done, total in said)
+    assert len(said) == 3 + len(contents(source)) + (form == ".tgz")  # in a tar the folder is a member too
+
+
+BAD_FILES = {
+    "a file that is no image": ("02_01.tif", b"hello", "not an image"),
+    "an empty image": ("02_01.tif", b"", "not an image"),
+    "a truncated image": ("02_01.tif", encode(".tif", tissue(2))[:-500], "truncated"),
+    "a 16-bit image": ("02_01.tif", encode(".tif", tissue(2).astype(np.uint16)), "16 bits"),
+    "a grey image": ("02_01.tif", encode(".tif", tissue(2)[..., 0]), "grey"),
+    "an RGBA image": ("02_01.tif", encode(".tif", np.dstack([tissue(2), tissue(3)[..., :1]])), "4 channels"),
+    "a field without a patient": ("photo.tif", encode(".tif", tissue(2)), "no patient id"),
+    "a field in two formats": ("02_01.tiff", encode(".tif", tissue(2)), "again"),
+    "a mask of another size": ("02_01_cmask.png", encode(".png", tissue(2)[:9]), "must be equal"),
+    "a mask that is no image": ("02_01_pc.png", b"hello", "not an image"),
+    "a row outside": ("02_01.csv", b"1,2\n40,2\n", "row 2: row 40, col 2 lies outside"),
+    "a row of letters": ("02_01.csv", b"row,col\n1,2\n", "row 1: 'row,col' is not two numbers"),
+    "a row of nothing": ("02_01.csv", b"1,2\nnan,inf\n", "row 2: 'nan,inf' is not two numbers"),
+    "the same centre twice": ("02_01.csv", b"1,2\n3,4\n1,2\n", "row 3: the same centre as row 1"),
+    "a csv of bytes": ("02_01.csv", bytes(range(128, 256)), "not a text file"),
+    "a wrong description": ("dataset.yaml", b"annotation_order: y,x", "annotation_order"),
+}
+
+
+@pytest.mark.parametrize("packed", [False, True], ids=["folder", "archive"])
+@pytest.mark.parametrize("case", BAD_FILES)
+def test_a_bad_file_is_named_where_it_came_from(tmp_path, source, out, case, packed):
+    name, content, complaint = BAD_FILES[case]
+    (source / name).write_bytes(content)
+    given = pack(source, tmp_path / "archive.tgz") if packed else source
+    message = refused(import_janowczyk, given, out=out)
+    assert message.startswith(f"{given / name}: ") and complaint in message
+
+
+def test_the_number_of_further_problems_is_told(source, out):
+    (source / "01_01.tif").write_bytes(b"")
+    (source / "02_01.csv").write_text("a,b\n99,99\n")
+    message = refused(import_janowczyk, source, out=out)
+    assert message.startswith(f"{source / '01_01.tif'}: ") and "(and 2 more problems; nothing was imported)" in message
+
+
+def test_a_source_that_is_missing_or_holds_no_field_is_refused(tmp_path, out):
+    assert "no such file or folder" in refused(import_janowczyk, tmp_path / "mitosis.tgz", out=out)
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    assert refused(import_janowczyk, empty, out=out).startswith(f"{empty}: holds no field")
+    assert "holds no field" in refused(import_janowczyk, pack(empty, tmp_path / "empty.tgz"), out=out)

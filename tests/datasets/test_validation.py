@@ -1,0 +1,134 @@
+"""The check finds everything that is wrong in one go, and says what is there."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mitoscope.datasets.validation import PatientTotal, check_dataset
+from mitoscope.errors import InputError
+from tests.datasets.conftest import encode
+
+ROWS, COLUMNS = 150, 140
+
+
+def tissue(rows: int = ROWS, columns: int = COLUMNS) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (rows, columns, 3), dtype=np.uint8)
+
+
+@pytest.fixture
+def data(tmp_path) -> Path:
+    """A valid dataset: patient 01 with two fields and three mitoses, patient 02 with one and one."""
+    folder = tmp_path / "[red]data"  # rich would take this for a colour
+    folder.mkdir()
+    for name in ("01_01.tif", "01_02.png", "02_01.jpg"):
+        (folder / name).write_bytes(encode(Path(name).suffix, tissue()))
+    (folder / "01_01.csv").write_text("10,20\n149,139\n")
+    (folder / "01_02.csv").write_text("0,0\n")
+    discs = np.zeros((ROWS, COLUMNS), np.uint8)
+    discs[40:44, 50:54] = 255
+    (folder / "02_01_pc.png").write_bytes(encode(".png", discs))
+    (folder / "01_02_cmask.png").write_bytes(encode(".png", discs))
+    return folder
+
+
+def test_a_valid_dataset_has_no_problems(data):
+    report = check_dataset(data)
+    assert report.problems == report.warnings == ()
+    assert [(field.name, field.mitoses, field.masks) for field in report.fields] == [
+        ("01_01", 2, ()),
+        ("01_02", 1, ("cmask",)),
+        ("02_01", 1, ("pc",)),
+    ]
+    assert {(field.width, field.height) for field in report.fields} == {(COLUMNS, ROWS)}
+    assert report.patients == (PatientTotal("01", 2, 3), PatientTotal("02", 1, 1))
+    assert report.mitoses == 4
+
+
+BAD_FILES = {
+    "03_01.tif": (b"hello", "is not an image"),
+    "03_02.tif": (b"", "is not an image"),
+    "03_03.tif": (encode(".tif", tissue())[:-300], "truncated"),
+    "03_04.png": (encode(".png", tissue())[:-300], "truncated"),
+    "03_05.jpg": (encode(".jpg", tissue())[:-300], "truncated"),
+    "03_06.bmp": (encode(".bmp", tissue())[:-300], "truncated"),
+    "03_07.png": (encode(".png", tissue().astype(np.uint16)), "16 bits"),
+    "03_08.png": (encode(".png", tissue()[..., 0]), "grey"),
+    "03_09.png": (encode(".png", np.dstack([tissue(), tissue()[..., :1]])), "4 channels"),
+    "01_01.png": (encode(".png", tissue()), "beside 01_01"),
+    "photo.tif": (encode(".tif", tissue()), "no patient id"),
+    "01_01_cmask.png": (encode(".png", tissue(9, 9)), "9 x 9 px"),
+    "01_02_cmask.png": (b"hello", "is not an image"),
+    "02_01_pc.png": (encode(".png", tissue(9, 9)), "9 x 9 px"),
+    "01_01.csv": (bytes(range(128, 256)), "not a text file"),
+    "01_02.csv": (b"150,1\n", "row 1: row 150, col 1 lies outside"),
+    "dataset.yaml": (b"microns_per_pixel: none", "microns_per_pixel"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_FILES)
+def test_a_bad_file_is_the_one_problem(data, name):
+    content, complaint = BAD_FILES[name]
+    (data / name).write_bytes(content)
+    (problem,) = check_dataset(data).problems
+    assert complaint in problem and problem.isprintable()
+    named = problem.split(": ")[0]
+    assert Path(named).parent == data and Path(named).stem == Path(name).stem
+
+
+def test_all_problems_are_found_at_once(data):
+    for name, (content, _) in BAD_FILES.items():
+        (data / name).write_bytes(content)
+    report = check_dataset(data)
+    assert len(report.problems) == len(BAD_FILES) == len(set(report.problems))
+    assert sum(field.width == 0 for field in report.fields) == 9
+
+
+def test_all_rows_of_a_csv_are_judged(data):
+    (data / "01_01.csv").write_text("1,2\nrow,col\n3,4,5\n1,2\nnan,1\n1,inf\n,\n999,1\n7,8\n")
+    report = check_dataset(data)
+    assert [int(problem.split("row ")[1].split(":")[0]) for problem in report.problems] == [2, 3, 4, 5, 6, 7, 8]
+    assert all(problem.startswith(f"{data / '01_01.csv'}: row ") for problem in report.problems)
+    assert report.fields[0].mitoses == 2  # the good rows
+
+
+def test_the_order_of_the_description_is_used(data):
+    (data / "01_01.csv").write_text("139,149\n")
+    assert "outside" in check_dataset(data).problems[0]
+    (data / "dataset.yaml").write_text("annotation_order: x,y\n")
+    assert check_dataset(data).problems == ()
+
+
+@pytest.mark.parametrize("name", ["01_03.csv", "01_01.CSV", "01_1_cmask.png", "01_01_cmask.tif"])
+def test_a_file_that_no_field_uses_is_warned_of(data, name):
+    (data / name).write_bytes(b"")
+    report = check_dataset(data)
+    assert report.problems == ()
+    (warning,) = report.warnings
+    assert warning.startswith(f"{data / name}: belongs to no field")
+
+
+def test_a_patient_without_mitosis_is_warned_of(data):
+    (data / "02_01.csv").write_text("")
+    (warning,) = check_dataset(data).warnings
+    assert warning.startswith("patient 02: no mitosis")
+
+
+def test_a_mask_that_nothing_reads_is_not_checked(data):
+    (data / "01_01_brmask.png").write_bytes(b"hello")
+    (data / "09_09_brmask.png").write_bytes(b"of no field")
+    report = check_dataset(data)
+    assert report.problems == report.warnings == () and len(report.fields) == 3
+
+
+def test_a_folder_without_fields_is_a_problem_and_a_missing_one_an_error(tmp_path):
+    (problem,) = check_dataset(tmp_path).problems
+    assert problem.startswith(f"{tmp_path}: holds no field")
+    with pytest.raises(InputError, match="no such folder"):
+        check_dataset(tmp_path / "missing")
+
+
+def test_progress_counts_the_fields(data):
+    said: list[tuple[str, int, int]] = []
+    check_dataset(data, on_progress=lambda *step: said.append(step))
+    assert said == [("checking", done, 3) for done in (1, 2, 3)]

@@ -41,12 +41,14 @@ def evaluate(network: str, fold: int | None = None) -> None:
     from mitoscope.learning.devices import join
     from mitoscope.reporting.results import logged_files, logged_scores
     from mitoscope.tracking import runs
+    from mitoscope.tracking.store import connect, require_run
 
     settings, outputs = read_params().evaluate, Outputs(network, fold)
     if not outputs.detector.exists():
         raise InputError(f"{outputs.detector}: no such file; run {outputs.repro('detector')} first")
     detector = Detector.load(outputs.detector)
     report = _read_report(outputs, detector.origin.run_id)
+    require_run(connect(), detector.origin.run_id)  # now, as scoring may take long
     stored = StoredFields.read(PATCHES, outputs.split, "test")
     digest = dataset_digest(DATA, read_summary(PATCHES)["digest"])
     if known := detector.origin.known(stored.images, digest):

@@ -62,7 +62,7 @@ def write_params(params: Params) -> None:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Whole pipelines first: where files run side by side, the longest must not begin last."""
-    items.sort(key=lambda item: "pipeline" not in item.path.parts)
+    items.sort(key=lambda item: ("pipeline" not in item.path.parts, item.path.name != "test_pipeline.py"))
 
 
 @pytest.fixture(scope="session")

@@ -90,7 +90,7 @@ def test_bad_input_is_one_line(project):
 @pytest.mark.slow
 def test_a_stage_refuses_bad_input_in_one_line(project):
     (project / "params.yaml").write_text("split: 3\n")
-    assert refusal("split", cwd=project).startswith("params.yaml: train: Field required")
+    assert refusal("split", cwd=project).startswith("params.yaml: split: Input should be")
 
 
 @pytest.mark.parametrize("command", [["ui", "--port", "5999"], ["rollback"], ["registry"], ["compare"], ["split"]])

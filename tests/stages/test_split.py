@@ -115,7 +115,7 @@ def test_the_seed_shuffles_and_nothing_else_does():
     ("patients", "folds", "fold", "complaint"),
     [
         ([[1]] * 4, 5, 0, "split.folds is 5, but there are only 4 patients"),
-        ([[1]] * 4, 4, 4, "split.fold is 4, but the folds are 0 to 3"),
+        ([[1]] * 4, 4, 4, "there is no fold 4, the last is 3"),
         ([[0]] * 4, 4, 0, r"the train patients .* have no mitosis"),
     ],
 )
@@ -172,7 +172,7 @@ def test_a_fold_of_the_cross_validation_has_a_file_of_its_own(project):
     assert own.fold.tolist() == second.fold.tolist()
     assert own.patient[own.subset == "test"].tolist() == ["01"]
     assert second.patient[second.subset == "test"].tolist() == ["03"]
-    with pytest.raises(InputError, match="fold is 4, but the folds are 0 to 3"):
+    with pytest.raises(InputError, match="there is no fold 4, the last is 3"):
         split(fold=4)
 
 

@@ -203,7 +203,7 @@ class Detector:
         if not 1 / _MOST_ZOOM <= microns / known <= _MOST_ZOOM:
             raise InputError(
                 f"{microns} um per pixel: the detector knows {known} um, and more than {_MOST_ZOOM} times finer or "
-                "coarser pixels do not show what it learned"
+                "coarser pixels do not show what it learned; give the image's true pixel size"
             )
         return microns
 

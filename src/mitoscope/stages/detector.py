@@ -45,6 +45,11 @@ def detector(network: str, fold: int | None = None) -> None:
         raise InputError(
             f"{outputs.weights}: is of another training than {outputs.trained}; run {outputs.repro('train')} first"
         )
+    if model.patch_size != (size := read_summary(PATCHES)["patch_size"]):
+        raise InputError(
+            f"{PATCHES}: holds patches of {size} px, {outputs.weights} takes {model.patch_size} px; run "
+            f"{outputs.repro('train')} first"
+        )
     training, _ = read_samples(PATCHES, outputs.split, "train", train.sampling.near_um)
     with join() as device, progress() as show:
         fitted, objects = fit_detector(

@@ -83,7 +83,7 @@ def assign(fields: pd.DataFrame, *, folds: int, fold: int, seed: int) -> pd.Data
     if folds > len(patients):
         raise InputError(f"params.yaml: split.folds is {folds}, but there are only {len(patients)} patients")
     if fold >= folds:
-        raise InputError(f"params.yaml: split.fold is {fold}, but the folds are 0 to {folds - 1}")
+        raise InputError(f"params.yaml: split.folds is {folds}: there is no fold {fold}, the last is {folds - 1}")
     number = pd.Series(range(len(patients)), index=patients.index)
     if folds < len(patients):
         # One sample per field and one per mitosis: so the folds get alike shares of both.

@@ -165,6 +165,16 @@ def test_the_champion_does_not_go_down_step_by_step(evaluated):
     assert value.startswith("0.6620, at least 0.7000 (version 1) - 0.02") and not passed
 
 
+def test_as_good_as_the_best_champion_is_good_enough(evaluated):
+    former_champion(2 / 3)  # 0.6667 as the tag keeps it
+    params = tiny_params()
+    params["promote"]["max_drop"] = 0.0
+    write_params(params)
+    become_another(2 / 3)
+    promote()
+    assert against_champions()[1] and state()["champion"] == 2
+
+
 def test_without_the_alias_former_champions_are_still_the_measure(evaluated):
     former_champion(0.9)
     take_away()

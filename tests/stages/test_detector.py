@@ -55,7 +55,7 @@ def test_the_detector_holds_what_params_say_and_where_it_comes_from(detected):
     trained, report = read(OUTPUTS.trained), read(OUTPUTS.detected)
     made = Detector.load(OUTPUTS.detector)
     assert made.detection == Detection(views=2) and made.head is None and made.calibration is not None
-    assert made.extract.model_dump(mode="json") == read_summary(PATCHES)["settings"]
+    assert made.extract.chosen() == read_summary(PATCHES)["settings"]
     assert made.threshold == report["threshold"] > 0 and made.patch_threshold == trained["threshold"]
     assert (report["run_id"], report["network"]) == (trained["run_id"], NETWORK)
     assert report["settings"] == Detection(views=2).model_dump(mode="json")

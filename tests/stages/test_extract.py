@@ -89,7 +89,7 @@ def test_the_summary_counts_the_index(extracted):
     near = counts["candidates"] - counts["negatives"]
     assert counts["dropped"]["candidates within exclusion_um of a mitosis"] == near == len(everything) - len(index)
     assert counts["stain_unchanged"] == 0
-    assert counts["settings"] == Extract(**tiny_params()["extract"]).model_dump(mode="json")
+    assert counts["settings"] == Extract(**tiny_params()["extract"]).chosen()
     assert (counts["patch_size"], counts["window_size"]) == (32, 46)
     assert counts["dataset"]["synthetic"] is True
     gallery = cv2.imread("results/extract/gallery.png")

@@ -94,7 +94,9 @@ def _compare(best: Results, champions: Sequence[Version], max_drop: float, *, dr
     highest, number = max(scored)
     return [
         Condition(
-            name, f"{f1:.4f}, at least {highest:.4f} (version {number}) - {max_drop}{but}", f1 >= highest - max_drop
+            name,
+            f"{f1:.4f}, at least {highest:.4f} (version {number}) - {max_drop}{but}",
+            round(f1, 4) >= round(highest - max_drop, 4),
         )
     ]
 

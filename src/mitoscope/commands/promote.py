@@ -43,7 +43,6 @@ def promote(*, dry_run: bool = False) -> None:
     evidence = [_collect(results, summary) for results in evaluated]
     if len({results.test_set["digest"] for results in evaluated}) > 1:
         raise InputError("results/evaluate: the networks were tested on different sets; run `dvc repro` first")
-    best = max(evaluated, key=lambda results: results.validation_f1)
     synthetic = bool(summary["dataset"]["synthetic"])
 
     with registry.one_at_a_time():
@@ -56,6 +55,9 @@ def promote(*, dry_run: bool = False) -> None:
                 )
                 for one in evidence
             }
+        # What was retired or rolled back is judged only where there is nothing else, so that its refusal is said.
+        fit = [one for one in evaluated if one.model_id not in known or known[one.model_id].eligible]
+        best = max(fit or evaluated, key=lambda results: results.validation_f1)
         challenger = known.get(best.model_id)
         while True:
             champions = registry.champions()

@@ -77,4 +77,7 @@ def retire(number: int) -> None:
         version = registered.retire(number)
     console.print(f"{registered.MODEL}: version {number} is retired")
     if registered.CHAMPION in version.aliases:
-        console.print("there is no champion now; `mitoscope promote` or `mitoscope rollback` makes one")
+        remedy = "`mitoscope promote` makes one of another detector that passes the gate"
+        if former := registered.champions():
+            remedy += f", `mitoscope rollback` puts version {former[-1].number} back"
+        console.print(f"there is no champion now; {remedy}")

@@ -143,7 +143,7 @@ def _summarise(
     edge = samples[samples.edge].label
     return {
         "dataset": description.model_dump(),
-        "settings": settings.model_dump(mode="json"),
+        "settings": settings.chosen(),
         "patch_size": settings.patch_size,
         "window_size": window_size(settings.patch_size),
         "mitoses": int(samples.label.sum()),

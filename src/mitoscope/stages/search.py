@@ -96,7 +96,7 @@ def _name(inputs: Inputs, settings: Search, base: Train) -> str:
     evidence = {
         "inputs": inputs.sources,
         "train": base.chosen(),
-        "space": settings.model_dump(mode="json", exclude={"trials", "storage"}),
+        "space": {name: value for name, value in settings.chosen().items() if name not in ("trials", "storage")},
         "code": hash_code((*CODE, "stages/search.py")),
     }
     return f"{inputs.name}-{hash_settings(evidence)[:12]}"

@@ -46,7 +46,9 @@ def git_state() -> dict[str, str]:
         return subprocess.run(["git", *arguments], capture_output=True, text=True, check=True).stdout.strip()
 
     try:
-        changed = git("status", "--porcelain", "--untracked-files=no", "--", ".", ":!*dvc.lock")
+        changed = git(
+            "status", "--porcelain", "--untracked-files=no", "--", ".", ":!*dvc.lock", ":!crossvalidation/params.yaml"
+        )
         return {"mlflow.source.git.commit": git("rev-parse", "HEAD"), "git_dirty": str(bool(changed)).lower()}
     except (OSError, subprocess.CalledProcessError):
         return {}

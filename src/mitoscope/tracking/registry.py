@@ -6,19 +6,20 @@ as a tag of its version. So any checkout of the project sees the same history.
 """
 
 import json
-from collections.abc import Mapping
-from contextlib import AbstractContextManager, suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 from mitoscope.errors import InputError
-from mitoscope.tracking.store import connect, locked, open_store
+from mitoscope.tracking.store import connect, locked, open_store, store, telling
 
 MODEL = "mitoscope"
 CHAMPION, CHALLENGER = "champion", "challenger"
 _HISTORY, _ROLLED_BACK, _RETIRED = "champions", "rolled_back", "retired"
-_REMEMBERED = 80  # champions; a tag holds 5000 characters
+_REMEMBERED = 1000  # champions; a tag holds 100,000 characters
 _BY_ID = "models:/"
 _PROMOTE = "`mitoscope promote` makes one"
 _ABOUT = "Detectors of mitotic figures. The alias champion moves by `mitoscope promote`, `rollback` and `registry`."
@@ -218,9 +219,17 @@ def retire(number: int) -> Version:
     return version
 
 
-def one_at_a_time() -> AbstractContextManager[object]:
-    """What a promotion, a rollback and a retirement hold while they judge and write."""
-    return locked("registry")
+@contextmanager
+def one_at_a_time() -> Iterator[None]:
+    """What a promotion, a rollback and a retirement hold while they judge and write.
+
+    Raises:
+        InputError: the store stops answering on the way.
+    """
+    import mlflow
+
+    with locked("registry"), telling("MLflow failed ({}); start this again", store(Path()), mlflow.MlflowException):
+        yield
 
 
 def note(version: Version, tags: Mapping[str, str]) -> None:

@@ -4,6 +4,7 @@ Otherwise the copy would write its runs' files into the original, and lose its m
 copy".
 """
 
+import os
 import shlex
 import sqlite3
 from collections.abc import Iterator
@@ -78,7 +79,7 @@ def _move(connection: sqlite3.Connection, columns: list[tuple[str, str]], old: P
     locations = [row[0] for table, name in owners for row in connection.execute(f"SELECT {name} FROM {table}")]
     paths = [path for path in map(_local_path, locations) if path and path.is_relative_to(old)]
     there, here = shlex.quote(str(old)), shlex.quote(str(new))
-    if any(path.exists() and not (new / path.relative_to(old)).exists() for path in paths):
+    if any(os.path.exists(path) and not (new / path.relative_to(old)).exists() for path in paths):  # noqa: PTH110 (False where it may not be looked at)
         remedy = f"copy them with `cp -a {there}/. {here}`"
         raise InputError(f"{new}: the files of the runs are in {old}, which is another project's; {remedy}")
     if paths and not new.is_dir():

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from mitoscope.errors import InputError
 from mitoscope.files import exclusive, write_json
+from mitoscope.params import Extract
 from mitoscope.paths import DATA, WORK, Outputs
 from mitoscope.progress import console, progress
 from mitoscope.stages.train.inputs import Inputs, read_inputs, start_model
@@ -119,7 +120,7 @@ def _logged_run(
     evidence, start = inputs.evidence(device), inputs.start
     params = {
         "train": inputs.settings.model_dump(),
-        "extract": inputs.summary["settings"],
+        "extract": Extract.model_validate(inputs.summary["settings"]).model_dump(),
         "split": inputs.split,
         "start": {name: start[name] for name in ("source", "file", "sha256")},
     }

@@ -71,7 +71,7 @@ class Inputs:
         import torch
 
         return {
-            "settings": self.settings.chosen(),
+            "settings": self.settings.model_dump(mode="json"),
             **self.sources,
             "code": hash_code(CODE),
             "torch": torch.__version__,

@@ -17,6 +17,7 @@ from scipy.special import expit, logit
 from mitoscope.params import CalibrationSettings
 
 Probabilities = npt.NDArray[np.float64]
+Integers = npt.NDArray[np.int64]
 
 _NARROWEST = 0.01  # difference of the log-odds, where a network gives all candidates the same score
 _FARTHEST = 36.0  # log-odds: nearer to 0 and 1 float64 has no more numbers
@@ -60,6 +61,13 @@ class Calibration:
         stretch = max(self.upper - self.middle, _NARROWEST) / max(upper - middle, _NARROWEST)
         moved = self.upper + (_log_odds(probabilities) - upper) * stretch
         return np.asarray(expit(np.clip(moved, -_FARTHEST, _FARTHEST)), dtype=np.float64)
+
+    def apply_by_field(self, probabilities: Probabilities, field: Integers) -> Probabilities:
+        """As `apply` for the candidates of several fields, (N,) probabilities and (N,) which field each is in."""
+        calibrated = probabilities.copy()
+        for number in np.unique(field):
+            calibrated[field == number] = self.apply(probabilities[field == number])
+        return calibrated
 
 
 def _spread(probabilities: Probabilities, settings: CalibrationSettings) -> tuple[float, float]:

@@ -159,16 +159,15 @@ class Detector:
             probabilities = score_patches(self.model, windows, device, views=views, on_batch=on_batch)
         else:
             probabilities = np.zeros(len(windows))
-        for number in np.unique(field):
-            inside = np.flatnonzero(field == number)
-            if self.head is not None:
+            for number in np.unique(field):
+                inside = np.flatnonzero(field == number)
                 features = pool_patches(self.model, windows.take(inside), device, views=views)
                 probabilities[inside] = self.head.probabilities(features)
                 if on_batch:
                     on_batch(int((field <= number).sum()), len(windows))
-            if self.calibration is not None:
-                probabilities[inside] = self.calibration.apply(probabilities[inside])
-        return probabilities
+        if self.calibration is None:
+            return probabilities
+        return self.calibration.apply_by_field(probabilities, field)
 
     def classify(self, windows: Windows, on_batch: OnBatch | None = None) -> Probabilities:
         """Probability of a mitosis for single patches, by the network's own head; (N,) float64."""

@@ -71,9 +71,7 @@ def fit_detector(
     if detection.calibrate_fields:
         fields = [probabilities[validation.field == number] for number in np.unique(validation.field)]
         calibration = Calibration.fit(fields, detection.calibration)
-        for number in np.unique(validation.field):
-            inside = validation.field == number
-            probabilities[inside] = calibration.apply(probabilities[inside])
+        probabilities = calibration.apply_by_field(probabilities, validation.field)
     objects = validation.objects(probabilities, detection.suppress_um)
     threshold, _ = best_threshold(objects.label.to_numpy(), objects.probability.to_numpy())
     return replace(raw, calibration=calibration, threshold=threshold, model=model.cpu()), objects

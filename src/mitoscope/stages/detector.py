@@ -18,6 +18,7 @@ from mitoscope.tracking.provenance import dataset_digest
 
 if TYPE_CHECKING:
     from mitoscope.detection.detector import Detector, Origin
+    from mitoscope.detection.stored import StoredFields
     from mitoscope.learning.batches import PatchSet
 
 
@@ -50,16 +51,17 @@ def detector(network: str, fold: int | None = None) -> None:
             f"{PATCHES}: holds patches of {size} px, {outputs.weights} takes {model.patch_size} px; run "
             f"{outputs.repro('train')} first"
         )
+    known, validation = (StoredFields.read(PATCHES, outputs.split, subset) for subset in ("train", "validation"))
     training, _ = read_samples(PATCHES, outputs.split, "train", train.sampling.near_um)
     with join() as device, progress() as show:
         fitted, objects = fit_detector(
             model,
             training,
-            StoredFields.read(PATCHES, outputs.split, "validation"),
+            validation,
             extract=Extract.model_validate(read_summary(PATCHES)["settings"]),
             detection=settings,
             patch_threshold=float(kept["threshold"]),
-            origin=_origin(outputs, trained),
+            origin=_origin(outputs, trained, [known, validation]),
             device=device,
             show=show,
         )
@@ -98,13 +100,11 @@ def _read_trained(outputs: Outputs) -> dict[str, Any]:
     return report
 
 
-def _origin(outputs: Outputs, trained: dict[str, Any]) -> "Origin":
+def _origin(outputs: Outputs, trained: dict[str, Any], known: "list[StoredFields]") -> "Origin":
     """Where the detector comes from, and by what it knows its patients again."""
     from mitoscope.detection.detector import Origin
-    from mitoscope.detection.stored import StoredFields
 
     summary = read_summary(PATCHES)
-    known = [StoredFields.read(PATCHES, outputs.split, subset).images for subset in ("train", "validation")]
     return Origin(
         network=outputs.network,
         run_id=trained["run_id"],
@@ -114,7 +114,7 @@ def _origin(outputs: Outputs, trained: dict[str, Any]) -> "Origin":
         synthetic=summary["dataset"]["synthetic"],
         microns_per_pixel=summary["dataset"]["microns_per_pixel"],
         patients=trained["patients"],
-        images=[image for images in known for fields in images.values() for image in fields],
+        images=[image for stored in known for images in stored.images.values() for image in images],
     )
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from mitoscope.errors import InputError
-from mitoscope.files import atomic_folder, atomic_path, exclusive, write_json, write_text
+from mitoscope.files import atomic_folder, atomic_path, exclusive, read_json, write_json, write_text
 
 
 @pytest.fixture(scope="session")
@@ -78,6 +78,17 @@ def test_not_a_number_is_refused_and_the_old_json_stays(tmp_path):
     with pytest.raises(ValueError, match="JSON compliant"):
         write_json(target, {"f1": float("nan")})
     assert json.loads(target.read_text()) == {"f1": 0.5} and names(tmp_path) == ["metrics.json"]
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"), [(None, "no such file"), ("{", "is not a JSON file"), ("[1]", "holds no JSON object")]
+)
+def test_json_that_is_missing_or_damaged_gives_one_line_with_the_remedy(tmp_path, content, problem):
+    path = tmp_path / "report.json"
+    if content is not None:
+        path.write_text(content)
+    with pytest.raises(InputError, match=rf"report\.json: {problem}; run `dvc repro` first$"):
+        read_json(path, "run `dvc repro` first")
 
 
 @pytest.mark.parametrize("before", ["missing", "empty"])

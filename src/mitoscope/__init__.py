@@ -11,4 +11,4 @@ os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 # OpenCV reports a broken image on the terminal by itself; our own line names the file and the remedy.
 os.environ.setdefault("OPENCV_LOG_LEVEL", "OFF")
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

@@ -1,6 +1,7 @@
 """Results appear whole or not at all: write beside the target, then rename over it."""
 
 import glob
+import hashlib
 import json
 import os
 import re
@@ -51,6 +52,31 @@ def write_text(target: Path, text: str) -> None:
 def write_json(target: Path, content: Any) -> None:
     """Write `content` to `target` atomically, as indented JSON. Not-a-number is rejected (ValueError)."""
     write_text(target, json.dumps(content, indent=2, allow_nan=False) + "\n")
+
+
+def read_json(path: Path, remedy: str) -> dict[str, Any]:
+    """Read a JSON object, as the stages leave them for each other.
+
+    Raises:
+        InputError: there is no such file, or it is damaged; its line ends with `remedy`.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: no such file; {remedy}") from error
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}); {remedy}") from error
+    except ValueError as error:
+        raise InputError(f"{path}: is not a JSON file; {remedy}") from error
+    if not isinstance(content, dict):
+        raise InputError(f"{path}: holds no JSON object; {remedy}")
+    return content
+
+
+def hash_file(path: Path) -> str:
+    """SHA-256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @contextmanager

@@ -49,7 +49,7 @@ def test_a_tested_patient_that_was_known_is_refused(outputs, subset):
 
 def test_a_missing_or_broken_file_is_named(outputs):
     outputs.detected.write_text("{")
-    with pytest.raises(InputError, match=f"{outputs.detected}: is no JSON file; {AGAIN}"):
+    with pytest.raises(InputError, match=f"{outputs.detected}: is not a JSON file; {AGAIN}"):
         read_results(outputs)
     outputs.detected.unlink()
     with pytest.raises(InputError, match=f"{outputs.detected}: cannot be read .*; {AGAIN}"):

@@ -4,7 +4,6 @@ DVC runs the folds: what has not changed comes from its cache, and what was kill
 own split and results stay as they are.
 """
 
-import json
 import os
 import signal
 import subprocess
@@ -16,7 +15,7 @@ from pathlib import Path
 import pandas as pd
 
 from mitoscope.errors import InputError
-from mitoscope.files import exclusive, write_text
+from mitoscope.files import exclusive, read_json, write_text
 from mitoscope.params import Split, read_params
 from mitoscope.paths import CROSSVALIDATED, WORK, Outputs
 from mitoscope.progress import console
@@ -59,7 +58,7 @@ def crossvalidate(network: str) -> None:
             raise
     if code:
         raise InputError(f"the cross-validation of {network} stopped, DVC says why above; {again}")
-    report = json.loads((CROSSVALIDATED / f"{network}.json").read_text(encoding="utf-8"))
+    report = read_json(CROSSVALIDATED / f"{network}.json", again)
     # A patient may be called NA: only an empty score is missing.
     path = CROSSVALIDATED / f"{network}.csv"
     patients = pd.read_csv(path, dtype={"patient": str}, keep_default_na=False, na_values=[""])

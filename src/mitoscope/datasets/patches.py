@@ -10,7 +10,6 @@ one near a mitosis has label 1 too, and `is_sample` tells it from the samples of
     patches/summary.json  counts, what was dropped and why, the fields, the settings and a digest of the content
 """
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from mitoscope.errors import InputError
+from mitoscope.files import read_json
 
 COLUMNS = ("patient", "field", "label", "center", "row", "col", "source", "distance", "edge", "record")
 
@@ -60,7 +60,7 @@ def read_summary(patches: Path) -> dict[str, Any]:
     path = patches / "summary.json"
     if not path.exists():
         raise InputError(f"{path}: no patch store; run `dvc repro extract` first")
-    summary: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    summary = read_json(path, "run `dvc repro extract -f`")
     if not isinstance(summary.get("fields"), dict):
         raise InputError(f"{path}: is of an older version; run `dvc repro extract` first")
     return summary

@@ -1,7 +1,5 @@
 """The page of `mitoscope report`: the networks and all runs on their data, in one file that needs no other."""
 
-import hashlib
-import json
 import platform
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,6 +12,7 @@ from typing import Any
 import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from mitoscope.files import hash_file, read_json
 from mitoscope.paths import CROSSVALIDATED, GALLERY, MODELS
 from mitoscope.reporting.crossvalidation import describe
 from mitoscope.reporting.figures import draw_networks
@@ -165,7 +164,7 @@ def _section(network: Network) -> dict[str, Any]:
         "confusion": network.confusion(),
         "reachable": f"{percent(results.metrics['fields']['reachable'])} %",
         "pictures": pictures,
-        "search": dict(_flatten(json.loads(found.read_text(encoding="utf-8")))) if found.exists() else {},
+        "search": dict(_flatten(read_json(found, f"run {outputs.repro('search')} -f"))) if found.exists() else {},
         "search_pictures": [embed(path, f"Search, {path.stem}: {note}") for path in sorted(drawn.glob("*.png"))],
         "commit": run.tags.get("mlflow.source.git.commit"),
         "evidence": {
@@ -192,7 +191,7 @@ def _crossvalidation(digest: str) -> list[dict[str, Any]]:
     """The cross-validations on the dataset with this digest."""
     found = []
     for path in sorted(CROSSVALIDATED.glob("*.json")):
-        result = json.loads(path.read_text(encoding="utf-8"))
+        result = read_json(path, f"run `mitoscope crossvalidate {path.stem}` again")
         if result["dataset"]["md5"] != digest:
             continue
         note = describe(result)
@@ -217,8 +216,7 @@ def _sha256(path: Path) -> str:
     """The SHA-256 of a file, in words; it may be in DVC's remote only."""
     if not path.exists():
         return "not here; `dvc pull` brings it"
-    with path.open("rb") as file:
-        return f"SHA-256 {hashlib.file_digest(file, 'sha256').hexdigest()}"
+    return f"SHA-256 {hash_file(path)}"
 
 
 def _flatten(content: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

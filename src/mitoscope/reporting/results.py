@@ -1,6 +1,5 @@
 """What the stages left of a network, read and checked in one place for every table, card and page."""
 
-import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -8,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from mitoscope.errors import InputError
+from mitoscope.files import read_json
 from mitoscope.paths import MODELS, PATCHES, Outputs
 
 SCORES = {"patches": ("accuracy", "precision", "recall", "f1", "ap"), "fields": ("precision", "recall", "f1", "ap")}
@@ -135,7 +135,7 @@ def read_results(outputs: Outputs) -> Results:
     evaluated = outputs.evaluated
     names = [evaluated / name for name in ("metrics.json", "intervals.json", "test_set.json")]
     paths = [outputs.trained, outputs.detected, *names, MODELS / outputs.network / "start.json"]
-    results = Results(outputs, *(_read_json(path, remedy) for path in paths))
+    results = Results(outputs, *(read_json(path, remedy) for path in paths))
     try:
         _check(results, remedy)
     except (KeyError, TypeError) as error:
@@ -202,13 +202,3 @@ def pooled_cells(scores: Mapping[str, Any]) -> list[str]:
     counts = [str(scores[name]) for name in ("mitoses", "detections", "tp", "fp", "fn")]
     intervals = scores.get("intervals", {})
     return counts + [percent(scores[name], intervals.get(name)) for name in ("precision", "recall", "f1")]
-
-
-def _read_json(path: Path, remedy: str) -> dict[str, Any]:
-    try:
-        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror}); {remedy}") from error
-    except ValueError as error:
-        raise InputError(f"{path}: is no JSON file; {remedy}") from error
-    return content

@@ -3,14 +3,13 @@
 Everything that makes a detector of trained weights is fitted here, so other `views` or `refit_fields` train nothing.
 """
 
-import json
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from mitoscope.datasets.patches import read_patients, read_summary
 from mitoscope.errors import InputError
-from mitoscope.files import write_json
+from mitoscope.files import read_json, write_json
 from mitoscope.params import Extract, read_params
 from mitoscope.paths import DATA, PATCHES, Outputs
 from mitoscope.progress import console, progress
@@ -91,7 +90,7 @@ def _read_trained(outputs: Outputs) -> dict[str, Any]:
     for path in (outputs.trained, outputs.weights):
         if not path.exists():
             raise InputError(f"{path}: {outputs.network} has not been trained; run {outputs.repro('train')} first")
-    report: dict[str, Any] = json.loads(outputs.trained.read_text(encoding="utf-8"))
+    report = read_json(outputs.trained, f"run {outputs.repro('train')} first")
     patients = read_patients(outputs.split)
     if any(patients[subset] != report["patients"][subset] for subset in ("train", "validation")):
         raise InputError(

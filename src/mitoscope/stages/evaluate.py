@@ -12,7 +12,7 @@ from sklearn.metrics import precision_recall_curve, roc_curve
 from mitoscope.datasets.fields import FieldOfView, list_fields
 from mitoscope.datasets.patches import read_summary, sample_name
 from mitoscope.errors import InputError
-from mitoscope.files import atomic_path, write_json
+from mitoscope.files import atomic_path, read_json, write_json
 from mitoscope.params import Evaluate, read_params
 from mitoscope.paths import DATA, PATCHES, Outputs
 from mitoscope.progress import console, progress
@@ -209,9 +209,7 @@ def _read_report(outputs: Outputs, run_id: str) -> dict[str, Any]:
     """
     report: dict[str, Any] = {}
     for path in (outputs.trained, outputs.detected):
-        if not path.exists():
-            raise InputError(f"{path}: no such file; run {outputs.repro('detector')} first")
-        report = json.loads(path.read_text(encoding="utf-8"))
+        report = read_json(path, f"run {outputs.repro('detector')} first")
         if report["run_id"] != run_id:
             raise InputError(
                 f"{outputs.detector}: is of run {run_id}, but {path} is of run {report['run_id']}; run "

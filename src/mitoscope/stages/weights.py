@@ -5,11 +5,10 @@ from http.client import HTTPException
 from pathlib import Path
 
 from mitoscope.errors import InputError
-from mitoscope.files import atomic_path, write_json
+from mitoscope.files import atomic_path, hash_file, write_json
 from mitoscope.params import read_params
 from mitoscope.paths import MODELS, WORK
 from mitoscope.progress import console, progress
-from mitoscope.tracking.provenance import hash_file
 
 _TIMEOUT_SECONDS = 10
 _CHUNK = 1 << 20

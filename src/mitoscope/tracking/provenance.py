@@ -24,12 +24,6 @@ def hash_code(patterns: Sequence[str]) -> str:
     return hash_settings([path.relative_to(package).as_posix() + path.read_text(encoding="utf-8") for path in paths])
 
 
-def hash_file(path: Path) -> str:
-    """SHA-256 of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def dataset_digest(data: Path, otherwise: str) -> str:
     """DVC's hash of the dataset in folder `data`; where that is not under DVC, the start of the hash `otherwise`."""
     tracked = data.with_name(f"{data.name}.dvc")

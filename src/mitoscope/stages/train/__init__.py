@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mitoscope.errors import InputError
-from mitoscope.files import exclusive, write_json
+from mitoscope.files import exclusive, read_json, write_json
 from mitoscope.params import Extract
 from mitoscope.paths import DATA, WORK, Outputs
 from mitoscope.progress import console, progress
@@ -83,10 +83,9 @@ def train(network: str, fold: int | None = None) -> None:
 def _searched(outputs: Outputs) -> dict[str, Any]:
     """What stage `search` found; nothing where it is off."""
     network, path = outputs.network, outputs.searched / f"{outputs.network}.json"
-    if not path.exists():
-        raise InputError(f"{path}: no such file; run {outputs.repro('search')} first")
+    found = read_json(path, f"run {outputs.repro('search')} first")
     try:
-        settings = {part: dict(entries) for part, entries in json.loads(path.read_text("utf-8"))["settings"].items()}
+        settings = {part: dict(entries) for part, entries in found["settings"].items()}
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise InputError(f"{path}: holds no settings of a search; run {outputs.repro('search')} with -f") from error
     if settings:

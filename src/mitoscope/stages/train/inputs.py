@@ -1,6 +1,5 @@
 """What a training depends on, read and checked once: for stage `train`, and for every trial of stage `search`."""
 
-import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,9 +11,10 @@ from pydantic import ValidationError
 
 from mitoscope.datasets.patches import read_summary
 from mitoscope.errors import InputError
+from mitoscope.files import hash_file, read_json
 from mitoscope.params import Train, first_line, read_params
 from mitoscope.paths import MODELS, PATCHES, Outputs
-from mitoscope.tracking.provenance import hash_code, hash_file
+from mitoscope.tracking.provenance import hash_code
 
 if TYPE_CHECKING:
     from mitoscope.learning.batches import PatchSet
@@ -128,7 +128,7 @@ def read_inputs(outputs: Outputs, searched: Mapping[str, Any] | None = None) -> 
         outputs=outputs,
         settings=settings,
         split=params.split.model_dump() | {"fold": fold},
-        start=json.loads(start_file.with_suffix(".json").read_text(encoding="utf-8")),
+        start=read_json(start_file.with_suffix(".json"), f"run {outputs.repro('weights')} first"),
         summary=summary,
         training=training,
         rows=rows,

@@ -16,7 +16,6 @@ from torch.nn import functional as F
 from mitoscope.histology.windows import window_size
 from mitoscope.learning.augment import crop, flip, jitter_stain
 from mitoscope.learning.devices import Device, join
-from mitoscope.learning.loop import autocast
 from mitoscope.learning.networks import build
 from mitoscope.params import Train, read_params
 
@@ -71,7 +70,7 @@ def measure(network: str, settings: Train, patch_size: int, device: Device) -> t
             with precision():  # type: ignore[attr-defined]
                 loss = F.cross_entropy(model(patches).float(), labels)
             optimizer.zero_grad(set_to_none=True)
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
 
         return step
@@ -80,7 +79,7 @@ def measure(network: str, settings: Train, patch_size: int, device: Device) -> t
     ours = build(description).to(device.torch)
     steps = [
         step_of(plain, torch.optim.AdamW(plain.parameters()), lambda: torch.autocast(device.torch.type, enabled=False)),
-        step_of(ours, torch.optim.AdamW(ours.parameters(), fused=True), lambda: autocast(device)),
+        step_of(ours, torch.optim.AdamW(ours.parameters(), fused=True), device.autocast),
     ]
     scored = build(description).to(device.torch).eval()
 

@@ -14,6 +14,7 @@ import yaml
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from mitoscope.datasets.synthetic import synthesize
+from tests import forkserver
 from tests.postgresql import running_postgresql
 
 if TYPE_CHECKING:
@@ -166,7 +167,8 @@ def small_detector(run_id: str = "run", **changes: Any) -> "Detector":
     import torch
 
     from mitoscope.detection.calibration import Calibration
-    from mitoscope.detection.detector import Detector, Origin
+    from mitoscope.detection.detector import Detector
+    from mitoscope.detection.origin import Origin
     from mitoscope.learning.networks import build
     from mitoscope.params import Detection, Extract
 
@@ -234,6 +236,13 @@ def empty_registry(mlflow_store: str) -> Iterator[None]:
     client = mlflow.MlflowClient()
     for model in client.search_registered_models():
         client.delete_registered_model(model.name)
+
+
+@pytest.fixture(scope="session")
+def programs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder with a `mitoscope` that begins at once."""
+    with forkserver.running(tmp_path_factory.mktemp("fork")) as folder:
+        yield folder
 
 
 @pytest.fixture(scope="module")

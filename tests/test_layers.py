@@ -28,7 +28,7 @@ DOORS = {
     "stages": {"serving.package"},  # what MLflow needs to log a detector
     "commands": {"stages.split"},  # a cross-validation looks at every fold's split before the first one runs
 }
-MOST_LINES, LONGEST_FUNCTION = 280, 80
+MOST_LINES, LONGEST_FUNCTION = 260, 80
 # A synthetic field is drawn from top to bottom; importers and the registry of settings are long lists of small things.
 LONG = {"datasets/synthetic.py", "params.py", "cli.py"}
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 import typer.core
 
+from mitoscope import __version__
 from mitoscope.errors import InputError
 from mitoscope.paths import require_project
 
@@ -15,27 +16,26 @@ if TYPE_CHECKING:
     from mitoscope.datasets.importers import Summary
 
 app = typer.Typer(
-    help="Train mitosis detectors on H&E fields, reproducibly. `dvc repro` runs the stages in order.",
-    no_args_is_help=True,
+    invoke_without_command=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 importing = typer.Typer(help="Bring a published dataset into data/.", no_args_is_help=True)
-registry = typer.Typer(help="Show the registered versions, their aliases and their evidence; retire one.")
+registry = typer.Typer(
+    help="Show the registered versions with their aliases and scores; `registry retire` withdraws one."
+)
 _STAGES, _DATA, _FIELDS, _LOOK = "Stages (run by dvc repro)", "Data", "Whole fields", "Look"
 _REGISTRY = "Registry"
 app.add_typer(importing, name="import", rich_help_panel=_DATA)
 app.add_typer(registry, name="registry", rich_help_panel=_REGISTRY, invoke_without_command=True)
 
-Network = Annotated[
-    str, typer.Argument(help="A network that has a block under `train` in params.yaml.", metavar="NETWORK")
-]
+Network = Annotated[str, typer.Argument(help="Name of a network under `train` in params.yaml.", metavar="NETWORK")]
 Fold = Annotated[
-    int | None, typer.Option(min=0, help="A fold of the cross-validation, instead of the project's own split.")
+    int | None, typer.Option(min=0, help="Use this fold of the cross-validation instead of the project's own split.")
 ]
-Out = Annotated[Path, typer.Option(help="Folder to write; it appears whole or not at all.")]
-Replace = Annotated[bool, typer.Option("--replace", help="Put the new folder in the place of a filled one.")]
+Out = Annotated[Path, typer.Option(help="Output folder; it appears only when it is complete.")]
+Replace = Annotated[bool, typer.Option("--replace", help="Replace the output folder if it is not empty.")]
 
 
 class InProject(typer.core.TyperCommand):
@@ -47,9 +47,42 @@ class InProject(typer.core.TyperCommand):
         return super().invoke(ctx)
 
 
+_GUIDE = """\
+mitoscope trains mitosis detectors on H&E fields, reproducibly. In a project's folder:
+
+  bring data     dvc pull data.dvc           the synthetic sample
+                 mitoscope import -h         or published fields; then: dvc add data
+  check it       mitoscope validate
+  run            dvc repro                   extract, train, evaluate: what has changed
+  look           mitoscope compare           scores side by side; also: mitoscope report, mitoscope ui
+  promote        mitoscope promote           the best detector, if it passes the gate
+  use            mitoscope detect FIELD.tif --model models:/mitoscope@champion --out detected
+
+mitoscope status says where this project stands, mitoscope -h lists every command.
+"""
+
+
+def _say_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"mitoscope {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _main(
+    context: typer.Context,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_say_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """Train mitosis detectors on H&E fields, reproducibly. `dvc repro` runs the stages in order."""
+    if context.invoked_subcommand is None:
+        typer.echo(_GUIDE, nl=False)
+
+
 @app.command(cls=InProject, rich_help_panel=_STAGES)
 def settings() -> None:
-    """Write what params.yaml chooses for each network, which later stages depend on."""
+    """Write the settings of each network that differ from the defaults; later stages depend on them."""
     from mitoscope.stages.settings import settings as run
 
     run()
@@ -65,7 +98,7 @@ def split(fold: Fold = None) -> None:
 
 @app.command(cls=InProject, rich_help_panel=_STAGES)
 def extract() -> None:
-    """Cut mitoses and blue-ratio candidates out of the fields."""
+    """Cut patches around mitoses and blue-ratio candidates out of the fields."""
     from mitoscope.stages.extract import extract as run
 
     run()
@@ -81,10 +114,10 @@ def weights(network: Network) -> None:
 
 @app.command(cls=InProject, rich_help_panel=_STAGES)
 def search(network: Network, fold: Fold = None) -> None:
-    """Search the learning rate and rotations of a network; several at once share the trials.
+    """Search for a better learning rate and rotations; processes that run at once share the trials.
 
-    A search that is killed goes on where it was. Its studies are in .work/search.db, or where `search.storage` in
-    params.yaml or MITOSCOPE_SEARCH_STORAGE says: postgresql://... for several machines.
+    A search that was stopped continues when you start it again. Its trials are in .work/search.db, or in the database
+    that `search.storage` in params.yaml or MITOSCOPE_SEARCH_STORAGE names: postgresql://... for several machines.
     """
     from mitoscope.stages.search import search as run
 
@@ -93,7 +126,7 @@ def search(network: Network, fold: Fold = None) -> None:
 
 @app.command(cls=InProject, rich_help_panel=_STAGES)
 def train(network: Network, fold: Fold = None) -> None:
-    """Train a network and log the run; a killed training goes on where it was.
+    """Train a network and log it to MLflow; a training that was stopped continues from its last epoch.
 
     On several GPUs: torchrun --standalone --nproc-per-node=4 --no-python mitoscope train NETWORK
     """
@@ -104,7 +137,7 @@ def train(network: Network, fold: Fold = None) -> None:
 
 @app.command(cls=InProject, rich_help_panel=_STAGES)
 def detector(network: Network, fold: Fold = None) -> None:
-    """Make a detector of a trained network: field head, calibration and threshold from the validation patients."""
+    """Make a detector from a trained network: fit its field head, calibration and threshold."""
     from mitoscope.stages.detector import detector as run
 
     run(network, fold)
@@ -112,7 +145,7 @@ def detector(network: Network, fold: Fold = None) -> None:
 
 @app.command(cls=InProject, rich_help_panel=_STAGES)
 def evaluate(network: Network, fold: Fold = None) -> None:
-    """Score a network's detector on the test patients."""
+    """Score a network's detector on the patches and whole fields of the test patients."""
     from mitoscope.stages.evaluate import evaluate as run
 
     run(network, fold)
@@ -120,7 +153,7 @@ def evaluate(network: Network, fold: Fold = None) -> None:
 
 @app.command(cls=InProject, rich_help_panel=_STAGES)
 def pool(network: Network) -> None:
-    """Pool what the folds of a cross-validation found (`mitoscope crossvalidate` runs it)."""
+    """Pool the results of all folds of a cross-validation; `mitoscope crossvalidate` runs this."""
     from mitoscope.stages.pool import pool as run
 
     run(network)
@@ -128,9 +161,9 @@ def pool(network: Network) -> None:
 
 @app.command(cls=InProject, rich_help_panel=_REGISTRY)
 def promote(
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only print the conditions; write nothing.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the gate's conditions and change nothing.")] = False,
 ) -> None:
-    """Register the evaluated detectors; the best becomes the champion where it passes the gate in params.yaml."""
+    """Register the evaluated detectors; the best on validation becomes champion if it passes the gate."""
     from mitoscope.commands.promote import promote as run
 
     run(dry_run=dry_run)
@@ -138,7 +171,7 @@ def promote(
 
 @app.command(cls=InProject, rich_help_panel=_REGISTRY)
 def rollback() -> None:
-    """Put the former champion back; the gate will not promote the present one again."""
+    """Make the previous champion the champion again; the gate will not promote the current one again."""
     from mitoscope.commands.registry import rollback as run
 
     run()
@@ -155,11 +188,11 @@ def _show_registry(context: typer.Context) -> None:
 
 @registry.command(cls=InProject)
 def retire(
-    version: Annotated[int, typer.Argument(help="Number of the version, as `mitoscope registry` shows.")],
+    version: Annotated[int, typer.Argument(help="Version number, as listed by `mitoscope registry`.")],
 ) -> None:
-    """Take a version out: it is the champion no more, and no yardstick for others.
+    """Withdraw a version: it is no longer champion, and new detectors are no longer compared with it.
 
-    For a champion that knows the patients of a new test set, so that no other can be compared with it.
+    Use it when the champion has learnt from a patient who is now tested, so that no detector can be compared with it.
     """
     from mitoscope.commands.registry import retire as run
 
@@ -170,7 +203,7 @@ def retire(
 def validate(
     data: Annotated[Path, typer.Argument(help="Folder of fields and their CSV files.")] = Path("data"),
 ) -> None:
-    """Check a dataset: fields, patients, mitoses, and every problem with its file and row."""
+    """Check a dataset; print its fields, patients and mitoses, and every problem with its file and row."""
     from mitoscope.commands.validate import validate as run
 
     if run(data).problems:
@@ -179,7 +212,9 @@ def validate(
 
 @importing.command()
 def janowczyk(
-    source: Annotated[Path, typer.Argument(help="The published archive, or a folder in its layout.")],
+    source: Annotated[
+        Path, typer.Argument(help="The published archive (.tgz, .tar or .zip), or a folder in the same layout.")
+    ],
     out: Out = Path("data"),
     replace: Replace = False,
 ) -> None:
@@ -195,11 +230,11 @@ def janowczyk(
 @importing.command()
 def midog(
     images: Annotated[Path, typer.Argument(help="Folder of the images that the JSON names.")],
-    annotations: Annotated[Path, typer.Argument(help="MIDOG.json, in COCO's form.")],
+    annotations: Annotated[Path, typer.Argument(help="The annotation file, MIDOG.json or MIDOG++.json.")],
     out: Out = Path("data"),
     replace: Replace = False,
 ) -> None:
-    """Import MIDOG: boxes of mitotic figures become centres, each image a patient."""
+    """Import MIDOG 2021, 2022 or ++: boxes of mitotic figures become centres, each image is a patient."""
     from mitoscope.datasets.importers.midog import import_midog
     from mitoscope.progress import progress
 
@@ -211,13 +246,15 @@ def midog(
 @app.command(rich_help_panel=_DATA)
 def synthesize(
     out: Out = Path("data"),
-    patients: Annotated[int, typer.Option(min=3, max=99)] = 12,
+    patients: Annotated[int, typer.Option(min=3, max=99, help="Number of patients.")] = 12,
     fields: Annotated[int, typer.Option(min=1, max=99, help="Fields per patient.")] = 2,
-    size: Annotated[int, typer.Option(min=200, max=4000, help="Side of a field, px at 0.25 um.")] = 1000,
-    seed: Annotated[int, typer.Option(min=0)] = 0,
+    size: Annotated[
+        int, typer.Option(min=200, max=4000, help="Side length of a field in px, at 0.25 um per pixel.")
+    ] = 1000,
+    seed: Annotated[int, typer.Option(min=0, help="Random seed.")] = 0,
     replace: Replace = False,
 ) -> None:
-    """Draw a synthetic dataset with known mitoses, as the sample is."""
+    """Draw a synthetic dataset with known mitoses, like the sample."""
     from mitoscope.datasets.synthetic import synthesize as run
     from mitoscope.files import atomic_folder
     from mitoscope.progress import console, progress
@@ -237,13 +274,13 @@ def synthesize(
 
 @app.command("export-patches", cls=InProject, rich_help_panel=_DATA)
 def export_patches(
-    out: Annotated[Path, typer.Argument(help="Folder to write; it appears whole or not at all.")],
+    out: Annotated[Path, typer.Argument(help="Output folder; it appears only when it is complete.")],
     network: Annotated[
-        str | None, typer.Option(help="Whose rotations under `train` in params.yaml to write; the first by default.")
+        str | None, typer.Option(help="Network in params.yaml whose rotations are written; the first one by default.")
     ] = None,
     replace: Replace = False,
 ) -> None:
-    """Write the whole patches of all patients as PNG, named 01_02_class0_center0_rot45.png."""
+    """Write the patches of all patients, except those at edges, as 01_02_class0_center0_rot45.png."""
     from mitoscope.commands.export_patches import export_patches as run
 
     run(out, network=network, replace=replace)
@@ -251,21 +288,24 @@ def export_patches(
 
 @app.command(rich_help_panel=_FIELDS)
 def detect(
-    images: Annotated[list[Path], typer.Argument(help="Fields: tif, png, jpg or bmp, 8-bit RGB, any size.")],
+    images: Annotated[
+        list[Path], typer.Argument(help="Image files of fields: tif, png, jpg or bmp, 8-bit RGB, any size.")
+    ],
     model: Annotated[
         str,
         typer.Option(
-            help="A file as models/NETWORK/detector.pt, runs:/RUN_ID/detector, or models:/mitoscope@champion."
+            help="The detector: models/NETWORK/detector.pt, runs:/RUN_ID/detector, or models:/mitoscope@champion."
         ),
     ],
-    out: Annotated[Path, typer.Option(help="Folder to write into; files of the same names are replaced.")],
+    out: Annotated[Path, typer.Option(help="Output folder; existing files of the same names are replaced.")],
     microns_per_pixel: Annotated[
-        float | None, typer.Option(min=0.05, max=2, help="Of the images; by default that of the training fields.")
+        float | None,
+        typer.Option(min=0.05, max=2, help="Pixel size of the images in um; by default that of the training fields."),
     ] = None,
 ) -> None:
-    """Find the mitoses of fields: CSV, GeoJSON for QuPath, overlay, and the count per mm2.
+    """Find the mitoses in fields: CSV, GeoJSON for QuPath, overlay, and the count per mm2.
 
-    A file that is no image is reported and left out; the exit code is then 1.
+    A file that cannot be read as an image is reported and skipped; the exit code is then 1.
     """
     from mitoscope.commands.detect import detect as run
 
@@ -277,8 +317,8 @@ def detect(
 def crossvalidate(network: Network) -> None:
     """Test every patient once: train and evaluate a network in each fold, and pool the counts.
 
-    Runs `dvc repro crossvalidation/dvc.yaml:pool@NETWORK`: what has not changed comes from DVC's cache, and what was
-    killed goes on where it was. The project's own split and results stay as they are.
+    Runs `dvc repro crossvalidation/dvc.yaml:pool@NETWORK`: unchanged folds come from DVC's cache, and a run that was
+    stopped continues where it was. The project's own split and results stay as they are.
     """
     from mitoscope.commands.crossvalidate import crossvalidate as run
 
@@ -286,8 +326,16 @@ def crossvalidate(network: Network) -> None:
 
 
 @app.command(cls=InProject, rich_help_panel=_LOOK)
+def status() -> None:
+    """Say where the project stands: data, stages out of date, scores, champion, and what comes next."""
+    from mitoscope.commands.status import status as run
+
+    run()
+
+
+@app.command(cls=InProject, rich_help_panel=_LOOK)
 def compare() -> None:
-    """Print the networks' test scores beside each other."""
+    """Print the test scores of all networks side by side."""
     from mitoscope.commands.compare import compare as run
 
     run()
@@ -295,11 +343,11 @@ def compare() -> None:
 
 @app.command(cls=InProject, rich_help_panel=_LOOK)
 def report(
-    out: Annotated[Path, typer.Option(help="The page to write.")] = Path("results/report.html"),
+    out: Annotated[Path, typer.Option(help="Path of the HTML page.")] = Path("results/report.html"),
 ) -> None:
-    """Write one HTML page of all runs on the data: scores, curves, errors, settings, hashes, commands to reproduce.
+    """Write one HTML page on all runs on the current data: scores, curves, errors, settings, hashes, commands.
 
-    It needs no other file and no network, and is logged to the networks' MLflow runs as report.html.
+    The page needs no other file and no network. It is also logged to the networks' MLflow runs as report.html.
     """
     from mitoscope.commands.report import report as run
 
@@ -308,10 +356,10 @@ def report(
 
 @app.command(cls=InProject, rich_help_panel=_LOOK)
 def ui(
-    port: Annotated[int, typer.Option(min=1, max=65535)] = 5000,
-    host: Annotated[str, typer.Option(help="127.0.0.1 = this machine only.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")] = 5000,
+    host: Annotated[str, typer.Option(help="Address to listen on; 127.0.0.1 = this machine only.")] = "127.0.0.1",
 ) -> None:
-    """Open the MLflow UI on this project's runs: networks, start weights and scores side by side."""
+    """Start the MLflow UI on this project's runs and print its address."""
     from mitoscope.commands.ui import ui as run
 
     run(host, port)
@@ -333,9 +381,14 @@ def main() -> None:
     try:
         app()
     except InputError as error:
-        typer.secho(f"error: {error}", fg="red", err=True)
+        _say_error(str(error))
         sys.exit(2)
     except OSError as error:  # no such file, no permission, disk full, connection lost
-        text = f"{error.filename}: {error.strerror}" if error.filename and error.strerror else str(error)
-        typer.secho(f"error: {text}", fg="red", err=True)
+        _say_error(f"{error.filename}: {error.strerror}" if error.filename and error.strerror else str(error))
         sys.exit(1)
+
+
+def _say_error(line: str) -> None:
+    from rich.console import Console  # which knows NO_COLOR
+
+    Console(stderr=True, soft_wrap=True, highlight=False).print(f"error: {line}", style="red", markup=False)

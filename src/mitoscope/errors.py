@@ -1,8 +1,60 @@
 """The one exception that means: what the user gave is wrong, and this is how to fix it."""
 
+import json
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pydantic import ValidationError
+
+# What is wrong with an entry, by pydantic's name for it; in braces its limits.
+_PROBLEMS = {
+    "missing": "is missing",
+    "extra_forbidden": "is not an entry that mitoscope knows",
+    "int_type": "must be a whole number",
+    "int_parsing": "must be a whole number",
+    "int_from_float": "must be a whole number",
+    "float_type": "must be a number",
+    "float_parsing": "must be a number",
+    "finite_number": "must be a finite number",
+    "bool_type": "must be true or false",
+    "bool_parsing": "must be true or false",
+    "string_type": "must be text",
+    "string_too_short": "must not be empty",
+    "literal_error": "must be {expected}",
+    "dict_type": "must be a block of entries",
+    "model_type": "must be a block of entries",
+    "tuple_type": "must be a list",
+    "list_type": "must be a list",
+    "too_short": "needs {min_length} or more values",
+    "too_long": "takes {max_length} values at most",
+    "greater_than": "must be more than {gt:g}",
+    "greater_than_equal": "must be {ge:g} or more",
+    "less_than": "must be less than {lt:g}",
+    "less_than_equal": "must be {le:g} or less",
+}
+_NO_VALUE = {"missing", "extra_forbidden", "too_short", "too_long", "string_too_short"}
+
 
 class InputError(Exception):
     """Bad input. Its text is one line that names the file (and the row) and the remedy.
 
     The command line prints that line without a traceback and exits with code 2.
     """
+
+
+def first_problem(error: "ValidationError") -> str:
+    """What is wrong with settings in one line: the place of the first wrong entry, and why."""
+    # A misspelt entry is unknown and another one missing: the unknown one is what to look at.
+    errors = sorted(error.errors(), key=lambda found: found["type"] != "extra_forbidden")
+    first, more = errors[0], len(errors) - 1
+    kind, value = first["type"], first["input"]
+    if kind in _PROBLEMS:
+        problem = _PROBLEMS[kind].format(**first.get("ctx", {}))
+        if kind not in _NO_VALUE and not isinstance(value, (dict, list)):
+            problem += f", not {json.dumps(value, default=str)}"
+    else:
+        problem = first["msg"].removeprefix("Value error, ")
+    place = ".".join(str(part) for part in first["loc"])
+    # A sentence of a check of our own begins with the entry that it is about.
+    start = f"{place} {problem}" if kind in _PROBLEMS and place else ": ".join(filter(None, (place, problem)))
+    return start + (f" (and {more} more)" if more else "")

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, Self
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from mitoscope.errors import InputError
+from mitoscope.errors import InputError, first_problem
 
 Angle = Annotated[float, Field(ge=0, lt=360)]
 Angles = Annotated[tuple[Angle, ...], Field(min_length=1)]
@@ -30,24 +30,42 @@ class Block(BaseModel):
 class Split(Block):
     """Which patients test, which validate, which train."""
 
-    folds: int = Field(4, ge=3, description="number of folds; as many as patients = leave one patient out")
-    fold: int = Field(0, ge=0, description="the fold that tests; the next one validates, the others train")
-    seed: int = Field(0, ge=0, description="of the assignment of patients to folds")
+    folds: int = Field(
+        4,
+        ge=3,
+        description="number of folds; with as many folds as patients, each fold is one patient (leave-one-patient-out)",
+    )
+    fold: int = Field(
+        0, ge=0, description="number of the fold that tests, from 0; the next one validates, the others train"
+    )
+    seed: int = Field(0, ge=0, description="random seed for assigning patients to folds")
 
 
 class Extract(Block):
-    """How fields become candidates and patches. Lengths are in um; pixels are made of them per field."""
+    """How fields become candidates and patches. Lengths are in um; each field's pixel size turns them into pixels."""
 
-    stain: Literal["none", "macenko", "reinhard"] = Field("none", description="stain normalisation of the whole field")
-    microns_per_pixel: float = Field(
-        0.5, gt=0, le=4, description="um; pixel size of the patches, to which every field is resized"
+    stain: Literal["none", "macenko", "reinhard"] = Field(
+        "none", description="method of stain normalisation, applied to the whole field; none = off"
     )
-    patch_um: float = Field(32.0, gt=0, description="um; side of a patch")
+    microns_per_pixel: float = Field(
+        0.5, gt=0, le=4, description="um; pixel size of the patches; every field is resized to it"
+    )
+    patch_um: float = Field(32.0, gt=0, description="um; side length of a patch")
     blue_ratio_microns_per_pixel: float = Field(0.5, gt=0, le=4, description="um; pixel size of the blue-ratio image")
     sigma_um: float = Field(1.0, gt=0, description="um; Gaussian smoothing of the blue-ratio image")
-    peak_window_um: float = Field(5.5, gt=0, description="um; a candidate is the maximum of a square of this side")
-    candidates_per_mm2: float = Field(1500, gt=0, description="the strongest are kept; 1500 are 400 in 0.26 mm2")
-    exclusion_um: float = Field(7.5, ge=0, description="um; a candidate this close to a mitosis is no negative")
+    peak_window_um: float = Field(
+        5.5,
+        gt=0,
+        description="um; a candidate is the brightest point of the blue-ratio image within a square of this side",
+    )
+    candidates_per_mm2: float = Field(
+        1500,
+        gt=0,
+        description="most candidates kept per mm2 of field, the strongest first; 1500 per mm2 = 400 in 0.27 mm2",
+    )
+    exclusion_um: float = Field(
+        7.5, ge=0, description="um; candidates within this distance of a mitosis are not used as negatives"
+    )
 
     @property
     def patch_size(self) -> int:
@@ -64,54 +82,72 @@ class Extract(Block):
 class Rotations(Block):
     """Angles in degrees per class; each (patch, angle) pair is one training sample."""
 
-    positive: Angles = Field(_ALL_ANGLES, description="degrees; of the mitoses")
-    negative: Angles = Field((0.0, 45.0), description="degrees; of the others")
+    positive: Angles = Field(_ALL_ANGLES, description="degrees; rotations of mitosis patches")
+    negative: Angles = Field((0.0, 45.0), description="degrees; rotations of negative patches")
 
 
 class Mining(Block):
     """Hard negatives: later epochs draw those that the network takes for mitoses."""
 
-    start_epoch: int = Field(1, ge=1, description="the epochs up to this one draw negatives evenly")
-    every: int = Field(0, ge=0, description="score the negatives anew after so many epochs; 0 turns mining off")
-    lr_factor: float = Field(0.5, gt=0, le=1, description="the mined epochs' learning rate peaks at this share of lr")
+    start_epoch: int = Field(
+        1, ge=1, description="last epoch that draws all negatives equally often; mining starts after it"
+    )
+    every: int = Field(0, ge=0, description="score all negatives again every so many epochs; 0 turns mining off")
+    lr_factor: float = Field(
+        0.5, gt=0, le=1, description="peak learning rate of the epochs with mining, as a fraction of lr"
+    )
 
 
 class Model(Block):
     """The network."""
 
     backbone: str | None = Field(
-        None, description="a torchvision network, or timm/NAME; null = the name of the entry under `train`"
+        None, description="name of a torchvision network, or timm/NAME; null = the entry's own name under `train`"
     )
-    input_size: int = Field(224, ge=32, description="px; the network resizes its patches to this side")
+    input_size: int = Field(224, ge=32, description="px; the network resizes patches to this side length")
     head: Literal["classifier", "pooled"] = Field(
         "classifier",
-        description="classifier = the network's own; pooled = a linear layer over the features of all levels",
+        description="classifier = the network's own; pooled = a linear layer on the pooled features of all levels",
     )
-    trainable: Literal["all", "head"] = Field("all", description="head = the backbone keeps its start weights")
-    seed: int = Field(0, ge=0, description="of the weights that are new")
+    trainable: Literal["all", "head"] = Field(
+        "all", description="all = train every layer; head = train only the pooled head or the last layer"
+    )
+    seed: int = Field(0, ge=0, description="random seed of the weights that are not taken from the start weights")
 
 
 class Sampling(Block):
     """What an epoch sees."""
 
-    samples_per_epoch: int = Field(1024, ge=2, description="patches")
-    positive_fraction: float = Field(0.33, gt=0, lt=1, description="share of mitoses among them")
+    samples_per_epoch: int = Field(1024, ge=2, description="number of patches drawn per epoch")
+    positive_fraction: float = Field(
+        0.33, gt=0, lt=1, description="fraction of mitoses among the patches drawn per epoch"
+    )
     rotations: Rotations = Field(Rotations(), description="angles of each class")
-    flips: bool = Field(True, description="mirror patches by chance")
-    stain_jitter: float = Field(0.05, ge=0, lt=1, description="0.2 varies each stain by up to 20 %; 0 is off")
-    near_um: float = Field(0, ge=0, description="um; candidates this close to a mitosis are positives too; 0 is off")
+    flips: bool = Field(True, description="mirror patches at random")
+    stain_jitter: float = Field(
+        0.05, ge=0, lt=1, description="random stain variation; 0.2 = each stain varies by up to 20 %; 0 = off"
+    )
+    near_um: float = Field(
+        0,
+        ge=0,
+        description="um; candidates within this distance of a mitosis are also positives; 0 = annotated centres only",
+    )
     mining: Mining = Field(Mining(), description="hard negatives")
-    seed: int = Field(0, ge=0, description="of what is drawn")
+    seed: int = Field(0, ge=0, description="random seed for drawing and varying the patches")
 
 
 class Optimisation(Block):
-    """How the weights are moved."""
+    """How the weights are optimised."""
 
-    epochs: int = Field(5, ge=1, description="at most")
-    batch_size: int = Field(64, ge=2, description="patches, of all processes together")
-    lr: float = Field(3e-4, gt=0, description="peak of the one-cycle schedule")
-    weight_decay: float = Field(0.01, ge=0, description="of AdamW")
-    patience: int = Field(5, ge=1, description="stop after so many epochs, plain or mined, without a better F1")
+    epochs: int = Field(5, ge=1, description="maximum number of epochs")
+    batch_size: int = Field(64, ge=2, description="patches per batch, over all processes together")
+    lr: float = Field(3e-4, gt=0, description="peak learning rate of the one-cycle schedule")
+    weight_decay: float = Field(0.01, ge=0, description="weight decay of the AdamW optimiser")
+    patience: int = Field(
+        5,
+        ge=1,
+        description="stop after this many epochs without a better F1; with mining on, only epochs with mining count",
+    )
 
 
 class Train(Block):
@@ -119,13 +155,7 @@ class Train(Block):
 
     model: Model = Field(Model(), description="the network")
     sampling: Sampling = Field(Sampling(), description="what an epoch sees")
-    optimisation: Optimisation = Field(Optimisation(), description="how the weights are moved")
-
-    @property
-    def plain_epochs(self) -> int:
-        """How many epochs draw negatives evenly; the others are mined."""
-        mining = self.sampling.mining
-        return mining.start_epoch if mining.every else self.optimisation.epochs
+    optimisation: Optimisation = Field(Optimisation(), description="how the weights are optimised")
 
     @model_validator(mode="after")
     def _mining_begins(self) -> Self:
@@ -139,13 +169,20 @@ class FieldHeadSettings(Block):
     """The regression that scores whole fields (`refit_fields`)."""
 
     inverse_penalty: float = Field(
-        1e-3, gt=0, description="C of scikit-learn's LogisticRegression; 5e-4 and 2e-3 rank candidates as well"
+        1e-3,
+        gt=0,
+        description="C of scikit-learn's LogisticRegression; 5e-4 and 2e-3 rank candidates about equally well",
     )
     hard_fraction: float = Field(
-        0.2, gt=0, le=1, description="share of the negatives that the second regression sees, the hardest"
+        0.2,
+        gt=0,
+        le=1,
+        description="fraction of the negatives, the hardest ones, that the second regression is fitted to",
     )
     prior_candidates: float = Field(
-        50, ge=0, description="candidates that the training fields' statistics count as beside a field's own"
+        50,
+        ge=0,
+        description="weight of the training fields' mean and variance against a field's own, as a number of candidates",
     )
 
 
@@ -153,9 +190,12 @@ class CalibrationSettings(Block):
     """How each field's scores are brought to the spread of the validation fields (`calibrate_fields`)."""
 
     percentiles: tuple[Annotated[float, Field(ge=0, le=100)], Annotated[float, Field(ge=0, le=100)]] = Field(
-        (50.0, 95.0), description="%; the two places of the log-odds that are brought together"
+        (50.0, 95.0),
+        description="%; the two percentiles of a field's log-odds that are moved to those of the validation fields",
     )
-    prior_candidates: float = Field(50, ge=0, description="candidates that the typical spread counts as")
+    prior_candidates: float = Field(
+        50, ge=0, description="weight of the typical spread against a field's own, as a number of candidates"
+    )
 
     @field_validator("percentiles")
     @classmethod
@@ -169,41 +209,57 @@ class Detection(Block):
     """How a trained network finds the mitoses of whole fields; changing it trains nothing."""
 
     views: Literal[1, 2, 4, 8, 16] = Field(
-        1, description="of each candidate, mirrored and turned, averaged (test-time augmentation)"
+        1,
+        description="mirrored and turned copies of each candidate, whose scores are averaged (test-time augmentation)",
     )
     refit_fields: bool = Field(
-        False, description="score by a regression over the pooled features, standardised by field; needs head: pooled"
+        False,
+        description="score fields by a field head: a regression on features standardised per field; needs head: pooled",
     )
-    calibrate_fields: bool = Field(True, description="bring each field's scores to the spread of the validation fields")
-    suppress_um: float = Field(7.5, gt=0, description="um; of two detections this close the more probable one stays")
-    field_head: FieldHeadSettings = Field(FieldHeadSettings(), description="of refit_fields")
-    calibration: CalibrationSettings = Field(CalibrationSettings(), description="of calibrate_fields")
+    calibrate_fields: bool = Field(
+        True, description="adjust each field's scores to the typical spread of scores in the validation fields"
+    )
+    suppress_um: float = Field(
+        7.5, gt=0, description="um; of two detections within this distance only the more probable one is kept"
+    )
+    field_head: FieldHeadSettings = Field(FieldHeadSettings(), description="settings of refit_fields")
+    calibration: CalibrationSettings = Field(CalibrationSettings(), description="settings of calibrate_fields")
 
 
 class RotationChoices(Block):
     """The lists of angles among which a search chooses, for each class."""
 
-    positive: tuple[Angles, ...] = Field(((0.0,), _ALL_ANGLES), min_length=1, description="degrees; of the mitoses")
-    negative: tuple[Angles, ...] = Field(((0.0,), (0.0, 45.0)), min_length=1, description="degrees; of the others")
+    positive: tuple[Angles, ...] = Field(
+        ((0.0,), _ALL_ANGLES), min_length=1, description="degrees; lists of rotations to try for mitosis patches"
+    )
+    negative: tuple[Angles, ...] = Field(
+        ((0.0,), (0.0, 45.0)), min_length=1, description="degrees; lists of rotations to try for negative patches"
+    )
 
 
 class Search(Block):
     """Which settings are tried before a training, and how."""
 
-    trials: int = Field(0, ge=0, description="finished ones (pruned ones too) per network; 0 turns the search off")
-    startup_trials: int = Field(2, ge=1, description="so many draw at random and are not pruned")
-    epochs: int = Field(2, ge=1, description="of a trial")
-    samples_per_epoch: int = Field(192, ge=2, description="of a trial")
-    lr: tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]] = Field(
-        (1e-4, 2e-3), description="lowest and highest; drawn on a logarithmic scale"
+    trials: int = Field(
+        0, ge=0, description="number of trials to finish per network, pruned ones included; 0 turns the search off"
     )
-    rotations: RotationChoices = Field(RotationChoices(), description="what each class chooses among")
+    startup_trials: int = Field(
+        2,
+        ge=1,
+        description="trials before TPE and pruning start: the first has the train block's settings, others random ones",
+    )
+    epochs: int = Field(2, ge=1, description="epochs per trial")
+    samples_per_epoch: int = Field(192, ge=2, description="number of patches drawn per epoch of a trial")
+    lr: tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]] = Field(
+        (1e-4, 2e-3), description="lowest and highest learning rate; drawn on a logarithmic scale"
+    )
+    rotations: RotationChoices = Field(RotationChoices(), description="lists of angles to choose from, for each class")
     storage: str = Field(
         "sqlite:///.work/search.db",
         min_length=1,
-        description="an Optuna URL; MITOSCOPE_SEARCH_STORAGE takes its place",
+        description="database of the trials, as an Optuna URL; the variable MITOSCOPE_SEARCH_STORAGE overrides it",
     )
-    seed: int = Field(0, ge=0, description="of what is drawn")
+    seed: int = Field(0, ge=0, description="random seed for the settings that the trials try")
 
     @field_validator("rotations")
     @classmethod
@@ -223,29 +279,33 @@ class Search(Block):
 class Evaluate(Block):
     """How the test patients are scored."""
 
-    bootstrap: int = Field(1000, ge=100, description="resamples of the patients behind each 95 % interval")
-    seed: int = Field(0, ge=0, description="of the resamples")
+    bootstrap: int = Field(1000, ge=100, description="number of resamplings of the patients for each 95 % interval")
+    seed: int = Field(0, ge=0, description="random seed for the resampling")
 
 
 class Promote(Block):
-    """The gate before the alias `champion`."""
+    """The gate: what a detector must reach to get the alias `champion`."""
 
-    min_recall: float = Field(0.4, ge=0, le=1, description="in the test patients' whole fields")
-    min_f1: float = Field(0.4, ge=0, le=1, description="likewise")
+    min_recall: float = Field(0.4, ge=0, le=1, description="lowest recall in the test patients' whole fields")
+    min_f1: float = Field(0.4, ge=0, le=1, description="lowest F1 in the test patients' whole fields")
     max_drop: float = Field(
-        0.02, ge=0, le=1, description="how far F1 may lie below that of the best champion there has been"
+        0.02, ge=0, le=1, description="largest allowed drop of F1 below the best champion so far, on the same fields"
     )
 
 
 class Params(Block):
     """The whole of params.yaml."""
 
-    launch: str = Field("mitoscope", description="what starts a training: mitoscope, or torchrun ... mitoscope")
+    launch: str = Field(
+        "mitoscope", description="command that starts a training: mitoscope, or torchrun ... mitoscope for several GPUs"
+    )
     split: Split = Field(Split(), description="stage split")
     extract: Extract = Field(Extract(), description="stage extract")
-    weights: dict[str, str] = Field({}, description="per network: auto, imagenet, random, or a file; auto by default")
-    train: dict[str, Train] = Field(min_length=1, description="per network: stage train")
-    detection: dict[str, Detection] = Field({}, description="per network: stage detector")
+    weights: dict[str, str] = Field(
+        {}, description="start weights per network: auto, imagenet, random, or the path of a file; auto by default"
+    )
+    train: dict[str, Train] = Field(min_length=1, description="one entry per network; stage train")
+    detection: dict[str, Detection] = Field({}, description="one entry per network; stage detector")
     search: Search = Field(Search(), description="stage search")
     evaluate: Evaluate = Field(Evaluate(), description="stage evaluate")
     promote: Promote = Field(Promote(), description="command promote")
@@ -344,17 +404,6 @@ def read_params(path: Path = Path("params.yaml")) -> Params:
         _refuse_moved(content)
         return Params.model_validate(content)
     except ValidationError as error:
-        raise InputError(f"{path}: {first_line(error)}") from error
+        raise InputError(f"{path}: {first_problem(error)}") from error
     except ValueError as error:
         raise InputError(f"{path}: {error}") from error
-
-
-def first_line(error: ValidationError) -> str:
-    """What is wrong with settings in one line: the place of the first wrong entry, and why."""
-    # A misspelt entry is unknown and another one missing: the unknown one is what to look at.
-    errors = sorted(error.errors(), key=lambda found: found["type"] != "extra_forbidden")
-    first, more = errors[0], len(errors) - 1
-    place = ".".join(str(part) for part in first["loc"])
-    rest = f" (and {more} more)" if more else ""
-    message = first["msg"].removeprefix("Value error, ")
-    return ": ".join(filter(None, (place, message))) + rest

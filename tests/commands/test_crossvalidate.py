@@ -22,6 +22,8 @@ from mitoscope.files import exclusive
 from mitoscope.params import Split, read_params
 from tests.conftest import NETWORK, tiny_params, write_params
 
+pytestmark = pytest.mark.slow
+
 COUNTS = {"mitoses": 2, "detections": 1, "tp": 1, "fp": 0, "fn": 1, "precision": 1.0, "recall": 0.5, "f1": 2 / 3}
 REPORT = {
     "network": NETWORK,

@@ -18,6 +18,8 @@ from tests.results import change, holder, read, run_of_training, write_results
 from tests.test_layers import imports
 from tests.threads import at_once
 
+pytestmark = pytest.mark.slow
+
 OUTPUTS = Outputs(NETWORK)
 METRICS, TEST_SET = OUTPUTS.evaluated / "metrics.json", OUTPUTS.evaluated / "test_set.json"
 

@@ -27,12 +27,12 @@ def add_version(**tags) -> None:
 
 def test_the_table_shows_aliases_and_evidence(empty_registry, mlflow_store, capsys):
     evidence = {"start_weights": "random", "dataset": "drawn", "synthetic": "true", "test_fields_f1": "0.7251"}
-    add_version(architecture="alexnet", **evidence)
-    add_version(network="densenet161", test_fields_f1="0.5000")  # `architecture` is of version 0.1
+    add_version(architecture="small", **evidence)
+    add_version(network="large", test_fields_f1="0.5000")  # `architecture` is of version 0.1
     registry()
-    rows = [line for line in capsys.readouterr().out.splitlines() if "alexnet" in line or "densenet161" in line]
-    assert "densenet161" in rows[0] and "champion" in rows[0] and "50.0" in rows[0]
-    for words in ("alexnet", "random", "drawn (synthetic)", "72.5"):
+    rows = [line for line in capsys.readouterr().out.splitlines() if "small" in line or "large" in line]
+    assert "large" in rows[0] and "champion" in rows[0] and "50.0" in rows[0]
+    for words in ("small", "random", "drawn (synthetic)", "72.5"):
         assert words in rows[1]
     assert "champion" not in rows[1]
 
@@ -52,8 +52,8 @@ def test_the_table_is_readable_in_80_columns(empty_registry, mlflow_store, monke
 
 
 def test_a_rollback_says_who_is_the_champion(empty_registry, mlflow_store, capsys):
-    add_version(network="alexnet")
-    add_version(network="densenet161")
+    add_version(network="small")
+    add_version(network="large")
     rollback()
     assert "version 1 is the champion again, version 2 is rolled back" in capsys.readouterr().out
     registry()
@@ -63,16 +63,16 @@ def test_a_rollback_says_who_is_the_champion(empty_registry, mlflow_store, capsy
 
 
 def test_a_rollback_where_the_champion_was_deleted_says_who_is_it_now(empty_registry, mlflow_store, capsys):
-    add_version(network="alexnet")
-    add_version(network="densenet161")
+    add_version(network="small")
+    add_version(network="large")
     mlflow.MlflowClient().delete_model_version("mitoscope", "2")
     rollback()
     assert capsys.readouterr().out == "mitoscope: version 1 is the champion again\n"
 
 
 def test_retiring_the_champion_says_how_to_get_another(empty_registry, mlflow_store, capsys):
-    add_version(network="alexnet")
-    add_version(network="densenet161")
+    add_version(network="small")
+    add_version(network="large")
     retire(2)
     said = capsys.readouterr().out
     assert "version 2 is retired" in said and "`mitoscope rollback`" in said

@@ -22,6 +22,8 @@ from mitoscope.tracking.history import training
 from tests.conftest import NETWORK, tiny_params, write_params
 from tests.results import change, read, run_of_training, write_results
 
+pytestmark = pytest.mark.slow
+
 OUT = Path("results/report.html")
 OUTPUTS = Outputs(NETWORK)
 METRICS = OUTPUTS.evaluated / "metrics.json"

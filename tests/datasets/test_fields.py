@@ -71,7 +71,7 @@ def test_a_description_reads_back_and_has_defaults(tmp_path):
         (b"microns_per_pixel: tiny", "microns_per_pixel"),
         (b"annotation_order: y,x", "annotation_order"),
         (b"micron_per_pixel: 0.25", "micron_per_pixel"),
-        (b"- a list", "the file"),
+        (b"- a list", "must be a block of entries"),
         (b"name: [", "not valid YAML"),
         (b"\xff\xfe\x00", "not valid YAML"),
     ],

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from mitoscope.datasets.images import read_image
-from mitoscope.detection.detector import Detections, Detector, Origin
+from mitoscope.detection.detector import Detections, Detector
+from mitoscope.detection.origin import Origin
 from mitoscope.detection.stored import StoredFields
 from mitoscope.errors import InputError
 from mitoscope.learning.batches import Windows

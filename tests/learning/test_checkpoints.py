@@ -36,6 +36,13 @@ def test_what_is_saved_is_loaded(tmp_path):
     assert [entry.name for entry in path.parent.iterdir()] == ["last.pt"]
 
 
+def test_equal_content_gives_equal_bytes_whatever_the_file_and_the_process(tmp_path, monkeypatch):
+    save(tmp_path / "start.pt", CONTENT)
+    monkeypatch.setattr(os, "getpid", lambda: 99999)  # in the name of the temporary file
+    save(tmp_path / "other.pt", CONTENT)
+    assert (tmp_path / "start.pt").read_bytes() == (tmp_path / "other.pt").read_bytes()
+
+
 class Stop:
     """Raises when it is saved, in the middle of the file."""
 

@@ -15,8 +15,8 @@ from torch.optim.lr_scheduler import OneCycleLR
 from mitoscope.evaluation.metrics import best_threshold, patch_scores
 from mitoscope.learning import loop
 from mitoscope.learning.checkpoints import load, load_network
-from mitoscope.learning.loop import best_epoch, finished
 from mitoscope.learning.networks import build, start_state
+from mitoscope.learning.schedule import best_epoch
 from mitoscope.learning.scoring import score_patches
 from tests.learning.conftest import small
 
@@ -105,29 +105,6 @@ def test_an_epoch_says_what_it_reached(train):
     assert calls == [1, 2]
     assert batches[:3] == [("epoch 1/2 train", done, 16) for done in (8, 16)] + [("epoch 1/2 validate", 7, 7)]
     assert len(batches) == 6
-
-
-def reached(*scores):
-    return [{"validation/best_f1": score} for score in scores]
-
-
-def test_the_first_of_equally_good_epochs_is_the_best():
-    assert best_epoch(reached(0.2, 0.7, 0.5, 0.7)) == 2
-
-
-def test_training_ends_with_the_epochs_or_with_patience():
-    settings = small(epochs=5, patience=2)
-    assert not finished([], settings)
-    assert not finished(reached(0.5, 0.4), settings)
-    assert finished(reached(0.5, 0.4, 0.5), settings)  # equal is not better
-    assert not finished(reached(0.5, 0.4, 0.6, 0.5), settings)
-    assert finished(reached(0.1, 0.2, 0.3, 0.4, 0.5), settings)
-
-
-def test_patience_counts_from_the_first_mined_epoch():
-    settings = small(epochs=9, patience=2, mining={"start_epoch": 4, "every": 1})
-    assert not finished(reached(0.5, 0.4, 0.4, 0.4, 0.4), settings)
-    assert finished(reached(0.5, 0.4, 0.4, 0.4, 0.4, 0.4), settings)
 
 
 def test_mining_finds_the_negatives_that_look_like_mitoses(tmp_path, here, coloured):

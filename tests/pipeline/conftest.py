@@ -18,13 +18,19 @@ REPOSITORY = Path(__file__).parents[2]
 IDENTITY = ("-c", "user.name=test", "-c", "user.email=test@example.org", "-c", "commit.gpgsign=false")
 
 Params = dict[str, Any]
+FIRST, SECOND = yaml.safe_load((REPOSITORY / "params.yaml").read_text())["train"]
 
 
 class Project:
-    """A checkout of this repository in a folder of its own, with its own git, DVC cache and MLflow store."""
+    """A checkout of this repository in a folder of its own, with its own git, DVC cache and MLflow store.
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    Args:
+        folder: where it is.
+        programs: a folder whose `mitoscope` takes the place of the installed one (tests/forkserver.py).
+    """
+
+    def __init__(self, folder: Path, programs: Path) -> None:
+        self.folder, self.programs = folder, programs
         self.environment = {
             name: value for name, value in os.environ.items() if not name.startswith(("MLFLOW_", "DVC_", "GIT_"))
         } | {
@@ -39,14 +45,15 @@ class Project:
 
     def run(self, *command: str, expect: int = 0) -> str:
         """Run a command in the project; returns what it printed."""
+        environment = self.environment | {"PATH": f"{self.programs}{os.pathsep}{self.environment['PATH']}"}
         done = subprocess.run(
-            command, cwd=self.folder, env=self.environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+            command, cwd=self.folder, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
         )
         assert done.returncode == expect, done.stdout
         return done.stdout
 
     def start(self, *command: str) -> subprocess.Popen[str]:
-        """Start a command in the background, as leader of a process group of its own."""
+        """Start a command in the background, as leader of a process group of its own, and as it is installed."""
         return subprocess.Popen(
             command, cwd=self.folder, env=self.environment, text=True, stdout=subprocess.DEVNULL, start_new_session=True
         )
@@ -61,19 +68,19 @@ class Project:
 
 def make_tiny(params: Params) -> None:
     """The real networks on few and small patches."""
-    params["extract"] |= {"patch_um": 16, "candidates_per_mm2": 300}  # 32 px
+    params["extract"] |= {"patch_um": 16, "candidates_per_mm2": 100}  # 32 px
     params["evaluate"]["bootstrap"] = 100
     params["search"]["trials"] = 0
     params["promote"] |= {"min_recall": 0.0, "min_f1": 0.0}
     for network, block in params["train"].items():
         params["weights"][network] = "random"
-        block["model"]["input_size"] = 64 if network == "alexnet" else 32
+        block["model"]["input_size"] = 64  # the least that both take
         block["sampling"] |= {"samples_per_epoch": 32, "mining": {"start_epoch": 1, "every": 1}}
         block["optimisation"] |= {"epochs": 2, "batch_size": 16}
 
 
 @pytest.fixture(scope="module")
-def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
+def project(programs: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
     """The repository's files as they are now, committed; the first run pulls the sample from its remote."""
     folder = tmp_path_factory.mktemp("pipeline") / "mitoscope"
     listed = subprocess.run(
@@ -88,7 +95,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
             target = folder / name
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(source, target)
-    project = Project(folder)
+    project = Project(folder, programs)
     project.change_params(make_tiny)
     project.run("git", "init", "--quiet")
     project.run("git", "add", "--all")

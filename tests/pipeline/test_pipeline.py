@@ -18,13 +18,13 @@ from mitoscope.learning.networks import build, start_state
 from mitoscope.params import Detection, Extract
 from tests.conftest import small_detector
 
-from .conftest import IDENTITY, REPOSITORY, Params, Project, reported, stages_in, trained, trainings
+from .conftest import FIRST, IDENTITY, REPOSITORY, SECOND, Params, Project, reported, stages_in, trained, trainings
 
 pytestmark = pytest.mark.slow
 
 # Of chance, but the same chance everywhere: torch's generator gives the same numbers on every machine.
 GOLDEN_START, _ = start_state("squeezenet1_1", None, 0, "classifier")
-NETWORKS = ("alexnet", "densenet161")
+NETWORKS = (FIRST, SECOND)
 SCORES = ("accuracy", "precision", "recall", "f1")
 
 
@@ -149,19 +149,21 @@ def test_both_detectors_are_registered_and_the_best_on_validation_is_the_champio
 
 def test_compare_says_synthetic_and_names_the_start_weights(project: Project, first_repro: str) -> None:
     said = project.run("mitoscope", "compare")
-    for words in ("alexnet", "densenet161", "synthetic", "random"):
+    for words in (*NETWORKS, "synthetic", "random"):
         assert words in said
 
 
 def test_detection_in_a_field_finds_what_evaluation_found(
     project: Project, first_repro: str, no_mlflow_environment: None
 ) -> None:
-    objects = pd.read_csv(project.folder / "results/evaluate/alexnet/objects.csv", dtype={"patient": str, "field": str})
-    counts = pd.read_csv(project.folder / "results/evaluate/alexnet/fields.csv", dtype={"patient": str, "field": str})
+    objects = pd.read_csv(
+        project.folder / f"results/evaluate/{FIRST}/objects.csv", dtype={"patient": str, "field": str}
+    )
+    counts = pd.read_csv(project.folder / f"results/evaluate/{FIRST}/fields.csv", dtype={"patient": str, "field": str})
     names = (counts.patient + "_" + counts.field).tolist()
     images = [str(path) for name in names for path in (project.folder / "data").glob(f"{name}.[jt]*")]
     assert len(images) == len(names) > 1
-    said = project.run("mitoscope", "detect", *images, "--model", "models/alexnet/detector.pt", "--out", "detected")
+    said = project.run("mitoscope", "detect", *images, "--model", f"models/{FIRST}/detector.pt", "--out", "detected")
     assert "per 2 mm2" in said
     for name in names:
         patient, field = name.split("_")
@@ -172,7 +174,7 @@ def test_detection_in_a_field_finds_what_evaluation_found(
     summary = pd.read_csv(project.folder / "detected/summary.csv").set_index("field")
     assert summary.mitoses["all"] == counts.detections.sum()
     # The logged model is the same network.
-    model = f"runs:/{trained(project, 'alexnet')['run_id']}/detector"
+    model = f"runs:/{trained(project, FIRST)['run_id']}/detector"
     with contextlib.chdir(project.folder):
         detect([Path(images[0])], model=model, out=Path("again"), microns_per_pixel=None)
     file = f"{names[0]}_mitoses.csv"
@@ -200,9 +202,9 @@ def test_detection_on_the_sample_is_what_it_was(project: Project, first_repro: s
 
 def test_a_default_that_is_written_out_or_left_out_runs_nothing(project: Project, first_repro: str) -> None:
     def defaults(params: Params) -> None:
-        params["detection"]["alexnet"]["suppress_um"] = 7.5
-        params["train"]["densenet161"]["model"] |= {"seed": 0, "backbone": None}
-        del params["train"]["alexnet"]["sampling"]["flips"]
+        params["detection"][FIRST]["suppress_um"] = 7.5
+        params["train"][SECOND]["model"] |= {"seed": 0, "backbone": None}
+        del params["train"][FIRST]["sampling"]["flips"]
 
     project.change_params(defaults)
     assert stages_in(project.run("dvc", "repro")) == ["settings"]
@@ -220,33 +222,33 @@ def test_no_training_depends_on_how_whole_fields_are_scored() -> None:
 def test_an_experiment_with_another_learning_rate_trains_that_network_and_leaves_the_registry_alone(
     project: Project, first_repro: str, client: mlflow.MlflowClient
 ) -> None:
-    before, versions = trained(project, "densenet161"), registered(client)
+    before, versions = trained(project, SECOND), registered(client)
     project.run("git", "add", "--all")
     project.run("git", *IDENTITY, "commit", "--quiet", "--message", "results")
-    settings = ("-S", "train.densenet161.optimisation.lr=0.002", "-S", "promote.max_drop=1")
+    settings = ("-S", f"train.{SECOND}.optimisation.lr=0.002", "-S", "promote.max_drop=1")
     stages = stages_in(project.run("dvc", "exp", "run", *settings))
     assert stages == [
         "settings",
-        *(f"{stage}@densenet161" for stage in ("search", "train", "detector", "evaluate")),
+        *(f"{stage}@{SECOND}" for stage in ("search", "train", "detector", "evaluate")),
     ]
     assert len(trainings(client)) == len(NETWORKS) + 1
-    assert trained(project, "densenet161")["run_id"] != before["run_id"]
+    assert trained(project, SECOND)["run_id"] != before["run_id"]
     assert registered(client) == versions
 
     # DVC brings the first training's outputs back from its cache; they must name the first training's run.
     project.run("git", "checkout", "--quiet", "params.yaml", "dvc.lock")
     assert stages_in(project.run("dvc", "repro")) == []
-    assert trained(project, "densenet161") == before
+    assert trained(project, SECOND) == before
     assert len(trainings(client)) == len(NETWORKS) + 1
 
 
 def test_a_network_that_is_taken_out_leaves_the_pipeline_whole(project: Project, first_repro: str) -> None:
     def take_out(params: Params) -> None:
         for block in ("weights", "train", "detection"):
-            del params[block]["densenet161"]
+            del params[block][SECOND]
 
     project.change_params(take_out)
     assert stages_in(project.run("dvc", "repro")) == ["settings"]
     said = project.run("dvc", "plots", "show")
     page = (project.folder / "dvc_plots/index.html").read_text()
-    assert "failed" not in said and "alexnet" in page and "densenet161" not in page
+    assert "failed" not in said and FIRST in page and SECOND not in page

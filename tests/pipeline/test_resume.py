@@ -8,7 +8,7 @@ from pathlib import Path
 import mlflow
 import pytest
 
-from .conftest import Params, Project, trained
+from .conftest import FIRST, Params, Project, trained
 
 pytestmark = pytest.mark.slow
 NETWORK = "mobilenet_v3_small"
@@ -16,8 +16,8 @@ NETWORK = "mobilenet_v3_small"
 
 def test_killed_training_goes_on_where_it_was(project: Project) -> None:
     def lengthen(params: Params) -> None:
-        # A network of a few MB: AlexNet's checkpoints would take a minute to write.
-        block = params["train"]["alexnet"]
+        # A network of a few MB: larger checkpoints would take a minute to write.
+        block = params["train"][FIRST]
         block["optimisation"]["epochs"] = 4
         block["sampling"]["samples_per_epoch"] = 48
         params["train"], params["weights"], params["detection"] = {NETWORK: block}, {NETWORK: "random"}, {}

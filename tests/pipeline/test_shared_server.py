@@ -15,7 +15,7 @@ from mitoscope.cli import main
 from mitoscope.tracking.models import detector_file
 from tests.servers import await_health, free_port
 
-from .conftest import IDENTITY, Params, Project, stages_in, trained, trainings
+from .conftest import FIRST, IDENTITY, Params, Project, stages_in, trained, trainings
 
 pytestmark = pytest.mark.slow
 NETWORK = "squeezenet1_1"  # 3 MB
@@ -52,7 +52,7 @@ def with_packages(folder: Path) -> None:
 
 
 def one_network(params: Params) -> None:
-    block = params["train"]["alexnet"]
+    block = params["train"][FIRST]
     block["model"]["input_size"] = 32
     params["extract"]["candidates_per_mm2"] = 1500  # the fields are small
     params["train"], params["weights"], params["detection"] = {NETWORK: block}, {NETWORK: "random"}, {}
@@ -101,7 +101,7 @@ def test_one_trains_and_the_other_gets_the_results(
 
     # The second checkout has what git has: no data, no cache, no model.
     commit(project)
-    other = Project(tmp_path / "other")
+    other = Project(tmp_path / "other", project.programs)
     project.run("git", "clone", "--quiet", str(project.folder), str(other.folder))
     other.environment |= shared
     with_packages(other.folder)

@@ -27,6 +27,8 @@ from mitoscope.tracking.provenance import dataset_digest
 from tests.conftest import NETWORK, Params, small_detector, tiny_params, write_params
 from tests.stages.conftest import in_project
 
+pytestmark = pytest.mark.slow
+
 OUTPUTS = Outputs(NETWORK)
 OUT = OUTPUTS.evaluated
 THRESHOLD = 0.4  # a network this young finds hardly anything at its own

@@ -28,8 +28,11 @@ from mitoscope.tracking import studies
 from tests.conftest import NETWORK, tiny_params, write_params
 from tests.stages.conftest import in_project
 
-# Of Optuna's picture, where two trials this small reach the same F1.
-pytestmark = pytest.mark.filterwarnings("ignore:Attempting to set identical low and high ylims:UserWarning")
+pytestmark = [
+    pytest.mark.slow,
+    # Of Optuna's picture, where two trials this small reach the same F1.
+    pytest.mark.filterwarnings("ignore:Attempting to set identical low and high ylims:UserWarning"),
+]
 
 OUTPUTS = Outputs(NETWORK)
 RESULT, TRIALS, PICTURES = (OUTPUTS.searched / name for name in (f"{NETWORK}.json", f"{NETWORK}.csv", NETWORK))
@@ -96,9 +99,9 @@ def written() -> dict[str, bytes]:
     return {path.as_posix(): path.read_bytes() for path in paths}
 
 
-def start() -> "subprocess.Popen[str]":
+def start(programs: Path) -> "subprocess.Popen[str]":
     """`mitoscope search` in a process of its own."""
-    command = [Path(sys.executable).with_name("mitoscope"), "search", NETWORK]
+    command = [programs / "mitoscope", "search", NETWORK]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
@@ -260,10 +263,9 @@ def test_a_bad_storage_is_one_line_without_the_password(ready, mlflow_store, mon
     assert said in str(error.value) and "\n" not in str(error.value) and "secret" not in str(error.value)
 
 
-@pytest.mark.slow
 def test_a_killed_search_goes_on_and_tries_the_lost_trial_again(ready, mlflow_store, monkeypatch):
     set_search(trials=3, samples_per_epoch=64, epochs=5)
-    running = start()
+    running = start(Path(sys.executable).parent)
     deadline = time.monotonic() + 240
     client = mlflow.MlflowClient()
 
@@ -295,9 +297,9 @@ def test_a_killed_search_goes_on_and_tries_the_lost_trial_again(ready, mlflow_st
     assert finished_trials() == len([run for run in study_runs()[1] if run.data.tags["outcome"] != "lost"])
 
 
-def share_a_budget(trials: int) -> None:
+def share_a_budget(trials: int, programs: Path) -> None:
     """Two processes at once; the trials must be exactly as many as the budget, each counted once."""
-    processes = [start() for _ in range(2)]
+    processes = [start(programs) for _ in range(2)]
     for process in processes:
         said, _ = process.communicate(timeout=300)
         assert process.returncode == 0, said
@@ -309,17 +311,15 @@ def share_a_budget(trials: int) -> None:
     assert read_trials().lr.is_unique
 
 
-@pytest.mark.slow
-def test_two_processes_share_the_budget(ready, mlflow_store):
-    set_search(trials=5)
-    share_a_budget(5)
+def test_two_processes_share_the_budget(ready, mlflow_store, programs):
+    set_search(trials=3)
+    share_a_budget(3, programs)
 
 
-@pytest.mark.slow
-def test_two_processes_share_the_budget_on_postgresql(ready, mlflow_store, postgresql, monkeypatch):
-    set_search(trials=5)
+def test_two_processes_share_the_budget_on_postgresql(ready, mlflow_store, programs, postgresql, monkeypatch):
+    set_search(trials=3)
     monkeypatch.setenv("MITOSCOPE_SEARCH_STORAGE", postgresql)
-    share_a_budget(5)
+    share_a_budget(3, programs)
     assert not Path(".work/search.db").exists()
     (study,) = optuna.get_all_study_summaries(postgresql)
     assert study.study_name == json.loads(RESULT.read_text())["study"]

@@ -110,6 +110,6 @@ def test_bad_params_leave_the_old_files():
     write_params(
         two_networks() | {"train": {NETWORKS[0]: {"optimisation": {"lr": -1}}}, "weights": {}, "detection": {}}
     )
-    with pytest.raises(InputError, match=rf"params\.yaml: train\.{NETWORKS[0]}\.optimisation\.lr: Input should be"):
+    with pytest.raises(InputError, match=rf"params\.yaml: train\.{NETWORKS[0]}\.optimisation\.lr must be"):
         settings()
     assert written(two_networks()) == before

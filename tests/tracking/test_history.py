@@ -29,24 +29,24 @@ def delete_experiment() -> None:
 
 def test_the_trainings_on_a_dataset_are_found_the_newest_first(own_store):
     assert history.finished_trainings(DIGEST) == []  # the store has no experiment yet
-    first, second = train("alexnet"), train("densenet161")
+    first, second = train("small"), train("large")
     train("other", "f" * 32)
     train("cancelled", to_the_end=False)
     found = history.finished_trainings(DIGEST)
     assert [training.run_id for training in found] == [second, first]
     assert found[1] == history.training(first)
-    assert (found[1].name, found[1].digest, found[1].params) == ("alexnet", DIGEST, {"lr": "0.1"})
-    assert found[1].tags["network"] == "alexnet" and found[1].metrics == {"best_validation/best_f1": 0.5}
+    assert (found[1].name, found[1].digest, found[1].params) == ("small", DIGEST, {"lr": "0.1"})
+    assert found[1].tags["network"] == "small" and found[1].metrics == {"best_validation/best_f1": 0.5}
 
     delete_experiment()
     assert [training.run_id for training in history.finished_trainings(DIGEST)] == [second, first]
-    assert history.training(first).name == "alexnet"
+    assert history.training(first).name == "small"
     with pytest.raises(InputError, match="bring it back with `"):
         history.log_text([first], "text", "report.html")
 
 
 def test_a_training_whose_run_was_deleted_is_said(own_store):
-    run_id = train("alexnet")
+    run_id = train("small")
     mlflow.MlflowClient().delete_run(run_id)
     with pytest.raises(InputError, match=f"has no run {run_id}, where the network was trained"):
         history.training(run_id)
@@ -54,7 +54,7 @@ def test_a_training_whose_run_was_deleted_is_said(own_store):
 
 
 def test_files_of_a_run_are_written_and_fetched(own_store, tmp_path):
-    run_id = train("alexnet")
+    run_id = train("small")
     history.log_text([run_id], "a page", "pages/report.html")
     fetched = history.fetch(run_id, "pages/report.html", tmp_path)
     assert fetched is not None and fetched.read_text() == "a page"

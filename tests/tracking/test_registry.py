@@ -10,7 +10,7 @@ from mitoscope.tracking import registry
 from tests.results import holder
 from tests.threads import at_once
 
-TAGS = {"network": "alexnet", "test_fields_f1": "0.7000"}
+TAGS = {"network": "small", "test_fields_f1": "0.7000"}
 
 
 def test_a_detector_is_registered_once_and_its_evidence_follows(new_model):

@@ -30,7 +30,7 @@ def steps(client: mlflow.MlflowClient, run_id: str, name: str) -> list[tuple[int
 def test_a_store_that_stops_answering_ends_a_training_in_one_line(client, mlflow_store, tmp_path):
     with (
         pytest.raises(InputError, match=r"MLflow failed \(gone\); started again, the training goes on") as caught,
-        training_run("alexnet", tmp_path / "run_id", {}, {}),
+        training_run("small", tmp_path / "run_id", {}, {}),
     ):
         raise mlflow.MlflowException("gone")
     assert str(caught.value).startswith(mlflow_store)
@@ -38,11 +38,11 @@ def test_a_store_that_stops_answering_ends_a_training_in_one_line(client, mlflow
 
 def test_a_run_holds_params_and_tags(client, tmp_path):
     params = {"train": {"lr": 0.1, "rotations": {"positive": (0, 45)}}, "launch": "mitoscope"}
-    with training_run("alexnet", tmp_path / "work/run_id", params, {"synthetic": "true"}) as run_id:
+    with training_run("small", tmp_path / "work/run_id", params, {"synthetic": "true"}) as run_id:
         assert client.get_run(run_id).info.status == "RUNNING"
         log_dataset("some fields", "0123456789abcdef0123456789abcdef.dir", tmp_path)
     run = client.get_run(run_id)
-    assert run.info.status == "FINISHED" and run.info.run_name == "alexnet"
+    assert run.info.status == "FINISHED" and run.info.run_name == "small"
     assert run.data.params == {"train.lr": "0.1", "train.rotations.positive": "[0, 45]", "launch": "mitoscope"}
     assert run.data.tags["synthetic"] == "true"
     (dataset,) = run.inputs.dataset_inputs
@@ -52,11 +52,11 @@ def test_a_run_holds_params_and_tags(client, tmp_path):
 
 def test_a_killed_training_goes_on_in_its_run(client, tmp_path):
     file = tmp_path / "run_id"
-    with pytest.raises(KeyboardInterrupt), training_run("alexnet", file, {"lr": 0.1}, {"a": "b"}) as first:
+    with pytest.raises(KeyboardInterrupt), training_run("small", file, {"lr": 0.1}, {"a": "b"}) as first:
         log_epochs(first, [epoch(1)])
         raise KeyboardInterrupt
     assert client.get_run(first).info.status != "FINISHED"
-    with training_run("alexnet", file, {"lr": 0.1}, {"a": "b"}) as second:
+    with training_run("small", file, {"lr": 0.1}, {"a": "b"}) as second:
         log_epochs(second, [epoch(1), epoch(2)])
     assert second == first and client.get_run(first).info.status == "FINISHED"
     assert client.get_run(first).data.params == {"lr": "0.1"}
@@ -68,13 +68,13 @@ def test_a_run_that_is_gone_is_begun_anew(client, tmp_path, left):
     file = tmp_path / "run_id"
     file.write_text("" if left == "empty file" else "0" * 32)
     if left == "deleted run":
-        with training_run("alexnet", tmp_path / "other", {}, {}) as gone:
+        with training_run("small", tmp_path / "other", {}, {}) as gone:
             pass
         client.delete_run(gone)
         file.write_text(gone)
         assert not exists(client, gone)
     old = file.read_text()
-    with training_run("alexnet", file, {"lr": 0.2}, {}) as run_id:
+    with training_run("small", file, {"lr": 0.2}, {}) as run_id:
         pass
     assert run_id != old and file.read_text() == run_id
     assert client.get_run(run_id).data.params == {"lr": "0.2"}
@@ -82,10 +82,10 @@ def test_a_run_that_is_gone_is_begun_anew(client, tmp_path, left):
 
 def test_a_store_that_does_not_answer_starts_no_second_run(own_store, tmp_path):
     file = tmp_path / "run_id"
-    with training_run("alexnet", file, {}, {}) as run_id:
+    with training_run("small", file, {}, {}) as run_id:
         pass
     rename(own_store, "runs", "unreachable")
-    with pytest.raises(InputError, match=f"cannot be asked for run {run_id}"), training_run("alexnet", file, {}, {}):
+    with pytest.raises(InputError, match=f"cannot be asked for run {run_id}"), training_run("small", file, {}, {}):
         pytest.fail("the block must not run")
     rename(own_store, "unreachable", "runs")
     client = connect()
@@ -101,7 +101,7 @@ def rename(database: Path, old: str, new: str) -> None:
 
 def test_epochs_are_logged_once_and_none_is_missed(client, tmp_path):
     history = [epoch(number) for number in range(1, 6)]
-    with training_run("alexnet", tmp_path / "run_id", {}, {}) as run_id:
+    with training_run("small", tmp_path / "run_id", {}, {}) as run_id:
         for upto in (1, 2, 2, 5, 5):  # twice the same; then two that nobody logged at their time
             log_epochs(run_id, history[:upto])
     expected = [(number, 1 / number) for number in range(1, 6)]
@@ -110,7 +110,7 @@ def test_epochs_are_logged_once_and_none_is_missed(client, tmp_path):
 
 
 def test_results_join_a_finished_run(client, tmp_path):
-    with training_run("alexnet", tmp_path / "run_id", {}, {}) as run_id:
+    with training_run("small", tmp_path / "run_id", {}, {}) as run_id:
         model = mlflow.initialize_logged_model("best", source_run_id=run_id)
     (tmp_path / "predictions.csv").write_text("name\n")
     log_results(run_id, model.model_id, {"test/f1": 0.8}, {"tables": [tmp_path / "predictions.csv"]})
@@ -129,7 +129,7 @@ def test_results_of_an_unknown_run_are_refused(client, mlflow_store):
 def test_the_things_of_a_training_are_on_its_run(client, tmp_path):
     for name in ("last.pt", "curves.png"):
         (tmp_path / name).touch()
-    with training_run("alexnet", tmp_path / "run_id", {}, {}) as run_id:
+    with training_run("small", tmp_path / "run_id", {}, {}) as run_id:
         log_training(
             metrics={"validation/f1": 0.7}, last_checkpoint=tmp_path / "last.pt", pictures=[tmp_path / "curves.png"]
         )

@@ -15,7 +15,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from mitoscope.datasets.images import IMAGE_SUFFIXES
-from mitoscope.errors import InputError
+from mitoscope.errors import InputError, first_problem
 from mitoscope.files import write_text
 
 MASKS = ("cmask", "pc")
@@ -75,9 +75,7 @@ def read_description(data: Path) -> Description:
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: is not valid YAML ({str(error).splitlines()[0]})") from error
     except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"]) or "the file"
-        raise InputError(f"{path}: {place}: {first['msg']}") from error
+        raise InputError(f"{path}: {first_problem(error)}") from error
 
 
 def write_description(data: Path, description: Description) -> None:

@@ -17,7 +17,8 @@ from mitoscope.datasets.annotations import Centres
 from mitoscope.datasets.images import Image, Mask
 from mitoscope.detection.calibration import Calibration
 from mitoscope.detection.field_head import FieldHead
-from mitoscope.errors import InputError
+from mitoscope.detection.origin import Origin
+from mitoscope.errors import InputError, first_problem
 from mitoscope.evaluation.matching import suppress
 from mitoscope.histology.prepared import prepare
 from mitoscope.learning import checkpoints
@@ -25,7 +26,7 @@ from mitoscope.learning.batches import Windows
 from mitoscope.learning.devices import alone
 from mitoscope.learning.networks import PatchNetwork
 from mitoscope.learning.scoring import OnBatch, pool_patches, score_patches
-from mitoscope.params import Detection, Extract, first_line
+from mitoscope.params import Detection, Extract
 
 FORMAT = 2  # of the file; 1 were the weights with loose entries beside them
 _MOST_ZOOM = 4
@@ -35,57 +36,14 @@ Integers = npt.NDArray[np.int64]
 Probabilities = npt.NDArray[np.float64]
 
 
-@dataclass(frozen=True)
-class Origin:
-    """Where a detector comes from, and what it must not be tested on.
-
-    Attributes:
-        network: the entry under `train` in params.yaml.
-        run_id: the MLflow run of its training.
-        start_weights: what the training started from.
-        dataset: name of the dataset.
-        dataset_digest: DVC's hash of the raw dataset.
-        synthetic: whether the dataset was drawn.
-        microns_per_pixel: of its fields.
-        patients: names of the patients of the subsets train and validation.
-        images: SHA-256 of the pixels of all fields of these patients.
-    """
-
-    network: str
-    run_id: str
-    start_weights: str
-    dataset: str
-    dataset_digest: str
-    synthetic: bool
-    microns_per_pixel: float
-    patients: dict[str, list[str]]
-    images: list[str]
-
-    def known(self, patients: dict[str, list[str]], dataset_digest: str) -> list[str]:
-        """Which patients the detector has learnt from, or has its threshold from.
-
-        The same dataset and name is the same patient; under another dataset's name a patient is known again by the
-        pixels of the fields.
-
-        Args:
-            patients: the SHA-256 of the pixels of every field, by patient.
-            dataset_digest: of the dataset that they are in.
-        """
-        named = {name for names in self.patients.values() for name in names} if self._is(dataset_digest) else set()
-        images = set(self.images)
-        return sorted(name for name, fields in patients.items() if name in named or images & set(fields))
-
-    def _is(self, dataset_digest: str) -> bool:
-        return bool(dataset_digest) and dataset_digest == self.dataset_digest
-
-
 class Proposals(NamedTuple):
     """Candidates of one field.
 
     Attributes:
         points: (N, 2) float64 row, col in the field's pixels, the strongest first.
-        windows: of the candidates, cut when they are read.
-        normalised: whether the stain could be normalised; false too where the detector does not ask for it.
+        windows: (N, S, S, 3) uint8 RGB around the points, cut when they are read; S is wider than a patch, so that it
+            can be turned.
+        normalised: whether the stain was normalised; false where that failed or the detector does not ask for it.
     """
 
     points: Centres
@@ -99,7 +57,7 @@ class Detections(NamedTuple):
     Attributes:
         points: (N, 2) float64 row, col in the field's pixels.
         probabilities: (N,) float64, all at or above the detector's threshold.
-        normalised: as in `Proposals`.
+        normalised: whether the stain was normalised; false where that failed or the detector does not ask for it.
     """
 
     points: Centres
@@ -115,10 +73,10 @@ class Detector:
         model: the network with its weights, in evaluation mode.
         extract: how a field becomes candidates and patches.
         detection: how candidates are scored.
-        head: scores candidates beside the others of their field; None = the network's own head scores them.
+        head: scores candidates relative to the others of their field; None = the network's own head scores them.
         calibration: brings every field's scores to a typical spread; None = scores stay as they are.
         threshold: a candidate at or above it is a mitosis.
-        patch_threshold: likewise for single patches, which the network's own head scores.
+        patch_threshold: a single patch, which the network's own head scores, is a mitosis at or above it.
         origin: where it comes from.
     """
 
@@ -137,17 +95,20 @@ class Detector:
         Args:
             image: (H, W, 3) uint8 RGB.
             mask: (H, W) bool, where candidates may lie; None = anywhere.
-            microns_per_pixel: of the image.
+            microns_per_pixel: pixel size of the image, um.
+
+        Returns:
+            The candidates with their windows, the strongest in the blue-ratio image first.
         """
         field = prepare(image, microns_per_pixel, self.extract)
         points = field.candidates(mask)
         return Proposals(points, Windows.of(field.windows(points)), field.normalised)
 
     def score(self, windows: Windows, field: Integers, on_batch: OnBatch | None = None) -> Probabilities:
-        """Probability of a mitosis for every candidate, beside the others of its field.
+        """Probability of a mitosis for every candidate, relative to the others of its field.
 
         Args:
-            windows: (N,) of all candidates of the fields.
+            windows: (N, S, S, 3) uint8 RGB of all candidates of the fields.
             field: (N,) which field each is in.
             on_batch: called with the candidates done and their number.
 
@@ -170,7 +131,15 @@ class Detector:
         return self.calibration.apply_by_field(probabilities, field)
 
     def classify(self, windows: Windows, on_batch: OnBatch | None = None) -> Probabilities:
-        """Probability of a mitosis for single patches, by the network's own head; (N,) float64."""
+        """Probability of a mitosis for single patches, by the network's own head.
+
+        Args:
+            windows: (N, S, S, 3) uint8 RGB; the middle of each, of the patch size, is scored.
+            on_batch: called with the patches done and their number.
+
+        Returns:
+            (N,) float64.
+        """
         return score_patches(self.model, windows, alone(next(self.model.parameters()).device), on_batch=on_batch)
 
     def detect(self, image: Image, microns_per_pixel: float | None = None, mask: Mask | None = None) -> Detections:
@@ -178,11 +147,14 @@ class Detector:
 
         Args:
             image: (H, W, 3) uint8 RGB.
-            microns_per_pixel: of the image; None = as the fields that the detector learnt from.
+            microns_per_pixel: pixel size of the image, um; None = that of the training fields.
             mask: (H, W) bool, where candidates may lie; None = anywhere.
 
+        Returns:
+            The mitoses with their probabilities; empty arrays where there are none.
+
         Raises:
-            InputError: the pixels are too far from those that the detector knows.
+            InputError: the pixel size is too far from that of the training fields.
         """
         microns = self.check_pixels(microns_per_pixel)
         points, windows, normalised = self.propose(image, mask, microns)
@@ -194,8 +166,11 @@ class Detector:
     def check_pixels(self, microns_per_pixel: float | None) -> float:
         """The pixel size to use, um.
 
+        Args:
+            microns_per_pixel: pixel size of an image, um; None = that of the training fields.
+
         Raises:
-            InputError: it is too far from the training fields'.
+            InputError: it is more than four times finer or coarser than that of the training fields.
         """
         known = self.origin.microns_per_pixel
         microns = known if microns_per_pixel is None else microns_per_pixel
@@ -207,12 +182,16 @@ class Detector:
         return microns
 
     def to(self, device: torch.device) -> Self:
-        """The same detector, its network moved to `device`."""
+        """Move the network to `device`, in place; returns this detector."""
         self.model.to(device)
         return self
 
     def save(self, path: Path) -> None:
-        """Write everything to one file, atomically."""
+        """Write everything to the file `path`, atomically.
+
+        Raises:
+            OSError: the disk is full, or the folder cannot be written to; an older file stays as it was.
+        """
         head = self.head and {name: _as_tensor(value) for name, value in self.head.content().items()}
         checkpoints.save_network(
             path,
@@ -229,7 +208,7 @@ class Detector:
 
     @classmethod
     def load(cls, path: Path) -> Self:
-        """Read what `save` wrote, without running any code from it.
+        """Read the file `path` that `save` wrote, without running any code from it.
 
         Raises:
             InputError: the file is missing or damaged, holds weights only, or is of another version.
@@ -260,7 +239,7 @@ class Detector:
                 origin=Origin(**content["origin"]),
             )
         except ValidationError as error:
-            raise InputError(f"{path}: is damaged ({first_line(error)}); run `dvc repro` again") from error
+            raise InputError(f"{path}: is damaged ({first_problem(error)}); run `dvc repro` again") from error
         except (KeyError, TypeError, ValueError) as error:
             raise InputError(f"{path}: is damaged ({error}); run `dvc repro` again") from error
 

@@ -8,8 +8,9 @@ import numpy as np
 import pandas as pd
 
 from mitoscope.detection.calibration import Calibration
-from mitoscope.detection.detector import Detector, Origin
+from mitoscope.detection.detector import Detector
 from mitoscope.detection.field_head import FieldHead
+from mitoscope.detection.origin import Origin
 from mitoscope.detection.stored import StoredFields
 from mitoscope.evaluation.metrics import best_threshold
 from mitoscope.learning.batches import PatchSet

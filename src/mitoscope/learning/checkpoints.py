@@ -12,10 +12,17 @@ from mitoscope.learning.networks import PatchNetwork, build
 
 
 def save(path: Path, content: Mapping[str, Any]) -> None:
-    """Write `content` (tensors, numbers, text, lists and dicts of them) to `path` atomically."""
+    """Write `content` (tensors, numbers, text, lists and dicts of them) to `path` atomically.
+
+    Equal content gives equal bytes, under any name: torch writes a path's name into the file, so it gets no path.
+
+    Raises:
+        OSError: it cannot be written; an older file stays as it was.
+    """
     with atomic_path(path) as temporary:
         try:
-            torch.save(dict(content), temporary)
+            with temporary.open("wb") as file:
+                torch.save(dict(content), file)
         except RuntimeError as error:  # what torch makes of a failed write
             raise OSError(f"{path}: cannot be written ({str(error).splitlines()[0]}); is the disk full?") from error
 

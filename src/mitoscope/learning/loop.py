@@ -25,11 +25,10 @@ from mitoscope.learning import checkpoints
 from mitoscope.learning.batches import Floats, Integers, PatchSet, epoch_batches
 from mitoscope.learning.devices import Device
 from mitoscope.learning.networks import PatchNetwork
+from mitoscope.learning.schedule import Epoch, best_epoch, finished, plain_epochs
 from mitoscope.learning.scoring import OnBatch, mine, score_patches
 from mitoscope.params import Train
 
-Epoch = dict[str, float]
-"""What an epoch reached, by names like `train/loss` and `validation/best_f1`."""
 Measure = Callable[[Integers, Floats], dict[str, float]]
 """Metrics of (M,) labels and (M,) probabilities: those below, `best_f1`, `threshold`, and others beside them."""
 _OF_TRAINING = ("accuracy", "precision", "recall", "f1")  # at 0.5
@@ -134,7 +133,7 @@ class _Run:
 
     def one_cycle(self, epoch: int) -> OneCycleLR:
         """The schedule that an epoch belongs to, plain or mined, from its start."""
-        epochs, peak = self.settings.plain_epochs, self.settings.optimisation.lr
+        epochs, peak = plain_epochs(self.settings), self.settings.optimisation.lr
         if epoch > epochs:
             epochs = self.settings.optimisation.epochs - epochs
             peak *= self.settings.sampling.mining.lr_factor
@@ -142,7 +141,7 @@ class _Run:
 
     def mine(self) -> Epoch:
         """Where this epoch mines, find out anew how hard the negatives are; figures of them."""
-        mined_epochs = self.number - self.settings.plain_epochs - 1
+        mined_epochs = self.number - plain_epochs(self.settings) - 1
         if mined_epochs == 0:
             self.schedule = self.one_cycle(self.number)
         if mined_epochs < 0 or mined_epochs % self.settings.sampling.mining.every:
@@ -255,23 +254,3 @@ class _Run:
         self.optimizer.load_state_dict(saved["optimizer"])
         self.schedule.load_state_dict(saved["schedule"])
         return True
-
-
-def best_epoch(history: list[Epoch]) -> int:
-    """Number (from 1) of the first epoch with the highest validation F1, each at its own best threshold.
-
-    Not at 0.5: training sees far more mitoses than a field holds, so 0.5 is not where such a network is used.
-    """
-    return int(np.argmax([epoch["validation/best_f1"] for epoch in history])) + 1
-
-
-def finished(history: list[Epoch], settings: Train) -> bool:
-    """Whether all epochs are done, or `patience` epochs brought no better validation F1.
-
-    Mining gets its chance: the epochs before it do not count.
-    """
-    if not history:
-        return False
-    begins = settings.plain_epochs if settings.sampling.mining.every else 0
-    waited = len(history) - max(best_epoch(history), begins)
-    return len(history) >= settings.optimisation.epochs or waited >= settings.optimisation.patience

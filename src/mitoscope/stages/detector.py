@@ -16,7 +16,8 @@ from mitoscope.progress import console, progress
 from mitoscope.tracking.provenance import dataset_digest
 
 if TYPE_CHECKING:
-    from mitoscope.detection.detector import Detector, Origin
+    from mitoscope.detection.detector import Detector
+    from mitoscope.detection.origin import Origin
     from mitoscope.detection.stored import StoredFields
     from mitoscope.learning.batches import PatchSet
 
@@ -101,7 +102,7 @@ def _read_trained(outputs: Outputs) -> dict[str, Any]:
 
 def _origin(outputs: Outputs, trained: dict[str, Any], known: "list[StoredFields]") -> "Origin":
     """Where the detector comes from, and by what it knows its patients again."""
-    from mitoscope.detection.detector import Origin
+    from mitoscope.detection.origin import Origin
 
     summary = read_summary(PATCHES)
     return Origin(

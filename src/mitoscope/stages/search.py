@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from optuna import Study, Trial
     from optuna.trial import FrozenTrial
 
-    from mitoscope.learning.loop import Epoch
+    from mitoscope.learning.schedule import Epoch
     from mitoscope.tracking.searches import Outcome
 
 _CLASSES = ("positive", "negative")  # whose rotations are searched

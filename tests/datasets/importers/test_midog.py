@@ -116,7 +116,7 @@ def test_only_images_without_annotation_may_be_absent(midog, tmp_path, out):
         (b"hello", "Invalid JSON"),
         (b"", "Invalid JSON"),
         (b"\xff\xfe\x00", "Invalid JSON"),
-        (b"[]", "the file"),
+        (b"[]", "must be a block of entries"),
         (json.dumps(midog_json())[:-30].encode(), "Invalid JSON"),
         (json.dumps({"images": [], "annotations": []}).encode(), "categories"),
     ],

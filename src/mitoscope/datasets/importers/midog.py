@@ -14,7 +14,7 @@ from mitoscope.datasets.fields import Description, write_description
 from mitoscope.datasets.images import IMAGE_SUFFIXES
 from mitoscope.datasets.importers import Summary, check_import
 from mitoscope.datasets.validation import Progress
-from mitoscope.errors import InputError
+from mitoscope.errors import InputError, first_problem
 from mitoscope.files import atomic_folder
 
 
@@ -97,9 +97,7 @@ def _read_midog(path: Path) -> dict[str, Centres]:
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}); give MIDOG.json or MIDOG++.json") from error
     except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"]) or "the file"
-        raise InputError(f"{path}: {place}: {first['msg']}; is it MIDOG.json or MIDOG++.json?") from error
+        raise InputError(f"{path}: {first_problem(error)}; is it MIDOG.json or MIDOG++.json?") from error
     images = {image.id: image for image in midog.images}
     mitotic = {category.id for category in midog.categories if category.name.lower().startswith("mitotic")}
     if not mitotic:

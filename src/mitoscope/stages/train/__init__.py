@@ -22,7 +22,7 @@ from mitoscope.tracking.provenance import dataset_digest, git_state, hash_settin
 
 if TYPE_CHECKING:
     from mitoscope.learning.devices import Device
-    from mitoscope.learning.loop import Epoch
+    from mitoscope.learning.schedule import Epoch
 
 
 def train(network: str, fold: int | None = None) -> None:

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,9 +11,9 @@ import pandas as pd
 from pydantic import ValidationError
 
 from mitoscope.datasets.patches import read_summary
-from mitoscope.errors import InputError
+from mitoscope.errors import InputError, first_problem
 from mitoscope.files import hash_file, read_json
-from mitoscope.params import Train, first_line, read_params
+from mitoscope.params import Train, read_params
 from mitoscope.paths import MODELS, PATCHES, Outputs
 from mitoscope.tracking.provenance import hash_code
 
@@ -70,11 +71,14 @@ class Inputs:
         """Everything that the weights depend on, by name."""
         import torch
 
+        packages = ["torch", "torchvision", "numpy"]
+        if (self.settings.model.backbone or "").startswith("timm/"):
+            packages.append("timm")
         return {
             "settings": self.settings.model_dump(mode="json"),
             **self.sources,
             "code": hash_code(CODE),
-            "torch": torch.__version__,
+            **{package: version(package) for package in packages},
             "device": device.torch.type,
             "precision": "bf16" if device.bf16 else "fp32",
             "threads": torch.get_num_threads(),
@@ -112,7 +116,7 @@ def read_inputs(outputs: Outputs, searched: Mapping[str, Any] | None = None) -> 
         settings = replace_settings(params.train_of(network), searched or {})
     except ValidationError as error:
         found = outputs.searched / f"{network}.json"
-        raise InputError(f"{found}: settings.{first_line(error)}; run {outputs.repro('search')} with -f") from error
+        raise InputError(f"{found}: settings.{first_problem(error)}; run {outputs.repro('search')} with -f") from error
     start_file = MODELS / network / "start.pt"
     for path in (outputs.split, start_file):
         if not path.exists():

@@ -10,7 +10,7 @@ export MLFLOW_DISABLE_TELEMETRY := true
 # Empty is off: containers often forbid bytecode, and then every command compiles torch and MLflow anew (10 s each).
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help setup shared repro ui test lint bench
+.PHONY: help setup shared repro ui test lint docs bench
 
 help: ## Show this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-7s %s\n", $$1, $$2}'
@@ -52,11 +52,17 @@ ui: .venv/.installed ## Open the MLflow UI on the runs
 test: .venv/.installed ## Run the test suite
 	pytest -n 2 --dist loadfile --no-loadscope-reorder
 
-lint: .venv/.installed ## Check style, documentation, types, and what each stage depends on
+lint: .venv/.installed ## Check style, types, what each stage depends on, and the docs site
 	ruff check .
 	ruff format --check .
 	mypy
 	python scripts/check_stage_deps.py
+	sphinx-build -q -W --keep-going docs docs/_build
+
+docs: .venv/.installed ## Build the docs site and show it on port 8000
+	sphinx-build -q -W --keep-going docs docs/_build
+	@echo "Open http://127.0.0.1:8000; Ctrl-C ends it"
+	@python -m http.server --bind 127.0.0.1 --directory docs/_build 8000
 
 bench: .venv/.installed ## Measure the speed of training and scoring
 	python benchmarks/throughput.py

@@ -17,6 +17,7 @@ from mitoscope.detection.detector import Detector
 from mitoscope.learning.networks import build, start_state
 from mitoscope.params import Detection, Extract
 from tests.conftest import small_detector
+from tests.pages import PAGES, Block, read_blocks
 
 from .conftest import FIRST, IDENTITY, REPOSITORY, SECOND, Params, Project, reported, stages_in, trained, trainings
 
@@ -33,6 +34,11 @@ def registered(client: mlflow.MlflowClient) -> list[tuple[str, dict[str, str], d
     aliases = client.get_registered_model("mitoscope").aliases
     versions = client.search_model_versions("name = 'mitoscope'")
     return [(version.run_id, dict(version.tags), aliases) for version in versions]
+
+
+def runnable(page: Path) -> list[Block]:
+    """What of a page can be run here."""
+    return [block for block in read_blocks(page) if block.reason is None]
 
 
 @pytest.fixture(scope="module")
@@ -198,6 +204,20 @@ def test_detection_on_the_sample_is_what_it_was(project: Project, first_repro: s
     golden = pd.read_csv(Path(__file__).with_name("golden_03_01.csv"))
     assert found[["row", "col"]].to_numpy().tolist() == golden[["row", "col"]].to_numpy().tolist()
     assert found.probability.to_numpy() == pytest.approx(golden.probability.to_numpy(), abs=1e-4)
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if runnable(page)], ids=lambda page: page.stem)
+def test_the_code_blocks_of_a_page_run(
+    project: Project, first_repro: str, page: Path, no_mlflow_environment: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = project.run("git", "status", "--porcelain")
+    for block in runnable(page):
+        if block.language == "sh":
+            project.run("bash", "-ec", block.code)
+        else:
+            with contextlib.chdir(project.folder):
+                exec(compile("\n" * (block.line - 1) + block.code, page, "exec"), {"__name__": "__main__"})
+    assert project.run("git", "status", "--porcelain") == before
 
 
 def test_a_default_that_is_written_out_or_left_out_runs_nothing(project: Project, first_repro: str) -> None:

@@ -1,13 +1,13 @@
-# Everything here also works without make: README.md names the plain commands.
+# Everything here also works without make; README.md has the plain commands.
 
 SHELL := /bin/bash
 PYTHON ?= python3
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
-# Whatever environment is active: uv would install into that one.
+# uv would otherwise install into the active environment.
 export VIRTUAL_ENV := $(CURDIR)/.venv
 export DVC_NO_ANALYTICS := 1
 export MLFLOW_DISABLE_TELEMETRY := true
-# Empty is off: containers often forbid bytecode, and then every command compiles torch and MLflow anew (10 s each).
+# Empty means off: containers often set it, and then every command compiles torch and MLflow again (10 s each).
 export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: help setup shared repro ui test lint docs bench
@@ -27,8 +27,8 @@ help: ## Show this list
 
 setup: .venv/.installed ## Create .venv with the pinned packages and this project
 
-# MITOSCOPE_REMOTE: a DVC remote, such as a folder that several machines see. What is there is fetched instead of run,
-# and what is new is left there. It is noted in .dvc/config.local, which git ignores.
+# MITOSCOPE_REMOTE: a DVC remote, such as a folder shared by several machines. Results in it are fetched, not computed,
+# and new results are pushed to it. Its URL is stored in .dvc/config.local, which git ignores.
 shared: .venv/.installed
 ifdef MITOSCOPE_REMOTE
 	@dvc config --local remote.shared.url "$$MITOSCOPE_REMOTE"
@@ -39,29 +39,29 @@ endif
 data: | shared
 	dvc pull --quiet data.dvc || { rm -rf data; exit 1; }
 
-repro: shared data ## Run what has changed of the pipeline, let the gate judge, and print the comparison
+repro: shared data ## Run the stages that have changed, promote the best detector, and print the comparison
 	dvc repro $(if $(MITOSCOPE_REMOTE),--pull)
 	mitoscope promote
 	$(if $(MITOSCOPE_REMOTE),dvc push --run-cache)
 	@mitoscope compare
 	@echo "Open the MLflow UI with: make ui"
 
-ui: .venv/.installed ## Open the MLflow UI on the runs
+ui: .venv/.installed ## Open the MLflow UI
 	mitoscope ui
 
 test: .venv/.installed ## Run the test suite
 	pytest -n 2 --dist loadfile --no-loadscope-reorder
 
-lint: .venv/.installed ## Check style, types, what each stage depends on, and the docs site
+lint: .venv/.installed ## Check style, types, the dependencies of each stage, and the docs site
 	ruff check .
 	ruff format --check .
 	mypy
 	python scripts/check_stage_deps.py
 	sphinx-build -q -W --keep-going docs docs/_build
 
-docs: .venv/.installed ## Build the docs site and show it on port 8000
+docs: .venv/.installed ## Build the docs site and serve it on port 8000
 	sphinx-build -q -W --keep-going docs docs/_build
-	@echo "Open http://127.0.0.1:8000; Ctrl-C ends it"
+	@echo "Open http://127.0.0.1:8000; Ctrl-C stops it"
 	@python -m http.server --bind 127.0.0.1 --directory docs/_build 8000
 
 bench: .venv/.installed ## Measure the speed of training and scoring

@@ -1,5 +1,7 @@
 """The command line: help for everything, and one line for everything that goes wrong."""
 
+import os
+import pty
 import resource
 import signal
 import subprocess
@@ -104,6 +106,21 @@ def test_bad_input_is_one_line(project):
     assert refusal("validate", "elsewhere", cwd=project).startswith("elsewhere: no such folder")
 
 
+@pytest.mark.parametrize(("no_color", "escapes"), [("1", False), ("", True)])
+def test_an_error_on_a_terminal_is_red_unless_no_color_is_set(tmp_path, no_color, escapes):
+    terminal, end = pty.openpty()
+    environment = {name: value for name, value in os.environ.items() if name not in ("NO_COLOR", "TERM")}
+    command = [sys.executable, "-m", "mitoscope", "validate", "nowhere"]
+    with os.fdopen(terminal, "rb", buffering=0) as reader:
+        done = subprocess.run(
+            command, cwd=tmp_path, stderr=end, env=environment | {"NO_COLOR": no_color, "TERM": "xterm"}, check=False
+        )
+        os.close(end)
+        said = reader.read(10_000)
+    assert done.returncode == 2 and b"nowhere: no such folder" in said
+    assert (b"\x1b[31m" in said) == escapes
+
+
 @pytest.mark.slow
 def test_a_stage_refuses_bad_input_in_one_line(project):
     (project / "params.yaml").write_text("split: 3\n")
@@ -114,7 +131,7 @@ def test_a_stage_refuses_bad_input_in_one_line(project):
 def test_a_subfolder_of_a_project_is_named_and_nothing_is_made_there(project, command):
     below = project / "docs"
     below.mkdir()
-    assert refusal(*command, cwd=below) == f"{below}: has no params.yaml; `cd {project}` first"
+    assert refusal(*command, cwd=below) == f"{below}: there is no params.yaml here; `cd {project}` first"
     assert list(below.iterdir()) == []
 
 
@@ -156,7 +173,7 @@ def test_ctrl_c_ends_quietly_and_leaves_nothing(tmp_path):
 def test_synthesize_and_validate_work_together(tmp_path):
     arguments = ("synthesize", "--patients", "4", "--fields", "1", "--size", "250", "--seed", "3")
     assert run(*arguments, cwd=tmp_path)[:2] == (0, "4 synthetic fields of 4 patients in data\n")
-    assert refusal(*arguments, cwd=tmp_path).startswith("data: is not empty; choose another folder or pass --replace")
+    assert refusal(*arguments, cwd=tmp_path).startswith("data: is not empty; choose another output folder")
     assert run(*arguments, "--replace", cwd=tmp_path)[0] == 0
     status, out, _ = run("validate", cwd=tmp_path)
     assert status == 0 and out.splitlines()[-1].startswith("valid: 4 fields of 4 patients")

@@ -12,6 +12,7 @@ import pytest
 
 from mitoscope.errors import InputError
 from mitoscope.files import atomic_folder, atomic_path, exclusive, read_json, write_json, write_text
+from tests.programs import PROGRAMS
 
 
 @pytest.fixture(scope="session")
@@ -81,7 +82,7 @@ def test_not_a_number_is_refused_and_the_old_json_stays(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("content", "problem"), [(None, "no such file"), ("{", "is not a JSON file"), ("[1]", "holds no JSON object")]
+    ("content", "problem"), [(None, "no such file"), ("{", "is not a JSON file"), ("[1]", "is not a JSON object")]
 )
 def test_json_that_is_missing_or_damaged_gives_one_line_with_the_remedy(tmp_path, content, problem):
     path = tmp_path / "report.json"
@@ -174,23 +175,8 @@ def test_the_next_call_clears_up_after_a_killed_process(tmp_path, moment):
     with atomic_folder(target) as folder:
         (folder / "old").touch()
     fatal = ["in the block", "between the renames", "after them"].index(moment)  # so many renames, then SIGKILL
-    code = f"""
-import os, pathlib, signal
-from mitoscope.files import atomic_folder
-rename, calls = pathlib.Path.rename, []
-def die(renames):
-    if renames == {fatal}:
-        os.kill(os.getpid(), signal.SIGKILL)
-def counted(path, to):
-    rename(path, to)
-    calls.append(path)
-    die(len(calls))
-pathlib.Path.rename = counted
-with atomic_folder(pathlib.Path("data"), replace=True) as folder:
-    (folder / "new").touch()
-    die(0)
-"""
-    assert subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=False).returncode == -9
+    command = [sys.executable, PROGRAMS / "killed_replace.py", str(fatal)]
+    assert subprocess.run(command, cwd=tmp_path, check=False).returncode == -9
     assert len(names(tmp_path)) == 2  # something was left
     with pytest.raises(InputError, match="not empty"), atomic_folder(target):
         pytest.fail("the block must not run")
@@ -231,14 +217,8 @@ class TestExclusive:
     @pytest.fixture
     def holder(self, tmp_path: Path) -> Iterator["subprocess.Popen[str]"]:
         """A process that holds the lock until it is killed."""
-        code = """
-import pathlib, time
-from mitoscope.files import exclusive
-with exclusive(pathlib.Path("work/train.lock"), ""):
-    print("held", flush=True)
-    time.sleep(600)
-"""
-        process = subprocess.Popen([sys.executable, "-c", code], cwd=tmp_path, stdout=subprocess.PIPE, text=True)
+        command = [sys.executable, PROGRAMS / "hold_lock.py"]
+        process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, text=True)
         assert process.stdout is not None
         assert process.stdout.readline() == "held\n"
         yield process

@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 import mitoscope
+from tests.programs import PROGRAMS
 
 SOURCE = Path(mitoscope.__file__).parent
 GROUND = {"errors", "files", "params", "paths", "progress"}  # every room may use them
@@ -33,20 +34,6 @@ MOST_LINES, LONGEST_FUNCTION = 260, 80
 LONG = {"datasets/synthetic.py", "params.py", "cli.py"}
 
 
-# What is absent: `None` is how Python says so, but SciPy asks sys.modules for torch.
-BLOCKER = """
-import importlib, sys
-absent = {}
-for name in absent:
-    if not name.startswith("torch"): sys.modules[name] = None
-class Blocker:
-    def find_spec(self, name, path=None, target=None):
-        if name.startswith("torch") and name.partition(".")[0] in absent:
-            raise ModuleNotFoundError("No module named " + name)
-sys.meta_path.insert(0, Blocker())
-"""
-
-
 def imports(path: Path) -> set[str]:
     """The modules and names of mitoscope that a module imports, also inside functions, without the prefix."""
     found: set[str] = set()
@@ -59,21 +46,17 @@ def imports(path: Path) -> set[str]:
     return {name.removeprefix("mitoscope.") for name in found if name.startswith("mitoscope.")}
 
 
-def run(code: str) -> str:
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300, check=False)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
-def importing(room: str, *, without: list[str]) -> str:
-    """A program that imports all modules of a room where `without` are not installed."""
+def import_room(room: str, *, without: list[str]) -> None:
+    """Import all modules of a room where `without` are not installed."""
     paths = sorted((SOURCE / room).rglob("*.py"))
     names = [
         ".".join(("mitoscope", *path.relative_to(SOURCE).with_suffix("").parts)).removesuffix(".__init__")
         for path in paths
     ]
     assert len(names) > 2
-    return BLOCKER.format(without) + "".join(f"importlib.import_module({name!r})\n" for name in names)
+    command = [sys.executable, PROGRAMS / "without.py", ",".join(without), *names]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 def test_every_folder_is_a_room():
@@ -139,24 +122,27 @@ def test_no_network_has_a_name_in_the_pipeline():
 
 @pytest.mark.slow
 def test_learning_works_where_only_torch_is_installed():
-    run(importing("learning", without=["cv2", "mlflow", "dvc", "optuna", "pandas", "sklearn", "timm"]))
+    import_room("learning", without=["cv2", "mlflow", "dvc", "optuna", "pandas", "sklearn", "timm"])
 
 
+@pytest.mark.slow
 def test_histology_and_evaluation_work_without_torch():
     for room in ("histology", "evaluation"):
-        run(importing(room, without=["torch", "torchvision", "mlflow", "dvc", "optuna"]))
+        import_room(room, without=["torch", "torchvision", "mlflow", "dvc", "optuna"])
 
 
+@pytest.mark.slow
 def test_evaluation_works_without_opencv():
-    run(importing("evaluation", without=["cv2"]))
+    import_room("evaluation", without=["cv2"])
 
 
 def test_a_blocked_module_would_be_noticed():
     with pytest.raises(AssertionError, match="cv2"):
-        run(importing("histology", without=["cv2"]))
+        import_room("histology", without=["cv2"])
 
 
 def test_the_command_line_loads_nothing_heavy():
     heavy = ["torch", "torchvision", "mlflow", "cv2", "sklearn", "pandas", "dvc"]
-    loaded = run(f"import sys, mitoscope.cli\nprint([name for name in {heavy} if name in sys.modules])")
-    assert loaded.strip() == "[]"
+    code = f"import sys, mitoscope.cli; print([name for name in {heavy} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

@@ -1,4 +1,4 @@
-"""The one exception that means: what the user gave is wrong, and this is how to fix it."""
+"""The exception for bad input, and messages for invalid settings."""
 
 import json
 from typing import TYPE_CHECKING
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pydantic import ValidationError
 
-# What is wrong with an entry, by pydantic's name for it; in braces its limits.
+# Message for each type of pydantic error; limits are in braces.
 _PROBLEMS = {
     "missing": "is missing",
     "extra_forbidden": "is not an entry that mitoscope knows",
@@ -26,7 +26,7 @@ _PROBLEMS = {
     "tuple_type": "must be a list",
     "list_type": "must be a list",
     "too_short": "needs {min_length} or more values",
-    "too_long": "takes {max_length} values at most",
+    "too_long": "takes at most {max_length} values",
     "greater_than": "must be more than {gt:g}",
     "greater_than_equal": "must be {ge:g} or more",
     "less_than": "must be less than {lt:g}",
@@ -36,15 +36,15 @@ _NO_VALUE = {"missing", "extra_forbidden", "too_short", "too_long", "string_too_
 
 
 class InputError(Exception):
-    """Bad input. Its text is one line that names the file (and the row) and the remedy.
+    """Bad input. The message is one line that names the file (and the row) and the remedy.
 
-    The command line prints that line without a traceback and exits with code 2.
+    The command line prints the message without a traceback and exits with code 2.
     """
 
 
 def first_problem(error: "ValidationError") -> str:
-    """What is wrong with settings in one line: the place of the first wrong entry, and why."""
-    # A misspelt entry is unknown and another one missing: the unknown one is what to look at.
+    """Return one line with the name of the first invalid entry and what is wrong with it."""
+    # A misspelt entry is reported as unknown and another as missing; report the unknown one.
     errors = sorted(error.errors(), key=lambda found: found["type"] != "extra_forbidden")
     first, more = errors[0], len(errors) - 1
     kind, value = first["type"], first["input"]
@@ -55,6 +55,6 @@ def first_problem(error: "ValidationError") -> str:
     else:
         problem = first["msg"].removeprefix("Value error, ")
     place = ".".join(str(part) for part in first["loc"])
-    # A sentence of a check of our own begins with the entry that it is about.
+    # Messages of our own validators name the entry themselves.
     start = f"{place} {problem}" if kind in _PROBLEMS and place else ": ".join(filter(None, (place, problem)))
     return start + (f" (and {more} more)" if more else "")

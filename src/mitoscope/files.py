@@ -1,4 +1,4 @@
-"""Results appear whole or not at all: write beside the target, then rename over it."""
+"""Read files, and write them atomically: write to a temporary path next to the target, then rename it."""
 
 import glob
 import hashlib
@@ -16,17 +16,17 @@ from filelock import FileLock, Timeout
 
 from mitoscope.errors import InputError
 
-_CLOCK_SECONDS = 5  # a process's start and a file's time come from two clocks
+_CLOCK_SECONDS = 5  # tolerance: start times of processes and times of files come from different clocks
 
 
 @contextmanager
 def atomic_path(target: Path) -> Iterator[Path]:
-    """Yield a temporary path in `target`'s folder; when the block ends well, it replaces `target`.
+    """Yield a temporary path in `target`'s folder; it replaces `target` when the block ends without an error.
 
-    The data is on the disk before the rename (fsync), so a crash leaves the old file or the new one, never a
-    half. When the block raises, the temporary file is removed and `target` stays as it was. The temporary name
-    keeps the suffix, because image writers choose the format by it. What a killed process left is removed by the next
-    one that writes the same target.
+    The data is synced to disk (fsync) before the rename, so a crash leaves either the old file or the new one. If the
+    block raises, the temporary file is removed and `target` stays as it was. The temporary name keeps the suffix,
+    because image writers choose the format by it. A killed process's temporary file is removed by the next process that
+    writes the same target.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     for leftover in target.parent.glob(f".{glob.escape(target.stem)}.*.partial{glob.escape(target.suffix)}"):
@@ -50,15 +50,15 @@ def write_text(target: Path, text: str) -> None:
 
 
 def write_json(target: Path, content: Any) -> None:
-    """Write `content` to `target` atomically, as indented JSON. Not-a-number is rejected (ValueError)."""
+    """Write `content` to `target` atomically, as indented JSON; NaN and infinity raise a ValueError."""
     write_text(target, json.dumps(content, indent=2, allow_nan=False) + "\n")
 
 
 def read_json(path: Path, remedy: str) -> dict[str, Any]:
-    """Read a JSON object, as the stages leave them for each other.
+    """Read a JSON object from a file.
 
     Raises:
-        InputError: there is no such file, or it is damaged; its line ends with `remedy`.
+        InputError: the file is missing or damaged; the message ends with `remedy`.
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
@@ -69,34 +69,32 @@ def read_json(path: Path, remedy: str) -> dict[str, Any]:
     except ValueError as error:
         raise InputError(f"{path}: is not a JSON file; {remedy}") from error
     if not isinstance(content, dict):
-        raise InputError(f"{path}: holds no JSON object; {remedy}")
+        raise InputError(f"{path}: is not a JSON object; {remedy}")
     return content
 
 
 def hash_file(path: Path) -> str:
-    """SHA-256 of a file."""
+    """Return the SHA-256 of a file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @contextmanager
 def atomic_folder(target: Path, *, replace: bool = False) -> Iterator[Path]:
-    """Yield an empty folder beside `target`; when the block ends well, it becomes `target`.
+    """Yield an empty folder next to `target`; it becomes `target` when the block ends without an error.
 
-    When the block raises, the new folder is removed and `target` stays as it was. What a killed process left beside
-    `target` is removed first, and old content that it had moved aside is put back.
+    If the block raises, the new folder is removed and `target` stays as it was. Leftovers of killed processes are
+    removed first; old content that such a process had moved aside is moved back.
 
     Raises:
-        InputError: `target` holds something already and `replace` is false.
+        InputError: `target` is a file, or it is not empty and `replace` is false.
     """
     if target.parent.is_dir():
         _clear_leftovers(target)
     if target.exists() and not target.is_dir():
         raise InputError(f"{target}: is a file, not a folder; choose another output folder")
     if target.is_dir() and any(target.iterdir()) and not replace:
-        raise InputError(
-            f"{target}: is not empty; choose another folder or pass --replace to put the new one in its place"
-        )
+        raise InputError(f"{target}: is not empty; choose another output folder, or replace it with --replace")
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = _make_folder(target)
     temporary.chmod(0o755)
@@ -108,12 +106,12 @@ def atomic_folder(target: Path, *, replace: bool = False) -> Iterator[Path]:
 
 
 def _make_folder(target: Path, kind: str = "") -> Path:
-    """A new folder beside `target` whose name says which process made it."""
+    """Create a folder next to `target`; its name contains this process's id."""
     return Path(tempfile.mkdtemp(prefix=f".{target.name}.partial-{kind}{os.getpid()}-", dir=target.parent))
 
 
 def _replace_folder(target: Path, new: Path) -> None:
-    """Rename `new` to `target`. Whatever is raised on the way, by a signal too, `target` is the old one or the new."""
+    """Rename `new` to `target`. After an error or a signal, `target` is either the old folder or the new one."""
     aside = _make_folder(target, "old-") / target.name
     try:
         if target.exists():
@@ -121,12 +119,12 @@ def _replace_folder(target: Path, new: Path) -> None:
         new.rename(target)
     finally:
         if aside.exists() and not target.exists():
-            aside.rename(target)  # where even this fails, the old content stays in `aside`, for `_clear_leftovers`
+            aside.rename(target)  # if this fails, `_clear_leftovers` restores it later
         shutil.rmtree(aside.parent, ignore_errors=True)
 
 
 def _clear_leftovers(target: Path) -> None:
-    """Remove what killed processes left beside `target`; old content comes back where `target` is missing."""
+    """Remove leftovers of killed processes next to `target`; restore the old content if `target` is missing."""
     name = re.compile(re.escape(f".{target.name}.partial-") + r"(old-)?(\d+)-\w+")
     for folder in target.parent.iterdir():
         if not (match := name.fullmatch(folder.name)) or not _is_abandoned(folder, int(match[2])):
@@ -138,8 +136,8 @@ def _clear_leftovers(target: Path) -> None:
 
 
 def _is_abandoned(leftover: Path, pid: int) -> bool:
-    """Whether the process that wrote `leftover` has ended; a younger one may have got its number since."""
-    import psutil  # hardly ever needed
+    """Whether the process that wrote `leftover` has ended; a newer process may have the same id."""
+    import psutil  # rarely needed
 
     if not psutil.pid_exists(pid):
         return True
@@ -147,19 +145,19 @@ def _is_abandoned(leftover: Path, pid: int) -> bool:
         process = psutil.Process(pid)
         zombie = process.status() == psutil.STATUS_ZOMBIE
         return bool(zombie or process.create_time() > leftover.stat().st_mtime + _CLOCK_SECONDS)
-    except (psutil.Error, FileNotFoundError):  # it cannot be asked, or another process has removed `leftover`
+    except (psutil.Error, FileNotFoundError):  # no access to the process, or another process has removed `leftover`
         return False
 
 
 @contextmanager
 def exclusive(lock: Path, busy: str) -> Iterator[None]:
-    """Hold a lock for the time of the block; a second process does not wait.
+    """Hold a lock during the block; raise at once if another process holds it.
 
-    The holder's process id stands in a file beside the lock, so that people can end that process and no other.
+    A file next to the lock contains the holder's process id, so that the user can end that process.
 
     Args:
-        lock: its file; the folder is made.
-        busy: what to say where another process holds it, with {pid} for that process's id.
+        lock: lock file; its folder is created.
+        busy: message if another process holds the lock, with {pid} for that process's id.
 
     Raises:
         InputError: another process holds it.

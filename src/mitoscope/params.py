@@ -130,7 +130,7 @@ class Sampling(Block):
     near_um: float = Field(
         0,
         ge=0,
-        description="um; candidates within this distance of a mitosis are also positives; 0 = annotated centres only",
+        description="um; candidates closer to a mitosis than this are also positives; 0 = annotated centres only",
     )
     mining: Mining = Field(Mining(), description="hard negatives")
     seed: int = Field(0, ge=0, description="random seed for drawing and varying the patches")

@@ -1,4 +1,4 @@
-"""Where the pipeline's files are, from the project's folder; dvc.yaml names the same paths."""
+"""Paths of the pipeline's files, relative to the project's folder; dvc.yaml has the same paths."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,16 +11,16 @@ GALLERY = Path("results/extract/gallery.png")
 SETTINGS = Path("results/settings")
 CROSSVALIDATED = Path("results/crossvalidate")
 REGISTRY = Path("results/registry.json")
-MODELS = Path("models")  # start weights, which all folds share
+MODELS = Path("models")  # start weights, shared by all folds
 _SQLITE = "sqlite:///"
-WORK = Path(".work")  # checkpoints, locks and downloads: git and DVC ignore it
+WORK = Path(".work")  # checkpoints, locks and downloads; ignored by git and DVC
 
 
 @dataclass(frozen=True)
 class Outputs:
-    """What the stages leave of one network: in the project's own split, or in fold `fold` of its cross-validation.
+    """Output files of one network: for the project's own split, or for fold `fold` of its cross-validation.
 
-    A fold's files lie in a folder of its own, under the same names.
+    The files of a fold are in its own folder, under the same names.
     """
 
     network: str
@@ -28,12 +28,12 @@ class Outputs:
 
     @property
     def root(self) -> Path:
-        """The folder that holds them all."""
+        """The folder that contains all outputs."""
         return Path() if self.fold is None else Path(f"crossvalidation/{self.network}/fold-{self.fold}")
 
     @property
     def split(self) -> Path:
-        """The patients and their subsets."""
+        """The table of patients and their subsets."""
         return split_path(self.fold)
 
     @property
@@ -43,7 +43,7 @@ class Outputs:
 
     @property
     def trained(self) -> Path:
-        """The report of stage `train`; .csv and .png beside it are its curves."""
+        """The report of stage `train`; its curves are in .csv and .png files of the same name."""
         return self.root / f"results/train/{self.network}.json"
 
     @property
@@ -67,33 +67,33 @@ class Outputs:
         return self.root / MODELS / self.network / "detector.pt"
 
     def repro(self, stage: str) -> str:
-        """The command that runs a stage of this network again."""
+        """Return the command that runs a stage of this network, in backticks."""
         if self.fold is None:
             return f"`dvc repro {stage}@{self.network}`"
         return f"`dvc repro crossvalidation/dvc.yaml:{stage}@{self.network}-{self.fold}`"
 
 
 def split_path(fold: int | None) -> Path:
-    """Patients and subsets of the project's own split, or of a fold of the cross-validation."""
+    """Return the path of the split table: of the project's own split (None), or of a fold of the cross-validation."""
     return Path("results/split.csv") if fold is None else Path(f"crossvalidation/split/fold-{fold}.csv")
 
 
 def require_project() -> None:
-    """Make sure that the working directory is a project's folder.
+    """Check that the working directory is a project's folder.
 
     Raises:
-        InputError: it is not; the line names the project around it, if there is one.
+        InputError: it is not; if a parent folder is a project, the message names it.
     """
     here = Path.cwd()
     if (here / "params.yaml").exists():
         return
     around = next((folder for folder in here.parents if (folder / "params.yaml").exists()), None)
     hint = f"`cd {around}` first" if around else "run this in the project's folder"
-    raise InputError(f"{here}: has no params.yaml; {hint}")
+    raise InputError(f"{here}: there is no params.yaml here; {hint}")
 
 
 def project(folder: Path = Path()) -> Path:
-    """The project's folder, absolute; from a `dvc exp run` in a temporary copy of it, the folder of the original."""
+    """Return the project's absolute folder; in the temporary copy of a `dvc exp run`, that of the original project."""
     here = folder.resolve()
     for parent in here.parents:  # DVC runs queued experiments in .dvc/tmp/exps/...
         if parent.name == "tmp" and parent.parent.name == ".dvc":
@@ -102,5 +102,5 @@ def project(folder: Path = Path()) -> Path:
 
 
 def absolute_sqlite(uri: str, folder: Path = Path()) -> str:
-    """A database's URI; where it is a SQLite file with a relative path, the project's file, not the copy's."""
+    """Return a database URI; a relative SQLite path becomes absolute, in the folder that `project` returns."""
     return f"{_SQLITE}{project(folder) / uri.removeprefix(_SQLITE)}" if uri.startswith(_SQLITE) else uri

@@ -1,4 +1,4 @@
-"""Progress bars with ETA and throughput on a terminal, a line now and then elsewhere."""
+"""Progress bars with ETA and throughput on a terminal; an occasional line elsewhere."""
 
 import sys
 import time
@@ -18,13 +18,13 @@ from rich.progress import (
 )
 from rich.text import Text
 
-# Where nobody looks at a terminal, tables get the width that they need.
+# Without a terminal, tables get a fixed width.
 console = Console(soft_wrap=True, highlight=False, width=None if sys.stdout.isatty() else 140)
 _QUIET_SECONDS = 30.0
 
 
 class _Throughput(ProgressColumn):
-    """How many a second."""
+    """Column with the items per second."""
 
     def render(self, task: Task) -> Text:
         speed = task.finished_speed or task.speed
@@ -33,9 +33,9 @@ class _Throughput(ProgressColumn):
 
 @contextmanager
 def progress() -> Iterator[Callable[[str, int, int], None]]:
-    """Yield a function `(label, done, total)` that keeps one bar for each label.
+    """Yield a function `(label, done, total)` that shows the progress of each label.
 
-    Where the output is no terminal (a log file), a bar would be noise: there a line appears every 30 seconds.
+    On a terminal it draws one bar. In other output, such as a log file, it prints at most one line every 30 seconds.
     """
     if not console.is_terminal:
         said = time.monotonic()
@@ -61,7 +61,7 @@ def progress() -> Iterator[Callable[[str, int, int], None]]:
 
         def show(label: str, done: int, total: int) -> None:
             if label not in tasks:
-                for old in tasks.values():  # one bar at a time: the loop's epochs would fill the screen
+                for old in tasks.values():  # one bar at a time: the epochs of a training would fill the screen
                     bars.update(old, visible=False)
                 tasks[label] = bars.add_task(label, total=total)
             bars.update(tasks[label], completed=done, total=total)

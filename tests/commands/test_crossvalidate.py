@@ -72,7 +72,7 @@ def test_it_says_what_each_fold_tests_and_prints_what_was_pooled(dvc, capfd):
     crossvalidate(NETWORK)
     said = capfd.readouterr().out
     assert f"{NETWORK}: 4 folds; 0 of them have results" in said
-    assert "fold 0: tests 01; the threshold comes from 02" in said and "fold 3: tests 04" in said
+    assert "fold 0: tests 01; threshold chosen on 02" in said and "fold 3: tests 04" in said
     assert f"Running stage 'crossvalidation/dvc.yaml:pool@{NETWORK}'" in said
     assert f"{NETWORK}, random start weights, synthetic data: test patches of 4 folds" in said
     (first,) = (line.split() for line in said.splitlines() if line.startswith("│ 01"))
@@ -130,7 +130,7 @@ def test_a_second_cross_validation_is_kept_out(project):
 def test_a_failing_stage_shows_its_message_and_how_to_go_on(dvc, capfd):
     dvc("raise SystemExit('the disk is full')")
     with pytest.raises(
-        InputError, match=rf"{NETWORK} stopped, DVC says why above; .*`mitoscope crossvalidate {NETWORK}` goes on"
+        InputError, match=rf"{NETWORK} failed, DVC says why above; run `mitoscope crossvalidate {NETWORK}` again"
     ):
         crossvalidate(NETWORK)
     said = "".join(capfd.readouterr())
@@ -161,9 +161,7 @@ def test_an_interrupted_one_has_stopped_dvc_and_its_stage(dvc):
         command.send_signal(signal.SIGTERM)
         said = command.communicate(timeout=30)[0].decode()
     assert command.returncode == 130
-    last = (
-        f"{NETWORK}: the cross-validation was interrupted; started again, `mitoscope crossvalidate {NETWORK}` goes on"
-    )
+    last = f"{NETWORK}: the cross-validation was interrupted; run `mitoscope crossvalidate {NETWORK}` again to continue"
     assert said.splitlines()[-1] == f"{last} where it was"
     assert "No such process" not in said
     assert not any(child.is_running() and child.status() != psutil.STATUS_ZOMBIE for child in children)

@@ -155,7 +155,7 @@ def test_what_is_no_field_is_reported_and_the_others_are_done(ready, capsys):
 
     Path("01_01.png").write_text("no image")  # of the same name as one that was done before
     assert run(Path("01_01.png")) == 1
-    assert "its files in --out are of an earlier call" in " ".join(capsys.readouterr().out.split())
+    assert "its files in --out are from an earlier call" in " ".join(capsys.readouterr().out.split())
 
 
 @pytest.mark.parametrize("out", ["notes.txt", "notes.txt/detected"])
@@ -182,7 +182,7 @@ def test_a_mask_beside_the_field_holds_the_candidates(ready, capsys):
     run(FIELD)
     upper = found("01_01")
     assert len(upper) and (upper.row < 200).all() and (everywhere.row >= 200).any()
-    assert "data/01_01.jpg: candidates from the mask beside it only" in capsys.readouterr().out
+    assert "data/01_01.jpg: candidates only from the mask next to it" in capsys.readouterr().out
 
 
 def test_too_little_tissue_to_normalise_the_stain_is_said(ready, capsys):
@@ -192,7 +192,7 @@ def test_too_little_tissue_to_normalise_the_stain_is_said(ready, capsys):
     cv2.imwrite("white.png", np.full((120, 120, 3), 255, np.uint8))
     assert run(Path("white.png"), FIELD, model="normalising.pt") == 0
     said = " ".join(capsys.readouterr().out.split())
-    assert said.count("too little tissue to normalise the stain: left as it is") == 1
+    assert said.count("too little tissue for stain normalisation; left unchanged") == 1
     assert "white.png: too little tissue" in said
 
 
@@ -213,7 +213,7 @@ def test_the_pixel_size_of_the_images_is_used(ready):
 
 
 def test_pixels_far_from_the_models_are_refused(ready):
-    with pytest.raises(InputError, match=r"1\.5 um per pixel: the detector knows 0\.25 um"):
+    with pytest.raises(InputError, match=r"1\.5 um per pixel: the detector was trained at 0\.25 um"):
         run(FIELD, microns=1.5)
     assert not OUT.exists()
 
@@ -246,8 +246,8 @@ def test_a_logged_detector_is_found_by_its_run(trained, mlflow_store):
     ("model", "message"),
     [
         ("absent.pt", r"absent\.pt: no such model file; give a file"),
-        ("runs:/0123456789abcdef", r"runs:/0123456789abcdef: names a run, not its model; add /detector"),
-        ("data/01_01.jpg", r"01_01\.jpg: is no checkpoint .*; give models/<network>/detector\.pt"),
+        ("runs:/0123456789abcdef", r"runs:/0123456789abcdef: this is a run, not a model; add /detector"),
+        ("data/01_01.jpg", r"01_01\.jpg: is truncated, or is not a checkpoint .*; give models/<network>/detector\.pt"),
     ],
 )
 def test_a_model_that_is_not_there_is_named(ready, model, message):
@@ -265,7 +265,7 @@ def test_a_model_that_the_store_lacks_is_named(ready, mlflow_store):
 
 def test_the_weights_of_a_training_are_refused(ready):
     save_network(Path("best.pt"), Detector.load(Path(MODEL)).model, run_id="the run", threshold=0.5)
-    with pytest.raises(InputError, match=r"best\.pt: holds weights and no detector .*; give models/<network>/detector"):
+    with pytest.raises(InputError, match=r"best\.pt: contains weights, not a detector .*; give models/<network>"):
         run(FIELD, model="best.pt")
     assert not OUT.exists()
 

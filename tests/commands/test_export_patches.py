@@ -54,7 +54,7 @@ def test_pixels_are_the_middle_of_the_window(extracted):
 def test_a_filled_folder_is_replaced_only_when_asked(extracted):
     OUT.mkdir()
     (OUT / "mine.txt").write_text("precious")
-    with pytest.raises(InputError, match="exported: is not empty; choose another folder or pass --replace"):
+    with pytest.raises(InputError, match="exported: is not empty; choose another output folder"):
         export_patches(OUT, network=NETWORK, replace=False)
     assert [path.name for path in OUT.iterdir()] == ["mine.txt"]
     export_patches(OUT, network=NETWORK, replace=True)

@@ -34,7 +34,7 @@ def gate() -> dict[str, dict[str, Any]]:
 
 
 def against_champions() -> tuple[str, bool]:
-    condition = next(found for found in state()["gate"] if found["name"].endswith("there has been"))
+    condition = next(found for found in state()["gate"] if found["name"].endswith("best champion so far"))
     return condition["value"], condition["passed"]
 
 
@@ -120,7 +120,7 @@ def test_a_dry_run_prints_the_conditions_and_writes_nothing(evaluated, capsys):
     before, written = everything(), REGISTRY.read_text()
     become_another(0.5)
     promote(dry_run=True)
-    assert "F1 against the best champion" in capsys.readouterr().out
+    assert "F1 compared with the best champion" in capsys.readouterr().out
     assert (everything(), REGISTRY.read_text()) == (before, written)
 
 
@@ -128,7 +128,7 @@ def test_below_the_gate_it_is_the_challenger_and_the_failed_condition_is_named(e
     set_gate(min_f1=1.0)
     promote()
     said = capsys.readouterr().out
-    assert "is refused" in said and "at least 1.0" in said and "NOT MET" in said
+    assert "does not pass the gate" in said and "at least 1.0" in said and "NOT MET" in said
     assert state()["champion"] is None and state()["challenger"] == 1
     set_gate(min_f1=0.0)
     promote()
@@ -278,7 +278,7 @@ def test_former_champions_that_know_a_test_patient_are_left_out_and_said_so(eval
     registry.retire(2)
     promote()
     assert against_champions() == (
-        "there is none to compare with; left out: version 1 knows the test patients 02",
+        "no champion can be compared with; left out: version 1 knows the test patients 02",
         True,
     )
 
@@ -287,7 +287,7 @@ def test_a_champion_that_would_no_longer_pass_stays_and_is_said_so(evaluated, ca
     promote()
     set_gate(min_f1=1.0)
     promote()
-    assert "though it would not pass the gate now" in " ".join(capsys.readouterr().out.split())
+    assert "although it would not pass the gate now" in " ".join(capsys.readouterr().out.split())
     assert state()["champion"] == 1
     assert not state()["gate"][1]["passed"]
 
@@ -313,7 +313,7 @@ def test_a_retired_version_that_someone_made_the_champion_by_hand_ends_nothing(e
     registry.retire(1)
     mlflow.MlflowClient().set_registered_model_alias("mitoscope", "champion", "1")
     promote()
-    assert "is the champion already, though it would not pass" in " ".join(capsys.readouterr().out.split())
+    assert "is already the champion, although it would not pass" in " ".join(capsys.readouterr().out.split())
 
 
 def test_an_earlier_training_that_dvc_brings_back_is_the_version_that_it_was(evaluated):
@@ -374,7 +374,7 @@ def test_the_best_on_validation_is_the_one_that_is_judged(evaluated):
 
 def test_scores_of_another_training_are_not_registered(evaluated):
     change(OUTPUTS.trained, run_id="0" * 32)
-    with pytest.raises(InputError, match=f"is of another training .* run `dvc repro evaluate@{NETWORK}` first"):
+    with pytest.raises(InputError, match=f"belongs to another training .* run `dvc repro evaluate@{NETWORK}` first"):
         promote()
     assert registry.list_versions() == []
 
@@ -382,7 +382,7 @@ def test_scores_of_another_training_are_not_registered(evaluated):
 def test_a_network_that_knows_a_test_patient_is_not_registered(evaluated):
     tested = read(TEST_SET)["patients"]
     change(OUTPUTS.trained, patients={"train": tested, "validation": []})
-    with pytest.raises(InputError, match=f"patient {tested[0]} was trained on and tested"):
+    with pytest.raises(InputError, match=f"patient {tested[0]} was used for training and for testing"):
         promote()
     assert registry.list_versions() == []
 
@@ -393,7 +393,7 @@ def test_results_of_other_patches_or_data_are_not_registered(evaluated):
         promote()
     Path("data.dvc").unlink()
     change(Path("patches/summary.json"), digest="0" * 64)
-    with pytest.raises(InputError, match="is of other patches than patches; run `dvc repro evaluate@"):
+    with pytest.raises(InputError, match="belongs to other patches than patches; run `dvc repro evaluate@"):
         promote()
     assert registry.list_versions() == []
 
@@ -402,7 +402,7 @@ def test_data_that_are_missing_are_no_reason_to_leave_a_champion_out(evaluated):
     promote()
     become_another(0.5)
     next(Path("data").glob(f"{read(TEST_SET)['fields'][0]}.*")).unlink()
-    with pytest.raises(InputError, match="data: lacks fields that were tested; run `dvc repro` first"):
+    with pytest.raises(InputError, match="data: tested fields are missing; run `dvc repro` first"):
         promote()
     assert holder("champion").number == 1  # type: ignore[union-attr]
 
@@ -415,7 +415,7 @@ def test_without_an_evaluation_there_is_nothing_to_promote(extracted, mlflow_sto
 
 def test_a_run_that_the_store_lacks_is_said_so(extracted, mlflow_store):
     write_results()
-    with pytest.raises(InputError, match=f"has no run {'0' * 32}"):
+    with pytest.raises(InputError, match=f"there is no run {'0' * 32}"):
         promote()
 
 

@@ -1,4 +1,4 @@
-"""The page needs no other file, hides nothing and mixes nothing up."""
+"""The page needs no other file, hides nothing, and says which network is better."""
 
 import re
 import shutil
@@ -9,14 +9,16 @@ from pathlib import Path
 import cv2
 import mlflow
 import numpy as np
+import pandas as pd
 import pytest
 from mlflow.artifacts import load_text
 
 from mitoscope.commands.report import report
 from mitoscope.errors import InputError
 from mitoscope.files import write_json
-from mitoscope.paths import Outputs
+from mitoscope.paths import MODELS, Outputs
 from mitoscope.reporting.results import logged_scores
+from mitoscope.reporting.terms import TERMS
 from mitoscope.tracking import registry, runs
 from mitoscope.tracking.history import training
 from tests.conftest import NETWORK, tiny_params, write_params
@@ -32,7 +34,7 @@ LEVELS = ("patches", "fields")
 
 
 class Page(HTMLParser):
-    """A parsed page: tags with their attributes, and the text of elements."""
+    """A parsed page: tags with their attributes, and the text of elements, with that of explained terms in it."""
 
     def __init__(self, path: Path = OUT) -> None:
         super().__init__()
@@ -42,7 +44,8 @@ class Page(HTMLParser):
 
     def handle_starttag(self, tag, attrs):
         self.tags.append((tag, dict(attrs)))
-        self.texts.append((tag, ""))
+        if tag != "abbr":
+            self.texts.append((tag, ""))
 
     def handle_data(self, data):
         tag, text = self.texts[-1]
@@ -80,7 +83,27 @@ def add_network(name: str) -> None:
     write_params(params)
 
 
-def test_one_page_of_everything_that_needs_nothing_else(evaluated, capsys):
+def add_evaluated(name: str) -> None:
+    """A second network with the same results, but without a detection."""
+    add_network(name)
+    other, run_id = Outputs(name), run_of_training(network=name)
+    shutil.copytree(OUTPUTS.evaluated, other.evaluated)
+    shutil.copy(OUTPUTS.trained.with_suffix(".png"), other.trained.with_suffix(".png"))
+    for path, copy in (
+        (OUTPUTS.trained, other.trained),
+        (OUTPUTS.detected, other.detected),
+        (MODELS / NETWORK / "start.json", MODELS / name / "start.json"),
+        (OUTPUTS.evaluated / "test_set.json", other.evaluated / "test_set.json"),
+    ):
+        write_json(copy, read(path) | {"run_id": run_id})
+    metrics = read(METRICS)
+    write_json(other.evaluated / "metrics.json", metrics | {"fields": metrics["fields"] | {"f1": 0.0}})
+    table = pd.read_csv(OUTPUTS.evaluated / "objects.csv", dtype={"patient": str, "field": str})
+    table.assign(predicted=0).to_csv(other.evaluated / "objects.csv", index=False)
+    runs.log_results(run_id, read(other.detected)["model_id"], logged_scores(metrics), {})
+
+
+def test_the_page_has_everything_and_needs_no_other_file(evaluated, capsys):
     newer = run_of_training()
     killed = run_of_training()
     mlflow.MlflowClient().set_terminated(killed, "KILLED")
@@ -108,20 +131,44 @@ def test_one_page_of_everything_that_needs_nothing_else(evaluated, capsys):
     cells = page.text("th", "td")
     assert cells[cells.index("detection.views") + 1] == "2" and "detection.field_head.hard_fraction" in cells
     assert cells[cells.index("train.optimisation.lr") + 1] == "0.001"
-    assert text.count("SHA-256 ") == 2 and "not here; `dvc pull` brings it" in text  # no best.pt in this project
+    assert text.count("SHA-256 ") == 2 and "missing here; `dvc pull` downloads it" in text  # no best.pt in this project
     assert "models/mobilenet_v3_small/detector.pt --out detected" in text
 
-    # Logged, and in the place of the last one.
+    # Logged, in place of the previous one.
     assert load_text(f"runs:/{evaluated}/report.html") == text
     report(Path("elsewhere.html"))
     files = [item.path for item in mlflow.MlflowClient().list_artifacts(evaluated)]
     assert files.count("report.html") == 1 and not [name for name in files if "elsewhere" in name]
     assert load_text(f"runs:/{evaluated}/report.html") == Path("elsewhere.html").read_text(encoding="utf-8")
     said = capsys.readouterr().out
-    assert "elsewhere.html: " in said and "logged again" not in said
+    assert "elsewhere.html: " in said and "had other test scores" not in said
 
 
-def test_what_comes_from_files_is_escaped_and_real_data_are_not_called_synthetic(evaluated):
+def test_the_first_lines_say_which_network_is_better(evaluated):
+    report(OUT)
+    assert not list(Page().attributes("class")).count("verdict")  # one network is not compared
+    add_evaluated("worse")
+    report(OUT)
+    page, text = Page(), OUT.read_text(encoding="utf-8")
+    (verdict,) = [found for found in page.text("p") if "is better than" in found]
+    f1 = read(METRICS)["fields"]["f1"]
+    start = f"On synthetic data, {NETWORK} is better than worse by {100 * f1:.1f} points of F1"
+    assert verdict.startswith(start) and verdict.endswith("a single test patient, chance cannot be ruled out.")
+    assert text.index("is better than") < text.index("<h2>")
+
+
+def test_terms_are_explained(evaluated):
+    report(OUT)
+    titles = [attributes["title"] for tag, attributes in Page().tags if tag == "abbr"]
+    listed = Page().text("th", "td")
+    assert all(listed[listed.index(term) + 1] == meaning for term, meaning in list(TERMS.items())[-3:])
+    for term in ("F1", "recall", "precision", "AP", "FROC", "threshold", "start weights", "whole fields"):
+        assert TERMS[term] in titles
+    views = "mirrored and turned copies of each candidate, whose scores are averaged (test-time augmentation)"
+    assert views in titles and all(titles)  # of settings from params.py
+
+
+def test_texts_from_files_are_escaped_and_real_data_are_not_called_synthetic(evaluated):
     summary = Path("patches/summary.json")
     change(summary, dataset=read(summary)["dataset"] | {"synthetic": False, "name": NASTY})
     change(OUTPUTS.trained, start_weights=NASTY)
@@ -132,7 +179,7 @@ def test_what_comes_from_files_is_escaped_and_real_data_are_not_called_synthetic
     assert not list(Page().attributes("onerror", "onload", "href"))
 
 
-def test_what_is_there_beside_is_shown(evaluated, tmp_path):
+def test_optional_parts_are_shown(evaluated, tmp_path):
     add_network("other")
     noise = np.random.default_rng(0).integers(0, 256, (600, 1600, 3), dtype=np.uint8)
     mined, searched = tmp_path / "mined.png", OUTPUTS.searched / NETWORK / "parallel.png"
@@ -153,13 +200,14 @@ def test_what_is_there_beside_is_shown(evaluated, tmp_path):
     text = OUT.read_text(encoding="utf-8")
     assert "other is not on this page: it has not been evaluated; run `dvc repro evaluate@other`" in text
     captions = Page().text("figcaption")
-    for word in ("last mining", "Search, parallel", "FROC of the folds"):
+    for word in ("last mining", "Search, parallel", "FROC curves of the folds"):
         assert sum(word in caption for caption in captions) == 1
-    assert "settings.optimisation.lr" in text and "0.00123" in text
-    assert "version 2 (champion)" in text and "another," in text and "field F1 0.7654" in text and "ancient," in text
+    cells = Page().text("th", "td")
+    assert cells[cells.index("train.optimisation.lr") + 1] == "0.0012" and 'title="exactly 0.00123"' in text
+    assert "version 2 (champion)" in text and "another," in text and "field F1 76.5 %" in text and "ancient," in text
     assert "here, random start weights, synthetic data: 2 folds, pooled" in text and "foreign" not in text
-    assert "whole fields by their own (refit_fields)" in text
-    assert "data:image/webp" in text  # what is large
+    assert "whole fields (refit_fields)" in " ".join(Page().text("p")).replace("  ", " ")
+    assert "data:image/webp" in text  # large pictures
 
 
 def test_runs_of_an_older_version_are_in_the_table(evaluated):
@@ -172,7 +220,7 @@ def test_runs_of_an_older_version_are_in_the_table(evaluated):
     report(OUT)
     text = OUT.read_text(encoding="utf-8")
     row = text[text.index(run.info.run_id[:8]) :].partition("</tr>")[0]
-    assert "ancient" in row and "0.0321" in row and ">3 / 1<" in row
+    assert "ancient" in row and ">0.032<" in row and "exactly 0.0321" in row and ">3 / 1<" in row
 
 
 def test_the_true_scores_are_logged_again_where_another_evaluation_was_logged_last(evaluated, capsys):
@@ -180,7 +228,7 @@ def test_the_true_scores_are_logged_again_where_another_evaluation_was_logged_la
     mlflow.MlflowClient().log_metric(evaluated, "test_fields/f1", 0.986)
     report(OUT)
     said = " ".join(capsys.readouterr().out.split())
-    assert f"{NETWORK}: its MLflow run held other test scores; those of {OUTPUTS.evaluated} are logged again" in said
+    assert f"{NETWORK}: its MLflow run had other test scores; logged those of {OUTPUTS.evaluated} again" in said
     text, metrics = OUT.read_text(encoding="utf-8"), read(METRICS)
     assert "98.7" not in text and "98.6" not in text
     logged = training(evaluated).metrics
@@ -188,19 +236,21 @@ def test_the_true_scores_are_logged_again_where_another_evaluation_was_logged_la
     files = {item.path for item in mlflow.MlflowClient().list_artifacts(evaluated, "tables")}
     assert "tables/fields.csv" in files
     report(OUT)
-    assert "logged again" not in capsys.readouterr().out
+    assert "had other test scores" not in capsys.readouterr().out
 
 
 def test_results_of_other_patches_are_not_shown(evaluated):
     mlflow.MlflowClient().set_tag(evaluated, "patches", "of another extraction")
-    with pytest.raises(InputError, match=f"is of other patches than patches; run `dvc repro evaluate@{NETWORK}` first"):
+    with pytest.raises(
+        InputError, match=f"belongs to other patches than patches; run `dvc repro evaluate@{NETWORK}` first"
+    ):
         report(OUT)
     assert not OUT.exists()
 
 
 def test_scores_of_another_training_are_not_shown(evaluated):
     change(OUTPUTS.trained, run_id=run_of_training())
-    with pytest.raises(InputError, match=f"is of another training .* run `dvc repro evaluate@{NETWORK}` first"):
+    with pytest.raises(InputError, match=f"belongs to another training .* run `dvc repro evaluate@{NETWORK}` first"):
         report(OUT)
 
 
@@ -208,16 +258,16 @@ def test_a_network_that_cannot_be_shown_does_not_hide_the_others(evaluated, caps
     add_network("other")
     write_results("other")  # its run is in no store
     report(OUT)
-    reason = f"other is not on this page: .* has no run {'0' * 32}"
+    reason = f"other is not on this page: .* there is no run {'0' * 32}"
     assert re.search(reason, OUT.read_text(encoding="utf-8")) and "other is not on the page" in capsys.readouterr().out
 
 
-def test_a_lost_run_is_said_so(extracted, mlflow_store):
+def test_without_its_run_the_error_says_so(extracted, mlflow_store):
     write_results()
-    with pytest.raises(InputError, match=f"has no run {'0' * 32}"):
+    with pytest.raises(InputError, match=f"there is no run {'0' * 32}"):
         report(OUT)
 
 
-def test_nothing_evaluated_is_said_so(extracted):
+def test_without_an_evaluated_network_the_error_says_so(extracted):
     with pytest.raises(InputError, match="results/evaluate: no network has been evaluated; run `dvc repro` first"):
         report(OUT)

@@ -51,7 +51,7 @@ def test_a_port_that_is_taken_is_said_at_once(project, mlflow_store, started):
         other.bind(("127.0.0.1", 0))
         other.listen()
         port = other.getsockname()[1]
-        with pytest.raises(InputError, match=f"port {port} of 127.0.0.1 cannot be had .*; choose another with --port"):
+        with pytest.raises(InputError, match=f"port {port} of 127.0.0.1 is not available .*; choose another with"):
             ui("127.0.0.1", port)
     assert started == []
 

@@ -111,7 +111,7 @@ def test_discs_are_centres_where_there_is_no_csv(tmp_path):
         cv2.circle(discs, (col, row), 4, 255, -1)
     field.mask("pc").write_bytes(encode(".png", discs))
     assert read_centres(field, SHAPE).tolist() == [[10, 30], [45, 7]]
-    assert "must be equal" in refusal(read_centres, field, (ROWS, COLUMNS + 1))
+    assert "make both equal" in refusal(read_centres, field, (ROWS, COLUMNS + 1))
     field.annotation.write_text("1,2\n")
     assert read_centres(field, SHAPE).tolist() == [[1, 2]]
 

@@ -44,7 +44,7 @@ def test_a_field_in_two_formats_is_refused(tmp_path):
 def test_a_folder_that_is_missing_or_empty_is_refused(tmp_path):
     assert "no such folder" in refusal(list_fields, tmp_path / "data")
     (tmp_path / "01_01.csv").touch()
-    assert "holds no field" in refusal(list_fields, tmp_path)
+    assert "contains no fields" in refusal(list_fields, tmp_path)
 
 
 def test_scanning_goes_on_after_a_bad_name(tmp_path):

@@ -106,7 +106,9 @@ def test_the_summary_reads_back(patches):
 
 def test_the_summary_of_an_older_version_is_said_so(patches):
     (patches / "summary.json").write_text(json.dumps({"fields": 3}))
-    with pytest.raises(InputError, match=r"summary\.json: is of an older version; run `dvc repro extract` first"):
+    with pytest.raises(
+        InputError, match=r"summary\.json: was written by an older version; run `dvc repro extract` first"
+    ):
         read_summary(patches)
 
 
@@ -130,7 +132,7 @@ def test_the_subsets_share_out_all_rows_in_the_order_of_the_index(patches, split
 
 def test_a_patient_of_no_subset_is_named(patches, split):
     split.write_text("".join(line for line in split.read_text().splitlines(True) if not line.startswith("NA")))
-    with pytest.raises(InputError, match=r"split\.csv: has no patient NA, which .*patches has; run `dvc repro split"):
+    with pytest.raises(InputError, match=r"split\.csv: lacks patient NA, who is in .*patches; run `dvc repro split"):
         read_rows(patches, split, "train")
 
 

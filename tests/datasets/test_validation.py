@@ -55,7 +55,7 @@ BAD_FILES = {
     "03_07.png": (encode(".png", tissue().astype(np.uint16)), "16 bits"),
     "03_08.png": (encode(".png", tissue()[..., 0]), "grey"),
     "03_09.png": (encode(".png", np.dstack([tissue(), tissue()[..., :1]])), "4 channels"),
-    "01_01.png": (encode(".png", tissue()), "beside 01_01"),
+    "01_01.png": (encode(".png", tissue()), "same field name as 01_01"),
     "photo.tif": (encode(".tif", tissue()), "no patient id"),
     "01_01_cmask.png": (encode(".png", tissue(9, 9)), "9 x 9 px"),
     "01_02_cmask.png": (b"hello", "is not an image"),
@@ -123,7 +123,7 @@ def test_a_mask_that_nothing_reads_is_not_checked(data):
 
 def test_a_folder_without_fields_is_a_problem_and_a_missing_one_an_error(tmp_path):
     (problem,) = check_dataset(tmp_path).problems
-    assert problem.startswith(f"{tmp_path}: holds no field")
+    assert problem.startswith(f"{tmp_path}: contains no fields")
     with pytest.raises(InputError, match="no such folder"):
         check_dataset(tmp_path / "missing")
 

@@ -188,7 +188,7 @@ def test_pixels_far_from_those_of_the_training_are_refused(detectors, images, mi
     if fits:
         assert detector.check_pixels(microns) == (microns or MICRONS)
         return
-    with pytest.raises(InputError, match=rf"{microns} um per pixel: the detector knows 0\.25 um") as caught:
+    with pytest.raises(InputError, match=rf"{microns} um per pixel: the detector was trained at 0\.25 um") as caught:
         detector.detect(images[0], microns)
     assert "\n" not in str(caught.value)
 

@@ -75,12 +75,14 @@ def test_a_missing_file_is_named(path):
 
 def test_the_weights_of_a_training_are_no_detector(detectors, path):
     save_network(path, detectors["classifier"].model, run_id="0123", threshold=0.5)
-    assert refusal(path).startswith("holds weights and no detector of this version; give models/<network>/detector.pt")
+    assert refusal(path).startswith(
+        "contains weights, not a detector of this version; give models/<network>/detector.pt"
+    )
 
 
 def test_a_file_that_holds_no_network_is_refused(path):
     save(path, {"format": FORMAT, "threshold": 0.5})
-    assert refusal(path).startswith("holds no network of mitoscope (it lacks 'state')")
+    assert refusal(path).startswith("is not a mitoscope network (it lacks 'state')")
 
 
 def test_a_truncated_file_is_refused(detectors, path):
@@ -100,14 +102,14 @@ def test_no_code_of_a_file_is_run(content, path, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     path.parent.mkdir(parents=True)
     torch.save(content | {"origin": Code()}, path)
-    assert "is no checkpoint that can be read safely" in refusal(path)
+    assert "is not a checkpoint that can be read safely" in refusal(path)
     assert not Path("ran").exists()
 
 
 @pytest.mark.parametrize("version", [1, FORMAT + 1, None, "2"])
 def test_the_file_of_another_version_is_refused(content, path, version):
     save(path, content | {"format": version})
-    assert refusal(path).startswith("holds weights and no detector of this version")
+    assert refusal(path).startswith("contains weights, not a detector of this version")
 
 
 @pytest.mark.parametrize(
@@ -154,7 +156,7 @@ def test_a_file_with_wrong_entries_is_refused(content, path, changes, reason):
 def test_a_field_head_that_does_not_fit_the_network_is_refused(content, path, wrong):
     save(path, content | {"field_head": wrong(content["field_head"])})
     message = refusal(path)
-    assert message.startswith("is damaged (no head of ") and message.endswith("; run `dvc repro` again")
+    assert message.startswith("is damaged (not a field head") and message.endswith("; run `dvc repro` again")
 
 
 def test_a_field_head_needs_a_network_with_a_pooled_head(detectors, content, path):

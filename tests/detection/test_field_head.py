@@ -149,5 +149,5 @@ def test_a_head_comes_back_from_its_content():
 def test_a_head_of_other_features_is_refused(channels):
     features, labels = make_field(np.random.default_rng(6), 1, 2)
     content = fit(features, np.zeros(400, np.int64), labels).content()
-    with pytest.raises(ValueError, match=f"no head of {channels} features"):
+    with pytest.raises(ValueError, match=f"not a field head of {channels} features"):
         FieldHead.restore(content, channels, SETTINGS)

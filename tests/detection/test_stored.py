@@ -93,7 +93,7 @@ def test_the_order_of_the_split_does_not_matter(copied):
 def test_an_empty_subset_is_said_so(copied):
     patches, split = copied
     put_all_in(split, "train", "01", "02", "03", "04")
-    with pytest.raises(InputError, match=r"the test patients have no patch; choose another split\.fold"):
+    with pytest.raises(InputError, match=r"the test patients have no patches; choose another split\.fold"):
         read_samples(patches, split, "test")
 
 
@@ -196,5 +196,5 @@ def test_what_has_not_been_run_yet_is_named(patches, split, tmp_path, read):
 def test_a_patient_of_no_subset_is_named(copied, read):
     patches, split = copied
     split.write_text("".join(line for line in split.read_text().splitlines(True) if not line.startswith("03")))
-    with pytest.raises(InputError, match=r"split\.csv: has no patient 03, which .*patches has"):
+    with pytest.raises(InputError, match=r"split\.csv: lacks patient 03, who is in .*patches"):
         read(patches, split, "train")

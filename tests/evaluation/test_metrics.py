@@ -103,7 +103,7 @@ def test_no_other_threshold_is_better(samples):
     assert 0 < threshold <= max(probabilities.max(), 0.5)
 
 
-# Detections with 0.9, 0.8, 0.7 and 0.2: right, wrong, right, wrong; and a mitosis that none of them reaches.
+# Detections with 0.9, 0.8, 0.7 and 0.2: right, wrong, right, wrong; and a mitosis that none of them matches.
 OBJECTS = np.array([1, 0, 1, 0, 1]), np.array([0.9, 0.8, 0.7, 0.2, 0.0])
 
 
@@ -112,7 +112,7 @@ def test_object_scores_worked_by_hand():
     assert scores("fields", *OBJECTS, 0.7) == pytest.approx(
         {"precision": 2 / 3, "recall": 2 / 3, "f1": 2 / 3, "ap": 1 / 3 * 1 + 1 / 3 * 2 / 3}
     )
-    # However low the threshold, what no detection reaches is missed.
+    # A mitosis that no detection matches is missed at every threshold.
     assert scores("fields", *OBJECTS, 1e-12)["recall"] == pytest.approx(2 / 3)
 
 
@@ -155,8 +155,8 @@ def test_froc_at_its_extremes():
     assert len(froc(np.array([1]), np.array([0.0]), 1.0)["recall"]) == 0
 
 
-def test_the_threshold_of_objects_leaves_out_what_no_detection_reaches():
-    # To find "all" at probability 0 would give F1 6/8; the best that detections can is 4/6, at 0.7.
+def test_the_threshold_of_objects_leaves_out_mitoses_that_no_detection_matches():
+    # Finding "all" mitoses at probability 0 would give F1 6/8; the best of the detections is 4/6, at 0.7.
     assert best_threshold(*OBJECTS) == pytest.approx(((0.7 + 0.2) / 2, 2 / 3))
     assert best_threshold(np.array([0, 1]), np.array([0.9, 0.0])) == (0.5, 0.0)
 
@@ -200,5 +200,5 @@ def test_a_metric_may_be_of_both_levels_and_have_a_name(registry):
 
 
 def test_a_name_is_given_once(registry):
-    with pytest.raises(ValueError, match="fields have a metric 'f1' already"):
+    with pytest.raises(ValueError, match="fields already have a metric 'f1'"):
         metric("fields", name="f1")(lambda labels, probabilities, threshold, area_mm2: 0.0)

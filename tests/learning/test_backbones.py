@@ -112,7 +112,9 @@ def test_timms_weights_get_the_colours_that_they_expect(name, colour):
     [
         ("alexnett", "classifier", "torchvision has no classification network 'alexnett'"),
         ("fcn_resnet50", "classifier", "torchvision has no classification network 'fcn_resnet50'"),
-        pytest.param("swin_t", "pooled", "no pooled head for swin_t, whose layers do not", marks=pytest.mark.slow),
+        pytest.param(
+            "swin_t", "pooled", "no pooled head for swin_t, because its layers do not", marks=pytest.mark.slow
+        ),
         ("timm/alexnett", "pooled", "timm has no network 'alexnett'"),
         ("timm/hf-hub:timm/resnet18", "classifier", "timm has no network 'hf-hub:timm/resnet18'"),
         ("timm/resnet18.nowhere", "classifier", "timm cannot build resnet18.nowhere"),
@@ -139,5 +141,7 @@ def test_where_imagenet_weights_are():
     assert found == ("https://download.pytorch.org/models/resnet18-f37072fd.pth", "resnet18-f37072fd.pth", "f37072fd")
     with pytest.raises(ValueError, match="torchvision has no network 'alexnett' with ImageNet weights"):
         imagenet_weights("alexnett")
-    with pytest.raises(ValueError, match="no ImageNet weights are downloaded for timm/resnet18: save its state dict"):
+    with pytest.raises(
+        ValueError, match="mitoscope downloads no ImageNet weights for timm/resnet18: save its state dict"
+    ):
         imagenet_weights("timm/resnet18")

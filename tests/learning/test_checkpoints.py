@@ -91,7 +91,7 @@ def test_a_missing_file_is_named(tmp_path):
 def test_a_folder_and_a_lone_tensor_are_refused(tmp_path):
     refused(tmp_path)
     torch.save(torch.zeros(3), tmp_path / "tensor.pt")
-    assert "holds Tensor" in refused(tmp_path / "tensor.pt")
+    assert "contains Tensor" in refused(tmp_path / "tensor.pt")
 
 
 def test_a_truncated_file_is_refused_wherever_it_ends(tmp_path):
@@ -164,5 +164,5 @@ def test_a_file_without_a_whole_network_is_rejected(tmp_path, model, spoil, mess
     save(path, content)
     with pytest.raises(InputError, match=message) as caught:
         load_network(path)
-    assert str(caught.value).startswith(f"{path}: holds a network that cannot be built (") or "lacks" in message
+    assert str(caught.value).startswith(f"{path}: contains a network that cannot be built (") or "lacks" in message
     assert "\n" not in str(caught.value)

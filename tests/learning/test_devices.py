@@ -9,6 +9,7 @@ import torch
 import torch.distributed as dist
 
 from mitoscope.learning.devices import alone, join
+from tests.programs import PROGRAMS
 
 
 def test_a_plain_process_is_alone(monkeypatch):
@@ -54,69 +55,12 @@ def test_float32_is_float32_on_every_machine(start, switch_on, monkeypatch):
     assert not backends.cuda.matmul.allow_tf32 and not backends.cudnn.allow_tf32
 
 
-# The network has running statistics, which the processes gather from different patches.
-SCRIPT = """
-import sys
-from dataclasses import replace
-from pathlib import Path
-
-import numpy as np
-import torch
-import torch.distributed as dist
-
-from mitoscope.evaluation.metrics import patch_scores
-from mitoscope.learning.batches import PatchSet, Windows
-from mitoscope.learning.devices import join
-from mitoscope.learning.loop import fit
-from mitoscope.learning.networks import build, start_state
-from mitoscope.learning.scoring import score_patches
-from mitoscope.params import Train
-
-torch.set_num_threads(1)
-work = Path(sys.argv[1])
-rng = np.random.default_rng(0)
-labels = np.arange(21) % 2
-windows = np.where(labels[:, None, None, None] == 1, 60, 160) + rng.integers(0, 90, (21, 24, 24, 3))
-patches = PatchSet(Windows.of(windows.astype(np.uint8)), labels)
-settings = Train(
-    sampling={"samples_per_epoch": 24, "positive_fraction": 0.05, "mining": {"start_epoch": 1, "every": 1}, "seed": 1},
-    optimisation={"epochs": 2, "batch_size": 9, "lr": 1e-3, "patience": 2},
-)
-BACKBONE = "shufflenet_v2_x0_5"
-description = {"backbone": BACKBONE, "head": "classifier", "patch_size": 16, "input_size": 32}
-model = build(description, start_state(BACKBONE, None, 3, "classifier")[0])
-with join() as device:
-    device = replace(device, bf16=False)
-    batches = []
-    fitted = fit(
-        model, patches, patches, settings, device=device, measure=patch_scores, work=work, fingerprint="a",
-        on_batch=lambda *batch: batches.append(batch),
-    )
-    assert bool(batches) == device.first
-    probabilities = score_patches(model, patches.windows, device)
-    assert dist.get_world_size() == 2
-    lasting = [{name: value for name, value in epoch.items() if "throughput" not in name} for epoch in fitted.history]
-    torch.save(
-        {"rank": device.rank, "state": model.inner.state_dict(), "probabilities": torch.from_numpy(probabilities),
-         "hardness": torch.from_numpy(fitted.hardness), "history": lasting},
-        work / f"rank{device.rank}.pt",
-    )
-assert not dist.is_initialized()
-if device.first:
-    alone = score_patches(model, patches.windows, replace(device, world=1))
-    torch.save(torch.from_numpy(alone), work / "alone.pt")
-"""
-
-
 @pytest.mark.slow
 def test_two_processes_train_one_network(tmp_path):
-    script = tmp_path / "train.py"
-    script.write_text(SCRIPT)
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    command = [*launch, PROGRAMS / "parallel_training.py", tmp_path]
     environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [*launch, str(script), str(tmp_path)], env=environment, capture_output=True, text=True, timeout=300, check=False
-    )
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
 
     first, second = (torch.load(tmp_path / f"rank{rank}.pt", weights_only=True) for rank in (0, 1))

@@ -1,6 +1,5 @@
 """Training: it learns, it stops, and a run that was killed and resumed equals one that never was."""
 
-import runpy
 import signal
 import subprocess
 import sys
@@ -19,6 +18,7 @@ from mitoscope.learning.networks import build, start_state
 from mitoscope.learning.schedule import best_epoch
 from mitoscope.learning.scoring import score_patches
 from tests.learning.conftest import small
+from tests.programs import killed_training
 
 # The second epoch mines, the third draws by what the second found.
 MINED = {"start_epoch": 1, "every": 2, "lr_factor": 0.5}
@@ -317,55 +317,14 @@ def test_a_learning_rate_that_explodes_is_reported(train, tmp_path, samples):
     assert not list((tmp_path / "work").iterdir())  # no checkpoint of it
 
 
-# As a program it trains and kills itself in the second epoch, like the kernel does when memory runs out.
-PROGRAM = """
-import os, signal, sys
-from pathlib import Path
-import numpy as np
-import torch
-from mitoscope.evaluation.metrics import patch_scores
-from mitoscope.learning.batches import PatchSet, Windows
-from mitoscope.learning.devices import alone
-from mitoscope.learning.loop import fit
-from mitoscope.learning.networks import build, start_state
-from mitoscope.params import Train
-
-torch.set_num_threads(1)
-labels = np.arange(12) % 2
-windows = np.random.default_rng(0).integers(0, 256, (12, 24, 24, 3)).astype(np.uint8)
-patches = PatchSet(Windows.of(windows), labels)
-settings = Train(
-    sampling={"samples_per_epoch": 16, "positive_fraction": 0.5, "mining": {"start_epoch": 1, "every": 1}, "seed": 1},
-    optimisation={"epochs": 2, "batch_size": 8, "lr": 1e-3, "patience": 2},
-)
-BACKBONE = "mobilenet_v3_small"
-description = {"backbone": BACKBONE, "head": "classifier", "patch_size": 16, "input_size": 32}
-
-def train(work, kill):
-    def on_batch(label, done, of):
-        if kill and (label, done) == ("epoch 2/2 train", 8):
-            os.kill(os.getpid(), signal.SIGKILL)
-    model = build(description, start_state(BACKBONE, None, 3, "classifier")[0])
-    fit(
-        model, patches, patches, settings, device=alone(), measure=patch_scores, work=Path(work), fingerprint="a",
-        on_batch=on_batch,
-    )
-
-if __name__ == "__main__":
-    train(sys.argv[1], kill=True)
-"""
-
-
 @pytest.mark.slow
 def test_kill_9_and_another_process_give_the_same_weights(tmp_path):
-    program, killed, whole = tmp_path / "train.py", tmp_path / "killed", tmp_path / "whole"
-    program.write_text(PROGRAM)
-    first = subprocess.run([sys.executable, str(program), str(killed)], timeout=300, check=False)
+    killed, whole = tmp_path / "killed", tmp_path / "whole"
+    first = subprocess.run([sys.executable, killed_training.__file__, killed], timeout=300, check=False)
     assert first.returncode == -signal.SIGKILL
     assert len(load(killed / "last.pt")["history"]) == 1
-    train = runpy.run_path(str(program))["train"]
-    train(killed, kill=False)
-    train(whole, kill=False)
+    killed_training.train(killed, kill=False)
+    killed_training.train(whole, kill=False)
     resumed, expected = load(killed / "last.pt"), load(whole / "last.pt")
     assert same(resumed["state"], expected["state"])
     assert lasting(resumed["history"]) == lasting(expected["history"]) and len(resumed["history"]) == 2

@@ -217,12 +217,12 @@ def without(state, *names):
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (lambda state: state | {"layer9.weight": torch.zeros(1)}, "layer9.weight is no tensor of"),
+        (lambda state: state | {"layer9.weight": torch.zeros(1)}, "layer9.weight is not a tensor of"),
         (lambda state: state | {"conv1.0.weight": torch.zeros(3, 3)}, r"conv1.0.weight has shape \(3, 3\)"),
         (lambda state: without(state, "conv1.0.weight"), "lacks .*conv1.0.weight and 0 more"),
         (lambda state: without(state, "conv1.1.running_mean"), "lacks .*conv1.1.running_mean"),
-        (lambda state: {name: state[name] for name in ("fc.weight", "fc.bias")}, "holds no weights of"),
-        (lambda state: {}, "holds no weights of"),
+        (lambda state: {name: state[name] for name in ("fc.weight", "fc.bias")}, "contains no weights of"),
+        (lambda state: {}, "contains no weights of"),
     ],
     ids=["foreign name", "wrong shape", "part of the features", "no statistics", "head alone", "nothing"],
 )
@@ -233,7 +233,7 @@ def test_weights_that_do_not_fit_are_rejected(foreign, head, spoil, message):
 
 def test_another_networks_weights_are_rejected():
     other, _ = start_state("squeezenet1_1", None, seed=1, head="classifier")
-    with pytest.raises(ValueError, match="is no tensor of"):
+    with pytest.raises(ValueError, match="is not a tensor of"):
         start_state(SMALL, other, seed=1, head="classifier")
     with pytest.raises(ValueError, match="the weights do not fit") as refusal:
         build({"backbone": SMALL, "head": "classifier", "patch_size": 32, "input_size": 32}, other)
@@ -270,8 +270,8 @@ def test_why_a_network_does_not_work_is_said_in_one_line():
 @pytest.mark.parametrize(
     ("failure", "message"),
     [
-        (torch.zeros(2, 5), r"^gives \(2, 5\) instead of \(2, 2\) logits$"),
-        ((torch.zeros(2, 2),) * 2, r"^gives tuple instead of \(2, 2\) logits: networks with several outputs are not"),
+        (torch.zeros(2, 5), r"^returns \(2, 5\) instead of \(2, 2\) logits$"),
+        ((torch.zeros(2, 2),) * 2, r"^returns tuple instead of \(2, 2\) logits: networks with several outputs are not"),
         (KeyError(), "^KeyError$"),
         (TypeError("one\n  two"), "^one two$"),
     ],

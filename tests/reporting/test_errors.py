@@ -1,4 +1,4 @@
-"""The pictures of the errors show every field, and the worst errors with what lies round them."""
+"""The pictures of the errors show every field, and the worst errors with their surroundings."""
 
 from pathlib import Path
 
@@ -46,13 +46,13 @@ def read(path: Path) -> np.ndarray:
 
 
 def share(pixels: np.ndarray, colour: tuple[int, int, int]) -> float:
-    """How much of it has nearly this colour."""
+    """Share of the pixels that have nearly this colour."""
     return float((np.abs(pixels - colour).max(axis=-1) < 40).mean())
 
 
 @pytest.fixture
 def drawn(tmp_path) -> tuple[Path, list[tuple[int, int]]]:
-    """In both fields a hit, a false positive and a miss that was seen weakly; and what was told of the progress."""
+    """Two fields, each with a hit, a false positive and a miss; returns the folder and the calls of `on_field`."""
     objects = table([row for name in MICRONS for row in ((name, HIT, 0.9, 1), (name, FALSE_ONE, 0.7, 0))])
     truths = table([row for name in MICRONS for row in ((name, HIT, 0, 1), (name, MISS, 0, 1))])
     told: list[tuple[int, int]] = []
@@ -102,15 +102,15 @@ def test_the_worst_errors_come_first(tmp_path, monkeypatch):
     objects = table(
         [
             ("01_01", (50.0, 50.0), 0.6, 0),
-            ("01_01", FALSE_ONE, 0.8, 0),  # the surest false positive
-            ("01_01", HIT, 0.4, 1),  # seen, but not surely enough
+            ("01_01", FALSE_ONE, 0.8, 0),  # the most probable false positive
+            ("01_01", HIT, 0.4, 1),  # detected, but below the threshold
         ]
     )
     truths = table([("01_01", HIT, 0, 1), ("01_01", MISS, 0, 1)])
     draw_errors(tmp_path, objects, truths, [field(tmp_path, "01_01")], MICRONS, note="")
     sheet = read(tmp_path / "errors.png")
     assert share(sheet[96:104, 66:74], GREEN) == 1
-    assert share(sheet[186 + 96 : 186 + 104, 66:74], VIOLET) == 1  # nothing at all was seen there
+    assert share(sheet[186 + 96 : 186 + 104, 66:74], VIOLET) == 1  # no detection at all
     assert (sheet[36:164, 140:268] == 255).all()
 
 

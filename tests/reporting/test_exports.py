@@ -1,4 +1,4 @@
-"""Exports: figures worked by hand, and files that other programs read."""
+"""Exports: numbers computed by hand, and files that other programs read."""
 
 import json
 import uuid
@@ -41,7 +41,7 @@ def test_every_centre_has_its_probability(tmp_path, write):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_geojson_is_what_qupath_reads(tmp_path):
+def test_geojson_has_the_format_of_qupath(tmp_path):
     path = tmp_path / "01_02.geojson"
     write_geojson(path, CENTRES, PROBABILITIES, radius=8)
     first, second = features(path)
@@ -54,7 +54,7 @@ def test_geojson_is_what_qupath_reads(tmp_path):
     assert second["properties"]["measurements"] == {"Probability": 0.5}
 
 
-def test_geojson_rings_are_closed_circles_round_the_middle_of_the_pixel(tmp_path):
+def test_geojson_rings_are_closed_circles_around_the_centre_of_the_pixel(tmp_path):
     path = tmp_path / "01_02.geojson"
     write_geojson(path, CENTRES, PROBABILITIES, radius=8)
     for feature, centre in zip(features(path), CENTRES, strict=True):
@@ -64,7 +64,7 @@ def test_geojson_rings_are_closed_circles_round_the_middle_of_the_pixel(tmp_path
         distances = np.linalg.norm(np.array(ring) - centre[::-1] - 0.5, axis=1)
         np.testing.assert_allclose(distances, 8, atol=0.011)
         x, y = np.array(ring).T
-        assert np.sum(x[:-1] * y[1:] - x[1:] * y[:-1]) > 0  # counter-clockwise, as RFC 7946 wants outer rings
+        assert np.sum(x[:-1] * y[1:] - x[1:] * y[:-1]) > 0  # counter-clockwise, as RFC 7946 requires for outer rings
     # Row 20.25, col 10: the middle is x 10.5, y 20.75; corners 0, 4, 8 and 12 lie to its right, below, left and above.
     ring = features(path)[0]["geometry"]["coordinates"][0]
     assert ring[::4] == [[18.5, 20.75], [10.5, 28.75], [2.5, 20.75], [10.5, 12.75], [18.5, 20.75]]
@@ -88,7 +88,7 @@ def test_geojson_without_detections(tmp_path):
     assert features(tmp_path / "a.geojson") == []
 
 
-def test_geojson_refuses_what_is_no_number(tmp_path):
+def test_geojson_rejects_values_that_are_not_finite(tmp_path):
     (tmp_path / "a.geojson").write_text("old")
     with pytest.raises(ValueError, match="JSON"):
         write_geojson(tmp_path / "a.geojson", CENTRES, np.array([np.nan, 0.5]), radius=8)
@@ -96,7 +96,7 @@ def test_geojson_refuses_what_is_no_number(tmp_path):
 
 
 def test_densities_by_hand():
-    # 1000 px of 0.25 um are 0.25 mm: 0.0625 mm2. Five mitoses in a sixteenth of a square millimetre are 80 in a whole.
+    # 1000 px of 0.25 um are 0.25 mm: 0.0625 mm2. Five mitoses in a sixteenth of a mm2 are 80 per mm2.
     count = FieldCount("01_02", 1000, 1000, 5, 0.0625)
     assert count.per_mm2 == 80 and count.per_2mm2 == 160
 

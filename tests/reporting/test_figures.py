@@ -1,4 +1,4 @@
-"""The pictures are readable PNG files that show what they are given."""
+"""The figures are readable PNG files that show their input."""
 
 from pathlib import Path
 

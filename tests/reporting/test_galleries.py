@@ -1,4 +1,4 @@
-"""A gallery is one readable PNG with every patch in its place, or the old one."""
+"""A gallery is a readable PNG with every patch in its place; after a failure the old file remains."""
 
 from pathlib import Path
 

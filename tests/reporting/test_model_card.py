@@ -1,4 +1,4 @@
-"""The card fits MLflow's column and says what speaks against the detector, too."""
+"""The card fits MLflow's column and states the limits of the detector."""
 
 import pytest
 
@@ -50,7 +50,7 @@ def test_the_card_fits_whatever_the_dataset_says_of_itself():
 def test_without_intervals_the_card_says_why():
     outputs = write_results("small")
     write_json(outputs.evaluated / "intervals.json", {"patches": {}, "fields": {}})
-    assert "| one patient, so no interval |" in Evidence(read_results(outputs), DATASET, "e" * 32, "").card()
+    assert "| no interval: only one patient |" in Evidence(read_results(outputs), DATASET, "e" * 32, "").card()
 
 
 def test_the_tags_hold_the_evidence():

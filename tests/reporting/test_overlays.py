@@ -1,4 +1,4 @@
-"""An overlay shows every mark in its place, hides no nucleus, and can be read by the colour-blind and in grey."""
+"""An overlay shows every mark in its place, hides no nucleus, and is readable for the colour-blind and in grey."""
 
 import math
 from itertools import combinations
@@ -38,7 +38,7 @@ def read(path: Path) -> np.ndarray:
 
 
 def draw(folder: Path, image: np.ndarray, marks: Marks, *, radius: float = 20, title: str = "01_02"):
-    """The strip, and what is below it: the field and on its right the margin."""
+    """The strip, and below it the field with the margin on its right."""
     draw_overlay(folder / "overlay.png", image, marks, radius=radius, title=title)
     picture = read(folder / "overlay.png")
     height = len(picture) - len(image)
@@ -54,7 +54,7 @@ def has(pixels: np.ndarray, colour: tuple[int, int, int]) -> bool:
 
 
 def lab(colour: tuple[int, int, int], vision: str) -> np.ndarray:
-    """CIELAB (D65) of an sRGB colour as it looks in this vision."""
+    """CIELAB (D65) of an sRGB colour as seen with this vision."""
     share = np.array(colour) / 255
     linear = np.where(share <= 0.04045, share / 12.92, ((share + 0.055) / 1.055) ** 2.4)
     seen = np.clip(VISIONS[vision] @ linear, 0, 1)
@@ -68,7 +68,7 @@ def test_colours_are_far_apart_and_far_from_the_stains(vision):
     colours = [lab(kind.colour, vision) for kind in KINDS]
     # A difference of 2.3 is just noticeable.
     assert min(np.linalg.norm(one - other) for one, other in combinations(colours, 2)) > 30
-    # Chromatin, nuclei, stroma, cytoplasm, blood: where the sky blue comes nearest to one of them, its halo parts them.
+    # Chromatin, nuclei, stroma, cytoplasm, blood: where the sky blue is closest to one, its halo separates them.
     for stain in ((70, 35, 85), (120, 70, 140), PINK, (235, 205, 225), (200, 60, 90)):
         assert min(np.linalg.norm(colour - lab(stain, vision)) for colour in colours) > 15, stain
 
@@ -133,7 +133,7 @@ def test_letters_grow_with_the_image(tmp_path):
     np.testing.assert_allclose(extents[1] / extents[0], 2, rtol=0.1)
 
 
-def test_long_titles_and_legends_go_on_in_the_next_line(tmp_path):
+def test_long_titles_and_legends_continue_on_the_next_line(tmp_path):
     heights = [
         len(draw(tmp_path, plain(300, columns), Marks(NONE, NONE, NONE), title="word " * words)[0])
         for columns, words in ((900, 1), (900, 40), (300, 1))

@@ -1,4 +1,4 @@
-"""A page holds its pictures, and a broken one is named."""
+"""Pictures are embedded in the page, and an error names a broken one."""
 
 import cv2
 import numpy as np
@@ -9,7 +9,7 @@ from mitoscope.reporting.pictures import embed
 
 
 @pytest.mark.parametrize(("side", "kind", "width"), [(100, "png", 100), (1600, "webp", 1400)])
-def test_what_is_small_stays_and_what_is_large_is_reduced_to_the_pages_width(tmp_path, side, kind, width):
+def test_small_pictures_stay_and_large_ones_are_reduced_to_the_width_of_the_page(tmp_path, side, kind, width):
     noise = np.random.default_rng(0).integers(0, 256, (side, side, 3), dtype=np.uint8)
     cv2.imwrite(str(tmp_path / "a.png"), noise)
     picture = embed(tmp_path / "a.png", "noise")

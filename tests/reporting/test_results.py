@@ -18,7 +18,7 @@ def outputs(tmp_path, monkeypatch) -> Outputs:
     return write_results("small")
 
 
-def test_what_the_stages_left_is_one(outputs):
+def test_the_files_of_one_training_are_read(outputs):
     results = read_results(outputs)
     assert (results.network, results.start_weights, results.validation_f1) == ("small", "random", 0.6)
     assert results.run_id == read(outputs.trained)["run_id"] and results.model_id == read(outputs.detected)["model_id"]
@@ -26,24 +26,28 @@ def test_what_the_stages_left_is_one(outputs):
     assert results.cells("fields") == ["50.0", "25.0", "33.3\n[11, 55]", "12.5"]
 
 
-def test_files_of_another_training_are_refused(outputs):
+def test_files_of_another_training_are_rejected(outputs):
     change(outputs.trained, run_id="1" * 32)
-    with pytest.raises(InputError, match=f"{outputs.detected}: is of another training than {outputs.trained}; {AGAIN}"):
+    with pytest.raises(
+        InputError, match=f"{outputs.detected}: belongs to another training than {outputs.trained}; {AGAIN}"
+    ):
         read_results(outputs)
 
 
 @pytest.mark.parametrize("entry", ["run_id", "model_id"])
-def test_scores_of_another_detector_are_refused(outputs, entry):
+def test_scores_of_another_detector_are_rejected(outputs, entry):
     change(outputs.evaluated / "test_set.json", **{entry: "another"})
-    with pytest.raises(InputError, match=f"holds the scores of another detector than {outputs.detected}; {AGAIN}"):
+    with pytest.raises(InputError, match=f"contains scores of another detector than {outputs.detected}; {AGAIN}"):
         read_results(outputs)
 
 
 @pytest.mark.parametrize("subset", ["train", "validation"])
-def test_a_tested_patient_that_was_known_is_refused(outputs, subset):
+def test_a_test_patient_that_was_trained_on_is_rejected(outputs, subset):
     patients = read(outputs.trained)["patients"]
     change(outputs.trained, patients=patients | {subset: ["02"]})
-    with pytest.raises(InputError, match=f"{outputs.evaluated}: patient 02 was trained on and tested; {AGAIN}"):
+    with pytest.raises(
+        InputError, match=f"{outputs.evaluated}: patient 02 was used for training and for testing; {AGAIN}"
+    ):
         read_results(outputs)
 
 
@@ -59,11 +63,11 @@ def test_a_missing_or_broken_file_is_named(outputs):
 @pytest.mark.parametrize("name", ["metrics.json", "intervals.json", "test_set.json"])
 def test_files_of_an_older_version_are_named(outputs, name):
     write_json(outputs.evaluated / name, {"patches": {}})
-    with pytest.raises(InputError, match=f"{outputs.evaluated}: is of an older version; {AGAIN}"):
+    with pytest.raises(InputError, match=f"{outputs.evaluated}: was written by an older version; {AGAIN}"):
         read_results(outputs)
 
 
-def test_the_folds_of_a_cross_validation_have_results_of_their_own(outputs):
+def test_the_folds_of_a_cross_validation_have_their_own_results(outputs):
     fold = Outputs("small", 2)
     for name in ("trained", "detected", "evaluated"):
         target = getattr(fold, name)
@@ -75,7 +79,7 @@ def test_the_folds_of_a_cross_validation_have_results_of_their_own(outputs):
         read_results(fold)
 
 
-def test_all_that_can_be_used_are_read_and_why_others_cannot(outputs):
+def test_usable_results_are_read_with_the_reason_why_others_cannot_be_used(outputs):
     change(write_results("other").trained, run_id="1" * 32)
     found, unusable = read_all(["never", "other", "small"])
     assert [results.network for results in found] == ["small"]
@@ -86,7 +90,7 @@ def test_all_that_can_be_used_are_read_and_why_others_cannot(outputs):
         read_all(["never"])
 
 
-def test_scores_are_logged_under_their_level_and_counts_are_not():
+def test_scores_are_logged_by_level_without_the_counts():
     metrics = {
         "patches": {"mitoses": 4, "f1": 0.5, "at_half": {"f1": 0.25}},
         "fields": {"tp": 3, "f1": 0.75, "threshold": 0.4},

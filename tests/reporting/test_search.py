@@ -1,4 +1,4 @@
-"""The table and the pictures show the trials that they are given, whatever else the study holds."""
+"""The table and the pictures show the given trials, whatever else the study contains."""
 
 from datetime import datetime, timedelta
 

@@ -50,7 +50,9 @@ def test_the_answers_keep_the_order_of_a_mixed_table(detector, image):
 @pytest.mark.parametrize("microns", [0, -1, 0.05, 2.0, np.inf])
 def test_pixels_that_the_detector_does_not_know_are_rejected(detector, image, microns):
     table = pd.DataFrame({"field": [text(image, "PNG")] * 2, "microns_per_pixel": [0.25, microns]})
-    with pytest.raises(RowRejected, match=r"^row 1 \(the first is 0\): .* um per pixel: the detector knows 0.25 um"):
+    with pytest.raises(
+        RowRejected, match=r"^row 1 \(the first is 0\): .* um per pixel: the detector was trained at 0.25"
+    ):
         answer(detector, table)
 
 

@@ -29,10 +29,10 @@ BAD_PATCHES = {
     "16 bits": (base64.b64encode(DEEP).decode(), "16-bit RGB; expected"),
     "grey": (text(NOISE[..., 0], "PNG"), "8-bit grey; expected"),
     "alpha": (text(ALPHA, "PNG"), "8-bit RGBA; expected"),
-    "a transparent colour": (text(NOISE, "PNG", transparency=(1, 2, 3)), "one with transparency"),
+    "a transparent colour": (text(NOISE, "PNG", transparency=(1, 2, 3)), "has transparency"),
     "a bomb": (claiming(30000, 30000), "30000 x 30000 px, 8-bit RGB; expected"),
     "a JPEG": (text(NOISE, "JPEG"), "not base64 of a PNG file"),
-    "cut off": (part("PNG", 40), "a broken PNG"),
+    "cut off": (part("PNG", 40), "a PNG that is damaged"),
     "the header only": (part("PNG", 20), "not base64 of a PNG"),
     "no base64": ("%%%", "not base64 of a PNG"),
     "no ASCII": ("ä", "not base64 of a PNG"),
@@ -42,7 +42,7 @@ BAD_FIELDS = {
     "grey": (text(NOISE[..., 0], "JPEG"), "field: is a grey image"),
     "alpha": (text(ALPHA, "PNG"), "field: has 4 channels"),
     "16 bits": (text(NOISE[..., 0].astype(np.uint16), "TIFF"), "field: has 16 bits"),
-    "a bomb": (claiming(30000, 30000), "field has 30000 x 30000 px, more than 100,000,000 px at once; cut the image"),
+    "a bomb": (claiming(30000, 30000), "field has 30000 x 30000 px, more than 100,000,000 px at once; split the image"),
     "a BMP": (text(NOISE, "BMP"), "not base64 of a PNG, JPEG or TIFF file"),
     "cut off": (part("TIFF", 90), "truncated or damaged"),
     "half a JPEG": (part("JPEG", -40), "field: the image is truncated or damaged"),
@@ -147,7 +147,7 @@ def test_a_file_is_measured_before_it_is_unpacked(monkeypatch):
     monkeypatch.setattr(rows, "MOST_BYTES", len(base64.b64decode(field)) - 3)
     for column in ("field", "patch"):
         line = rejection(pd.DataFrame({column: [field]}))
-        assert f"{column} is a file of more than" in line and "cut the image" in line
+        assert f"{column} is a file of more than" in line and "split the image" in line
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "TIFF"])

@@ -27,6 +27,8 @@ from mitoscope.tracking.provenance import dataset_digest
 from tests.conftest import NETWORK, Params, settle_batch_norms, write_params
 from tests.stages.conftest import mined_params
 
+pytestmark = pytest.mark.slow
+
 OUTPUTS = Outputs(NETWORK)
 
 
@@ -155,7 +157,7 @@ def test_weights_of_another_run_are_refused(detected):
     before = OUTPUTS.detector.read_bytes()
     write_json(OUTPUTS.trained, read(OUTPUTS.trained) | {"run_id": "0" * 32})
     said = (
-        rf"best\.pt: is of another training than results/train/{NETWORK}\.json; run `dvc repro train@{NETWORK}` first"
+        rf"best\.pt: is from another training than results/train/{NETWORK}\.json; run `dvc repro train@{NETWORK}` first"
     )
     with pytest.raises(InputError, match=said):
         detector(NETWORK)
@@ -178,7 +180,7 @@ def test_a_run_that_the_store_lacks_leaves_the_old_report(detected):
     model = Detector.load(OUTPUTS.detector).model
     save_network(OUTPUTS.weights, model, run_id=lost, threshold=0.5, epoch=1)
     write_json(OUTPUTS.trained, read(OUTPUTS.trained) | {"run_id": lost})
-    with pytest.raises(InputError, match=f"has no run {lost}"):
+    with pytest.raises(InputError, match=f"there is no run {lost}"):
         detector(NETWORK)
     assert read(OUTPUTS.detected) == before
 

@@ -265,9 +265,7 @@ def test_a_detector_of_another_training_is_refused(detected, stage):
     report = read(path)
     run_id = report["run_id"]
     write_json(path, report | {"run_id": "0" * 32})
-    said = (
-        rf"detector\.pt: is of run {run_id}, but {path} is of run {'0' * 32}; run `dvc repro detector@{NETWORK}` first"
-    )
+    said = rf"detector\.pt: is from run {run_id}, but {path} is from run {'0' * 32}; run `dvc repro detector@{NETWORK}`"
     refuse(said, run_id)
 
 
@@ -285,4 +283,4 @@ def test_a_run_that_the_store_lacks_is_named(detected):
     replace(detector, origin=replace(detector.origin, run_id=lost)).save(OUTPUTS.detector)
     for path in (OUTPUTS.trained, OUTPUTS.detected):
         write_json(path, read(path) | {"run_id": lost})
-    refuse(f"has no run {lost}, where the network was trained", run_id)
+    refuse(f"there is no run {lost}, in which the network was trained", run_id)

@@ -187,7 +187,7 @@ def test_the_digest_is_of_what_the_settings_chose(tmp_path, monkeypatch, change,
 def test_what_is_missing_or_of_other_folds_is_named(folds):
     remedy = f"run `mitoscope crossvalidate {NETWORK}`"
     change_params({"split": {"folds": 4}})
-    with pytest.raises(InputError, match=rf"fold-0\.csv: is of 3 folds, but split\.folds is 4; {remedy}"):
+    with pytest.raises(InputError, match=rf"fold-0\.csv: has 3 folds, but split\.folds is 4; {remedy}"):
         pool(NETWORK)
     change_params({})
     shutil.move(split_path(1), "aside.csv")
@@ -205,7 +205,7 @@ def test_folds_of_several_splits_are_not_pooled(folds):
     split = pd.read_csv(split_path(1), dtype=str)
     split["subset"] = ["test", "train", "train", "train"]
     split.to_csv(split_path(1), index=False)
-    with pytest.raises(InputError, match=r"fold-1/.* was tested on other patients than those of .*fold-1\.csv"):
+    with pytest.raises(InputError, match=r"fold-1/.*: the tested patients are not those in .*fold-1\.csv"):
         pool(NETWORK)
     path = Outputs(NETWORK, 1).evaluated / "test_set.json"
     write_json(path, json.loads(path.read_text()) | {"patients": ["01"]})

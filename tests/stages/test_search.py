@@ -200,7 +200,7 @@ def test_other_patches_or_another_space_begin_another_study(searched, capsys):
             search(NETWORK)
         said = capsys.readouterr().out
         assert ", 0 of 1 trials are done" in said
-        return said.partition("searches in study ")[2].partition(",")[0]
+        return said.partition(": study ")[2].partition(",")[0]
 
     set_search(trials=1, lr=[1e-4, 1e-3])
     names = {read_result()["study"], study_with_nothing_done()}
@@ -248,10 +248,10 @@ def test_trials_that_all_diverge_are_a_clear_error(ready, mlflow_store):
 @pytest.mark.parametrize(
     ("url", "said"),
     [
-        ("postgresql:someone:secret@server", "MITOSCOPE_SEARCH_STORAGE: is no database's URL"),
+        ("postgresql:someone:secret@server", "MITOSCOPE_SEARCH_STORAGE: is not a database URL"),
         (
             "postgresql://someone:secret@127.0.0.1:1/none",
-            "MITOSCOPE_SEARCH_STORAGE: postgresql storage cannot be opened",
+            "MITOSCOPE_SEARCH_STORAGE: the postgresql storage cannot be opened",
         ),
     ],
 )

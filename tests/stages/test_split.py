@@ -115,7 +115,7 @@ def test_the_seed_shuffles_and_nothing_else_does():
     ("patients", "folds", "fold", "complaint"),
     [
         ([[1]] * 4, 5, 0, "split.folds is 5, but there are only 4 patients"),
-        ([[1]] * 4, 4, 4, "there is no fold 4, the last is 3"),
+        ([[1]] * 4, 4, 4, "there is no fold 4; the last is 3"),
         ([[0]] * 4, 4, 0, r"the train patients .* have no mitosis"),
     ],
 )
@@ -139,8 +139,8 @@ def set_split(**entries: int) -> None:
 
 
 def moved(said: str) -> str:
-    """The patients that the stage says are in another fold."""
-    return said.partition("patients are in another fold: ")[2].partition(";")[0]
+    """The patients that the stage says have moved to another fold."""
+    return said.partition("patients have moved to another fold: ")[2].partition(";")[0]
 
 
 def test_the_stage_counts_what_the_csv_files_say(project, capsys):
@@ -172,7 +172,7 @@ def test_a_fold_of_the_cross_validation_has_a_file_of_its_own(project):
     assert own.fold.tolist() == second.fold.tolist()
     assert own.patient[own.subset == "test"].tolist() == ["01"]
     assert second.patient[second.subset == "test"].tolist() == ["03"]
-    with pytest.raises(InputError, match="there is no fold 4, the last is 3"):
+    with pytest.raises(InputError, match="there is no fold 4; the last is 3"):
         split(fold=4)
 
 
@@ -192,7 +192,7 @@ def test_the_stage_says_who_moves_when_a_patient_comes(project, capsys):
     split()
     said = capsys.readouterr().out
     assert moved(said) == "01, 02, 03, 04, 05"
-    assert "since the last split 5 patients" in said and "may have learnt from what is tested now" in said
+    assert "since the last split 5 patients" in said and "may have learnt from patients that are now tested" in said
 
 
 def test_the_stage_says_who_moves_when_a_field_goes(project, capsys):

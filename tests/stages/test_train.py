@@ -33,6 +33,8 @@ from mitoscope.tracking import runs
 from mitoscope.tracking.provenance import hash_settings
 from tests.conftest import NETWORK, tiny_params, write_params
 
+pytestmark = pytest.mark.slow
+
 START = Path("models", NETWORK, "start.pt")
 OUTPUTS = Outputs(NETWORK)
 
@@ -148,7 +150,7 @@ def test_found_settings_take_the_place_of_the_blocks(ready):
     assert settings.optimisation.weight_decay == block["optimisation"]["weight_decay"]
     assert settings.sampling.near_um == block["sampling"]["near_um"]
     with pytest.raises(
-        InputError, match=rf"{NETWORK}\.json: settings\.optimisation\.lr: Input .* greater than 0; run `dvc"
+        InputError, match=rf"{NETWORK}\.json: settings\.optimisation\.lr must be more than 0, not -1; run `dvc"
     ):
         read_inputs(OUTPUTS, {"optimisation": {"lr": -1}})
 
@@ -190,7 +192,7 @@ def test_start_weights_must_be_there(extracted):
 
 def test_every_process_needs_two_patches_of_a_batch(ready, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "5")  # of a batch of 8
-    with pytest.raises(InputError, match=rf"train\.{NETWORK}\.optimisation\.batch_size: fewer than two patches"):
+    with pytest.raises(InputError, match=rf"train\.{NETWORK}\.optimisation\.batch_size: each process gets"):
         train(NETWORK)
 
 
@@ -223,7 +225,6 @@ def test_an_input_size_that_the_network_cannot_take_begins_no_run(ready):
     assert runs_so_far() == before
 
 
-@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:The default weight initialization of GoogleNet")
 def test_a_network_with_several_outputs_is_refused(ready):
     add_network("googlenet", 64)
@@ -237,11 +238,20 @@ def test_a_diverging_training_names_the_setting(ready):
         train(NETWORK)
 
 
-@pytest.mark.parametrize("content", ["{", "[]", "{}", '{"settings": 3}', '{"settings": {"lr": 0.1}}'])
-def test_a_broken_result_of_a_search_is_refused(ready, content):
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        ("{", "is not a JSON file"),
+        ("[]", "is not a JSON object"),
+        ("{}", "is not a result of a search"),
+        ('{"settings": 3}', "is not a result of a search"),
+        ('{"settings": {"lr": 0.1}}', "is not a result of a search"),
+    ],
+)
+def test_a_broken_result_of_a_search_is_refused(ready, content, problem):
     path = OUTPUTS.searched / f"{NETWORK}.json"
     path.write_text(content)
-    with pytest.raises(InputError, match=rf"{NETWORK}\.json: holds no settings of a search; run `dvc repro search@"):
+    with pytest.raises(InputError, match=rf"{NETWORK}\.json: {problem}; run `dvc repro search@"):
         train(NETWORK)
     path.unlink()
     with pytest.raises(InputError, match=rf"{NETWORK}\.json: no such file; run `dvc repro search@{NETWORK}` first"):
@@ -293,14 +303,14 @@ def test_an_interrupted_training_goes_on_unless_the_threads_differ(ready, interr
         }
 
     ((name, (run_id, epochs)),) = run_until_interrupted().items()
-    assert epochs == 1 and "interrupted; started again, it goes on" in capsys.readouterr().out
+    assert epochs == 1 and "interrupted; run this again to continue" in capsys.readouterr().out
     run = mlflow.get_run(run_id)
     assert run.info.status == "KILLED" and run.data.params["train.optimisation.lr"] == "0.002"  # as the search found
     threads = str(torch.get_num_threads())
     other_threads()
     found = run_until_interrupted()
     said = capsys.readouterr().out
-    assert f"{name}: an interrupted training that differs in threads: starts afresh" in said
+    assert f"{name}: not resumed, because this interrupted training differs in threads" in said
     (other,) = found.keys() - {name}
     assert found[name] == (run_id, 1) and found[other][0] != run_id and found[other][1] == 1
     tags = [mlflow.get_run(found[folder][0]).data.tags for folder in (name, other)]

@@ -120,11 +120,11 @@ def save_broken(case: str, path: Path) -> None:
     ("case", "complaint"),
     [
         ("missing", r"own\.pt: no such file"),
-        ("garbage", r"own\.pt: is no checkpoint"),
-        ("truncated", r"own\.pt: is no checkpoint"),
-        ("list", r"own\.pt: holds list"),
-        ("code", r"own\.pt: is no checkpoint that can be read safely"),
-        ("another network", r"own\.pt: features\.\S+ (is no tensor of|has shape)"),
+        ("garbage", r"own\.pt: is truncated, or is not a checkpoint"),
+        ("truncated", r"own\.pt: is truncated, or is not a checkpoint"),
+        ("list", r"own\.pt: contains list"),
+        ("code", r"own\.pt: is truncated, or is not a checkpoint that can be read safely"),
+        ("another network", r"own\.pt: features\.\S+ (is not a tensor of|has shape)"),
         ("another shape", r"own\.pt: features\.0\.0\.weight has shape \(8, 3, 3, 3\)"),
         ("features lack one", r"own\.pt: lacks features\.5\.block\.1\.0\.weight"),
     ],
@@ -142,7 +142,7 @@ def test_auto_without_network_starts_random_and_says_so(project, no_network, cap
     state, start = start_from("auto")
     assert time.monotonic() - started < 15
     said = capsys.readouterr().out
-    assert f"warning: {NETWORK} starts from RANDOM weights" in said and "cannot be had" in said
+    assert f"warning: {NETWORK} starts from RANDOM weights" in said and "are not available" in said
     assert f"dvc repro -f weights@{NETWORK}" in said
     assert start["source"] == "random"
     random, _ = start_from("random")
@@ -150,7 +150,7 @@ def test_auto_without_network_starts_random_and_says_so(project, no_network, cap
 
 
 def test_imagenet_without_network_is_one_line_with_the_remedies(project, no_network):
-    with pytest.raises(InputError, match=f"ImageNet weights of {NETWORK} cannot be had .*set weights.{NETWORK} in"):
+    with pytest.raises(InputError, match=f"ImageNet weights of {NETWORK} are not available .*set weights.{NETWORK} in"):
         start_from("imagenet")
     assert not Path("models").exists()
 
@@ -162,12 +162,12 @@ def test_what_has_no_imagenet_weights_starts_random_or_says_so(project, capsys):
     said = capsys.readouterr().out
     assert (
         "warning: mine starts from RANDOM weights" in said
-        and f"no ImageNet weights are downloaded for {backbone}" in said
+        and f"mitoscope downloads no ImageNet weights for {backbone}" in said
     )
     assert (start["source"], start["random_parameters"]) == ("random", "all")
     before = Path("models/mine/start.pt").read_bytes()
     with pytest.raises(
-        InputError, match=f"ImageNet weights of {backbone} cannot be had .*set weights.mine in"
+        InputError, match=f"ImageNet weights of {backbone} are not available .*set weights.mine in"
     ) as caught:
         start_from("imagenet", "mine", backbone=backbone)
     assert "\n" not in str(caught.value)
@@ -181,7 +181,7 @@ def test_a_cached_file_of_another_hash_is_refused(project, no_network, wanted, c
     path = (no_network if cache == "torch's" else Path(".work/imagenet")) / name
     path.parent.mkdir(parents=True)
     checkpoints.save(path, other_weights())
-    with pytest.raises(InputError, match=f"{path}: its SHA-256 is not the one in its name; delete it and run again"):
+    with pytest.raises(InputError, match=f"{path}: its SHA-256 does not match the one in its name; delete the"):
         start_from(wanted)
 
 

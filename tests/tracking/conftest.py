@@ -15,22 +15,7 @@ from mlflow.tracking._tracking_service.utils import _artifact_repos_cache
 from mitoscope.tracking import registry
 from mitoscope.tracking.runs import log_detector, log_training, training_run
 from mitoscope.tracking.store import connect
-
-SERVE = """
-import pandas as pd
-from mlflow.models import set_model
-from mlflow.pyfunc.model import PythonModel
-
-class Answer(PythonModel):
-    def load_context(self, context):
-        with open(context.artifacts["detector"]) as file:
-            self.text = file.read()
-
-    def predict(self, context, model_input: pd.DataFrame, params=None) -> pd.DataFrame:
-        return pd.DataFrame({"answer": [self.text] * len(model_input)})
-
-set_model(Answer())
-"""
+from tests.programs import PROGRAMS
 
 
 @pytest.fixture
@@ -73,7 +58,7 @@ def log_text_as_detector(run_id: str, folder: Path, text: str) -> str:
     """Log a detector whose file holds `text`, with a model that answers it; returns the id of the logged model."""
     package = folder / "package"
     package.mkdir(exist_ok=True)
-    (package / "serve.py").write_text(SERVE)
+    shutil.copy(PROGRAMS / "answer.py", package / "serve.py")
     (folder / "detector.pt").write_text(text)
     example = pd.DataFrame({"row": ["x", "y"]})
     return log_detector(

@@ -41,14 +41,14 @@ def test_the_trainings_on_a_dataset_are_found_the_newest_first(own_store):
     delete_experiment()
     assert [training.run_id for training in history.finished_trainings(DIGEST)] == [second, first]
     assert history.training(first).name == "small"
-    with pytest.raises(InputError, match="bring it back with `"):
+    with pytest.raises(InputError, match="restore it with `"):
         history.log_text([first], "text", "report.html")
 
 
 def test_a_training_whose_run_was_deleted_is_said(own_store):
     run_id = train("small")
     mlflow.MlflowClient().delete_run(run_id)
-    with pytest.raises(InputError, match=f"has no run {run_id}, where the network was trained"):
+    with pytest.raises(InputError, match=f"there is no run {run_id}, in which the network was trained"):
         history.training(run_id)
     assert history.finished_trainings(DIGEST) == []
 

@@ -49,11 +49,11 @@ def test_a_deleted_experiment_takes_no_model_away(run_id):
 def test_without_a_champion_the_line_says_what_makes_one(run_id):
     open_store().delete_registered_model_alias("mitoscope", "champion")
     with pytest.raises(
-        InputError, match="models:/mitoscope@champion: there is no champion; `mitoscope rollback` puts "
+        InputError, match="models:/mitoscope@champion: there is no champion; `mitoscope rollback` makes "
     ):
         read("models:/mitoscope@champion")
     registry.retire(1)
-    with pytest.raises(InputError, match="models:/mitoscope@champion: there is no champion; `mitoscope promote` makes"):
+    with pytest.raises(InputError, match="models:/mitoscope@champion: there is no champion; `mitoscope promote`"):
         read("models:/mitoscope@champion")
     assert read("models:/mitoscope/1") == "first"  # it can be looked at
 
@@ -64,7 +64,7 @@ def test_a_network_of_version_0_1_is_said(run_id):
     artifacts = content["flavors"]["python_function"]["artifacts"]
     artifacts["network"] = artifacts.pop("detector")
     description.write_text(yaml.safe_dump(content))
-    with pytest.raises(InputError, match=r"models:/mitoscope/1: holds no detector, but a network of mitoscope 0\.1"):
+    with pytest.raises(InputError, match=r"models:/mitoscope/1: contains a network of mitoscope 0\.1, not a detector"):
         read("models:/mitoscope/1")
 
 
@@ -80,8 +80,8 @@ def test_what_the_store_lacks_is_said_in_one_line(run_id, model):
 @pytest.mark.parametrize(
     ("model", "said"),
     [
-        ("models/net/detector.pt", "no such model file; give a file as models/NETWORK/detector.pt, runs:/<run id>/det"),
-        ("runs:/0123", "names a run, not its model; add /detector"),
+        ("models/net/detector.pt", "no such model file; give a file such as models/NETWORK/detector.pt, runs:/<run"),
+        ("runs:/0123", "this is a run, not a model; add /detector"),
         ("models:/mitoscope@champion", "there is no MLflow store .*; run this in the project's folder"),
     ],
 )

@@ -15,6 +15,8 @@ from mitoscope.tracking.runs import log_results
 from mitoscope.tracking.store import connect, open_store
 from tests.tracking.conftest import log_text_as_detector
 
+pytestmark = pytest.mark.slow
+
 
 def contents(folder: Path) -> dict[str, tuple[int, float]]:
     """Size and time of every file."""
@@ -47,7 +49,7 @@ def test_a_copy_uses_its_own_files_and_writes_only_there(original, logged_projec
     monkeypatch.chdir(copy)
     capsys.readouterr()
     open_store()
-    said = f"{copy}/mlflow.db: the files of its runs are now those in {copy}/mlartifacts, no longer in {original}"
+    said = f"{copy}/mlflow.db: the files of its runs are now read from {copy}/mlartifacts instead of {original}"
     assert capsys.readouterr().out == f"{said}/mlartifacts\n"
     assert not [text for text in stored_text(copy / "mlflow.db") if str(original) in text or original.as_uri() in text]
     for file in (copy / "mlartifacts").rglob("detector.pt"):
@@ -89,7 +91,7 @@ def test_files_that_were_not_copied_are_named_with_the_remedy(original, tmp_path
         connect()
     said = str(caught.value)
     assert (
-        f"{copy}/mlartifacts: the files of the runs are in {original}/mlartifacts, which is another project's" in said
+        f"{copy}/mlartifacts: the files of the runs are still in the other project, in {original}/mlartifacts" in said
     )
     assert "\n" not in said and (copy / "mlflow.db").read_bytes() == before and not (copy / "mlartifacts").exists()
     subprocess.run(said.split("`")[1], shell=True, check=True)  # the remedy
@@ -111,7 +113,7 @@ def test_files_that_are_gone_are_named_with_the_remedy(original, tmp_path, monke
     original.rename(moved)
     shutil.rmtree(moved / "mlartifacts")
     monkeypatch.chdir(moved)
-    with pytest.raises(InputError, match=f"the files of the runs were in {original}/mlartifacts; bring that") as caught:
+    with pytest.raises(InputError, match=f"the files of the runs were in {original}/mlartifacts; move that") as caught:
         open_store()
     subprocess.run(str(caught.value).split("`")[1], shell=True, check=True)
     connect()
@@ -160,5 +162,5 @@ def test_an_experiment_of_dvc_in_a_copy_stays_with_the_project(original, monkeyp
 def test_a_broken_file_is_said_in_one_line(tmp_path, monkeypatch, no_mlflow_environment):
     monkeypatch.chdir(tmp_path)
     Path("mlflow.db").write_text("no database at all, however long it may be")
-    with pytest.raises(InputError, match=r"mlflow.db: is no MLflow store .*not a database"):
+    with pytest.raises(InputError, match=r"mlflow.db: cannot be used as an MLflow store .*not a database"):
         open_store()

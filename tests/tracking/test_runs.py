@@ -29,7 +29,7 @@ def steps(client: mlflow.MlflowClient, run_id: str, name: str) -> list[tuple[int
 
 def test_a_store_that_stops_answering_ends_a_training_in_one_line(client, mlflow_store, tmp_path):
     with (
-        pytest.raises(InputError, match=r"MLflow failed \(gone\); started again, the training goes on") as caught,
+        pytest.raises(InputError, match=r"MLflow failed \(gone\); run this again to continue the training") as caught,
         training_run("small", tmp_path / "run_id", {}, {}),
     ):
         raise mlflow.MlflowException("gone")
@@ -85,7 +85,7 @@ def test_a_store_that_does_not_answer_starts_no_second_run(own_store, tmp_path):
     with training_run("small", file, {}, {}) as run_id:
         pass
     rename(own_store, "runs", "unreachable")
-    with pytest.raises(InputError, match=f"cannot be asked for run {run_id}"), training_run("small", file, {}, {}):
+    with pytest.raises(InputError, match=f"cannot read run {run_id}"), training_run("small", file, {}, {}):
         pytest.fail("the block must not run")
     rename(own_store, "unreachable", "runs")
     client = connect()
@@ -122,7 +122,7 @@ def test_results_join_a_finished_run(client, tmp_path):
 
 
 def test_results_of_an_unknown_run_are_refused(client, mlflow_store):
-    with pytest.raises(InputError, match=f"{mlflow_store}: has no run {'0' * 32}.*set MLFLOW_TRACKING_URI"):
+    with pytest.raises(InputError, match=f"{mlflow_store}: there is no run {'0' * 32}.*set MLFLOW_TRACKING_URI"):
         log_results("0" * 32, "m-1", {"test/f1": 0.8}, {})
 
 
@@ -205,7 +205,7 @@ class TestLogDetector:
         assert self.statuses(connect(), run_id) == ["READY", "READY"]
 
     def test_a_run_that_is_not_there_is_said(self, project):
-        with pytest.raises(InputError, match=f"has no run {'0' * 32}"):
+        with pytest.raises(InputError, match=f"there is no run {'0' * 32}"):
             log_text_as_detector("0" * 32, project, "second")
 
     def statuses(self, client: mlflow.MlflowClient, run_id: str) -> list[str]:

@@ -111,14 +111,14 @@ class TestADeletedExperiment:
     def test_a_run_deleted_by_itself_is_gone(self, client):
         run_id = client.create_run(client.get_experiment_by_name(EXPERIMENT).experiment_id).info.run_id
         client.delete_run(run_id)
-        with pytest.raises(InputError, match=f"has no run {run_id}"):
+        with pytest.raises(InputError, match=f"there is no run {run_id}"):
             require_run(client, run_id)
 
     def test_who_writes_is_told_the_command_that_brings_it_back(self, deleted, mlflow_store):
         with pytest.raises(InputError) as caught:
             connect()
         said = str(caught.value)
-        assert said.startswith(f"{mlflow_store}: the experiment 'mitoscope' was deleted; bring it back with `mlflow ")
+        assert said.startswith(f"{mlflow_store}: the experiment 'mitoscope' was deleted; restore it with `mlflow ")
         run_remedy(said)
         assert connect() and exists(deleted, self.run_id)
 
@@ -160,7 +160,7 @@ class TestExists:
     def test_a_connection_that_died_is_no_answer(self, client, monkeypatch):
         monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
         gone = mlflow.MlflowClient(f"http://127.0.0.1:{free_port()}")
-        with pytest.raises(InputError, match=rf"cannot be asked for run {'0' * 32} \(Connection refused\)") as caught:
+        with pytest.raises(InputError, match=rf"cannot read run {'0' * 32} from .* \(Connection refused\)") as caught:
             exists(gone, "0" * 32)
         assert "\n" not in str(caught.value)
 

@@ -1,1 +1,1 @@
-"""What people run besides the stages: one module per command, with one entry function named like it."""
+"""The commands besides the stages: one module per command, with one entry function named like the command."""

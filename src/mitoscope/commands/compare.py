@@ -1,4 +1,4 @@
-"""Command `compare`: the networks beside each other."""
+"""Command `compare`: the test scores of all networks side by side."""
 
 from rich.table import Table
 
@@ -7,19 +7,21 @@ from mitoscope.params import read_params
 from mitoscope.paths import PATCHES
 from mitoscope.progress import console
 from mitoscope.reporting.results import SCORES, heading, read_all
+from mitoscope.reporting.verdict import judge
 
 
 def compare() -> None:
-    """Print the test scores of every evaluated network, of patches and of whole fields.
+    """Print the test scores of each evaluated network, for patches and for whole fields, and say which is better.
 
     Raises:
-        InputError: no network has been evaluated, or no network's files belong together.
+        InputError: no network has been evaluated, the files of none belong together, or a file is missing.
     """
+    params = read_params()
     dataset = read_summary(PATCHES)["dataset"]
     data = "synthetic" if dataset["synthetic"] else dataset["name"]
-    evaluated, unusable = read_all(read_params().train)
-    patches = _table(f"Scores of the test patches, {data} data", "mitoses : others", "patches")
-    fields = _table(f"Scores of the whole test fields, {data} data: mitoses found within 7.5 um", "mitoses", "fields")
+    evaluated, unusable = read_all(params.train)
+    patches = _table(f"Scores of test patches, {data} data", "mitoses : negatives", "patches")
+    fields = _table(f"Scores of whole test fields, {data} data: mitoses found within 7.5 um", "mitoses", "fields")
     for level, table in (("patches", patches), ("fields", fields)):
         for results in evaluated:
             table.add_row(results.network, results.start_weights, data, results.size(level), *results.cells(level))
@@ -28,8 +30,10 @@ def compare() -> None:
         if results.heads_note:
             console.print(results.heads_note)
     for network, reason in unusable.items():
-        console.print(f"{network} is left out: {reason}", markup=False)
-    console.print("Thresholds chosen on the validation patients; in brackets 95 % intervals by patient.")
+        console.print(f"{network} is not shown: {reason}", markup=False)
+    console.print("Thresholds are chosen on the validation patients; brackets: 95 % intervals by patient.")
+    if verdict := judge(evaluated, params.evaluate, synthetic=dataset["synthetic"]):
+        console.print(verdict.sentence, markup=False)
 
 
 def _table(title: str, size: str, level: str) -> Table:

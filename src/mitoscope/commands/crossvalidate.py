@@ -1,7 +1,7 @@
-"""Command `crossvalidate`: the front door of crossvalidation/dvc.yaml, which tests every patient once.
+"""Command `crossvalidate`: run crossvalidation/dvc.yaml, which tests every patient once.
 
-DVC runs the folds: what has not changed comes from its cache, and what was killed goes on where it was. The project's
-own split and results stay as they are.
+DVC runs the folds: unchanged results come from its cache, and a killed fold continues where it was. The project's own
+split and results stay as they are.
 """
 
 import os
@@ -32,21 +32,21 @@ _ASK_AGAIN_SECONDS = 10
 
 
 def crossvalidate(network: str) -> None:
-    """Train and test a network in every fold of `split.folds`, pool what the test patients gave, and print it.
+    """Train and test a network in each of `split.folds` folds, pool the results of the test patients, and print them.
 
     Stage `pool` writes results/crossvalidate/<network>.json, .csv, -objects.csv and .png.
 
     Raises:
         InputError: bad params or data, a subset of some fold has no mitosis, another cross-validation of this network
-            is under way, or DVC failed.
-        KeyboardInterrupt: it was interrupted; DVC and its stage have ended.
+            is running, or DVC failed.
+        KeyboardInterrupt: interrupted; DVC and its stage have ended.
     """
     params = read_params()
     params.train_of(network)
-    again = f"started again, `mitoscope crossvalidate {network}` goes on where it was"
+    again = f"run `mitoscope crossvalidate {network}` again to continue where it was"
     busy = (
         f"another cross-validation of {network} is still running as process {{pid}}; wait for it, or stop it with "
-        f"`kill {{pid}}`: {again}"
+        f"`kill {{pid}}` and {again}"
     )
     with exclusive(WORK / f"crossvalidate-{network}.lock", busy):
         _announce(network, plan(params.split))
@@ -57,9 +57,9 @@ def crossvalidate(network: str) -> None:
             console.print(f"{network}: the cross-validation was interrupted; {again}")
             raise
     if code:
-        raise InputError(f"the cross-validation of {network} stopped, DVC says why above; {again}")
+        raise InputError(f"the cross-validation of {network} failed, DVC says why above; {again}")
     report = read_json(CROSSVALIDATED / f"{network}.json", again)
-    # A patient may be called NA: only an empty score is missing.
+    # A patient may be called NA; only empty cells are missing values.
     path = CROSSVALIDATED / f"{network}.csv"
     patients = pd.read_csv(path, dtype={"patient": str}, keep_default_na=False, na_values=[""])
     for table in build_tables(report, patients):
@@ -69,7 +69,7 @@ def crossvalidate(network: str) -> None:
 
 
 def plan(settings: Split) -> list[pd.DataFrame]:
-    """The split of every fold, so that a fold that cannot work ends the command before the first one has run.
+    """Return the split of each fold, so that an invalid fold ends the command before the first fold runs.
 
     Raises:
         InputError: the dataset has a problem, or a subset of some fold has no mitosis.
@@ -79,27 +79,27 @@ def plan(settings: Split) -> list[pd.DataFrame]:
 
 
 def write_folds(count: int) -> None:
-    """Write crossvalidation/params.yaml, whose list DVC runs; it stays untouched where it says so already."""
+    """Write crossvalidation/params.yaml, which lists the folds for DVC, unless it is up to date."""
     text = _FOLDS_TEXT.format(list(range(count)))
     if not FOLDS.exists() or FOLDS.read_text(encoding="utf-8") != text:
         write_text(FOLDS, text)
 
 
 def run_dvc(*arguments: str) -> int:
-    """Run DVC in the project's folder; returns its exit code.
+    """Run DVC in the project's folder; return its exit code.
 
     Raises:
         KeyboardInterrupt: this process got SIGINT or SIGTERM; DVC and its stage were interrupted and have ended.
     """
     interrupts: list[int] = []
-    # These handlers only take a note, so that an interrupt at any moment finds DVC's process known.
+    # These handlers only record the signal, so that DVC's process is known whenever it arrives.
     before = {
         number: signal.signal(number, lambda number, _: interrupts.append(number))
         for number in (signal.SIGINT, signal.SIGTERM)
     }
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     try:
-        # In a group of its own: DVC waits for its stage, so the stage must be interrupted too, and each of them once.
+        # In its own process group: DVC waits for its stage, so the stage must be interrupted too, and each only once.
         process = subprocess.Popen(
             (sys.executable, "-m", "dvc", *arguments),
             env=os.environ | {"PATH": path},
@@ -109,7 +109,7 @@ def run_dvc(*arguments: str) -> int:
         while process.poll() is None and not interrupts:
             with suppress(subprocess.TimeoutExpired):
                 process.wait(0.1)
-        while process.poll() is None:  # more than once, as DVC misses an interrupt that comes between two stages
+        while process.poll() is None:  # repeated, because DVC misses an interrupt between two stages
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGINT)
             with suppress(subprocess.TimeoutExpired):
@@ -123,10 +123,10 @@ def run_dvc(*arguments: str) -> int:
 
 
 def _announce(network: str, splits: Sequence[pd.DataFrame]) -> None:
-    """Say which patients each fold tests, and how many folds have results already."""
+    """Print which patients each fold tests, and how many folds already have results."""
     count = len(splits)
     done = sum((Outputs(network, fold).evaluated / "metrics.json").exists() for fold in range(count))
-    console.print(f"{network}: {count} folds; {done} of them have results, which stay where nothing has changed")
+    console.print(f"{network}: {count} folds; {done} of them have results, which are kept if nothing has changed")
     for fold, split in enumerate(splits):
         tests, validates = (", ".join(split.patient[split.subset == subset]) for subset in ("test", "validation"))
-        console.print(f"fold {fold}: tests {tests}; the threshold comes from {validates}")
+        console.print(f"fold {fold}: tests {tests}; threshold chosen on {validates}")

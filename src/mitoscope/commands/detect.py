@@ -1,4 +1,4 @@
-"""Command `detect`: mitoses in any field, for a person to look at and for other tools."""
+"""Command `detect`: find the mitoses in any field; write them for viewing and for other tools."""
 
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -17,23 +17,23 @@ from mitoscope.tracking.models import detector_file
 
 
 def detect(images: Sequence[Path], *, model: str, out: Path, microns_per_pixel: float | None) -> int:
-    """Detect mitoses in fields; write per field a CSV, a GeoJSON and an overlay, and of all summary.csv and model.json.
+    """Detect mitoses in fields; write a CSV, a GeoJSON and an overlay per field, and summary.csv and model.json.
 
-    A file that is no field is reported and left out. Files of the same names in `out` are replaced, each as a whole.
+    An image that cannot be read is reported and skipped. Files of the same names in `out` are replaced atomically.
 
     Args:
-        images: 8-bit RGB fields of any size. Where `NAME_cmask.png` lies beside one, candidates are taken from this
-            mask only, as in training.
+        images: 8-bit RGB fields of any size. If `NAME_cmask.png` is next to a field, candidates are taken only from
+            this mask, as in training.
         model: a file detector.pt, `runs:/<run>/detector` or `models:/<name>@<alias>`.
-        out: folder to write into.
-        microns_per_pixel: of the images; None = as the fields that the model was trained on.
+        out: output folder.
+        microns_per_pixel: um per pixel of the images; None = that of the fields that the model was trained on.
 
     Returns:
-        How many images could not be read.
+        The number of images that could not be read.
 
     Raises:
-        InputError: there is no such model, two images have the same name, `out` is no folder, or the pixels are far
-            from the model's.
+        InputError: the model does not exist, two images have the same name, `out` is not a folder, or the pixel size is
+            too far from the model's.
     """
     from mitoscope.detection.detector import Detector
     from mitoscope.learning.devices import join
@@ -41,10 +41,10 @@ def detect(images: Sequence[Path], *, model: str, out: Path, microns_per_pixel: 
     seen: dict[str, Path] = {}
     for path in images:
         if path.stem in seen:
-            raise InputError(f"{path}: {seen[path.stem]} has the same name; give them one call and one --out each")
+            raise InputError(f"{path}: {seen[path.stem]} has the same name; use a separate call and --out for each")
         seen[path.stem] = path
     if blocking := next((place for place in (out, *out.parents) if place.exists() and not place.is_dir()), None):
-        raise InputError(f"--out {out}: {blocking} is a file, not a folder")
+        raise InputError(f"--out {out}: {blocking} is a file, not a folder; choose another folder")
     with detector_file(model) as file:
         detector = Detector.load(file)
     threshold, microns = detector.threshold, detector.check_pixels(microns_per_pixel)
@@ -58,21 +58,20 @@ def detect(images: Sequence[Path], *, model: str, out: Path, microns_per_pixel: 
                 image = read_image(path)
                 mask = read_candidate_mask(path, image.shape[:2])
                 if mask is not None:
-                    line = f"{path}: candidates from the mask beside it only; densities are of the whole field"
+                    line = f"{path}: candidates only from the mask next to it; densities are for the whole field"
                     console.print(line, markup=False)
                 points, probabilities, normalised = detector.detect(image, microns, mask)
                 if detector.extract.stain != "none" and not normalised:
-                    line = f"{path}: too little tissue to normalise the stain: left as it is"
+                    line = f"{path}: too little tissue for stain normalisation; left unchanged"
                     console.print(line, style="yellow", markup=False)
-                title = f"{path.stem}: {len(points)} mitoses of probability {threshold:.3f} or more{note}"
-                # Not PP_FF.csv, which in a dataset's folder is the truth.
+                title = f"{path.stem}: {len(points)} mitoses with probability {threshold:.3f} or more{note}"
+                # Not PP_FF.csv, which is the name of the annotations in a dataset's folder.
                 overlay = out / f"{path.stem}_overlay.jpg"
                 draw_overlay(overlay, image, Marks(points), radius=NUCLEUS_UM / microns, title=title)
             except InputError as error:
-                left = (
-                    "; its files in --out are of an earlier call" if (out / f"{path.stem}_mitoses.csv").exists() else ""
-                )
-                console.print(f"skipped: {error}{left}", style="red", markup=False)
+                left = (out / f"{path.stem}_mitoses.csv").exists()
+                note_left = "; its files in --out are from an earlier call" if left else ""
+                console.print(f"skipped: {error}{note_left}", style="red", markup=False)
             else:
                 write_detections_csv(out / f"{path.stem}_mitoses.csv", points, probabilities)
                 write_geojson(out / f"{path.stem}_mitoses.geojson", points, probabilities, radius=NUCLEUS_UM / microns)
@@ -97,4 +96,4 @@ def _print_counts(counts: Sequence[FieldCount], out: Path, note: str) -> None:
         row = (str(count.mitoses), f"{count.area_mm2:.3f}", f"{count.per_mm2:.1f}", f"{count.per_2mm2:.1f}")
         table.add_row(escape(count.name), *row)
     console.print(table)
-    console.print("For research only. The density of a field smaller than 2 mm2 says little about 2 mm2.")
+    console.print("For research only. For a field smaller than 2 mm2, the count per 2 mm2 is only an extrapolation.")

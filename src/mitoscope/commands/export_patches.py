@@ -1,4 +1,4 @@
-"""Command `export-patches`: the patch store as PNG files for people and other tools."""
+"""Command `export-patches`: write the patch store as PNG files, for viewing and for other tools."""
 
 from pathlib import Path
 
@@ -13,14 +13,14 @@ from mitoscope.progress import console, progress
 
 
 def export_patches(out: Path, *, network: str | None, replace: bool) -> None:
-    """Write one PNG per (patch, angle) of all patients, with the rotations of `network`, under the capstone's names.
+    """Write one PNG per (patch, angle) of all patients, with the rotations of `network` and the capstone's file names.
 
-    Only whole patches are written: a window with reflected border is left out.
+    Patches that reach over the edge of their field are skipped.
 
     Args:
-        out: the folder.
-        network: an entry under `train` in params.yaml; None = the first.
-        replace: put the new folder in the place of a filled one.
+        out: output folder.
+        network: entry under `train` in params.yaml; None = the first.
+        replace: replace `out` if it is not empty.
     """
     from torch import from_numpy
 

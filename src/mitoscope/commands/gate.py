@@ -1,4 +1,4 @@
-"""The gate before the alias `champion`: its conditions, in words that a refusal can be read from."""
+"""The gate before the alias `champion`: its conditions, with text that explains a refusal."""
 
 import json
 from collections.abc import Sequence
@@ -39,14 +39,14 @@ def judge(
     *,
     dry_run: bool,
 ) -> list[Condition]:
-    """Every condition of the gate, the failed ones too.
+    """Return all conditions of the gate, met or not.
 
     Args:
         best: the challenger's results.
-        version: the challenger in the registry; None = it is not registered yet.
-        champions: of now and before.
-        gate: the settings.
-        dry_run: do not keep the champions' scores.
+        version: the challenger's version in the registry; None = not registered yet.
+        champions: the present and the former champions.
+        gate: settings of the gate.
+        dry_run: do not store the champions' scores.
 
     Raises:
         InputError: the test fields cannot be read.
@@ -61,27 +61,27 @@ def judge(
         conditions.append(Condition(f"not {word}", f"version {version.number} was", passed=False))
     if version is not None and registry.CHAMPION in version.aliases:
         before = [Condition(**condition) for condition in json.loads(version.tags.get("gate", "[]"))]
-        again = {condition.name for condition in conditions}  # the others it met when it challenged its predecessor
+        again = {condition.name for condition in conditions}  # it met the others when it challenged its predecessor
         return conditions + [condition for condition in before if condition.name not in again]
     others = [one for one in champions if version is None or one.number != version.number]
     return conditions + _compare(best, others, gate.max_drop, dry_run=dry_run)
 
 
 def _compare(best: Results, champions: Sequence[Version], max_drop: float, *, dry_run: bool) -> list[Condition]:
-    """The condition that no champion was better by more than `max_drop`; none where there has been no champion.
+    """Return the condition that no champion was better by more than `max_drop`; empty if there was never a champion.
 
-    Against the present champion alone, each of many could be a little worse than the one before it.
+    With the present champion alone, each new champion could be a little worse than the one before.
     """
-    name = "F1 against the best champion there has been"
+    name = "F1 compared with the best champion so far"
     scored: list[tuple[float, int]] = []
     left_out = []
-    # The present one first: where it cannot be compared with, the others need not be scored.
+    # The present champion first: if no comparison with it is possible, the others need not be scored.
     for one in sorted(champions, key=lambda one: registry.CHAMPION not in one.aliases):
         standing = _stand(one, best, dry_run=dry_run)
         if not isinstance(standing, str):
             scored.append((standing, one.number))
         elif registry.CHAMPION in one.aliases:
-            remedy = f"`mitoscope registry retire {one.number}` lets others be judged without it"
+            remedy = f"`mitoscope registry retire {one.number}` excludes it from the comparison"
             return [Condition(name, f"the champion, version {one.number}, {standing}; {remedy}", passed=False)]
         else:
             left_out.append(f"version {one.number} {standing}")
@@ -89,7 +89,7 @@ def _compare(best: Results, champions: Sequence[Version], max_drop: float, *, dr
         return []
     but = f"; left out: {', '.join(left_out)}" if left_out else ""
     if not scored:
-        return [Condition(name, f"there is none to compare with{but}", passed=True)]
+        return [Condition(name, f"no champion can be compared with{but}", passed=True)]
     f1 = best.metrics["fields"]["f1"]
     highest, number = max(scored)
     return [
@@ -102,9 +102,9 @@ def _compare(best: Results, champions: Sequence[Version], max_drop: float, *, dr
 
 
 def _stand(champion: Version, best: Results, *, dry_run: bool) -> float | str:
-    """F1 of a champion in the fields that the challenger was tested on, or why it is no measure.
+    """Return the F1 of a champion in the challenger's test fields, or why it cannot be used for comparison.
 
-    It is computed once per test set, and kept as a tag of the version.
+    The F1 is computed once per test set and stored as a tag of the version.
     """
     test_set = best.test_set
     tag = f"fields_f1_on_{test_set['digest'][:12]}"
@@ -120,26 +120,26 @@ def _stand(champion: Version, best: Results, *, dry_run: bool) -> float | str:
         return f"cannot be scored ({error})"
     if known := detector.origin.known(test_set["images"], test_set["dataset_digest"]):
         return f"knows the test patients {', '.join(known)}"
-    f1 = round(_score(detector, microns, f"version {champion.number}, test fields"), 4)  # as the tag keeps it
+    f1 = round(_score(detector, microns, f"version {champion.number}, test fields"), 4)  # as stored in the tag
     if not dry_run:
         registry.note(champion, {tag: f"{f1:.4f}"})
     return f1
 
 
 def _score(detector: Detector, microns: dict[str, float], label: str) -> float:
-    """F1 of a detector in whole fields.
+    """Return the F1 of a detector in whole fields.
 
     Args:
-        detector: what detects.
-        microns: um per pixel of the fields, by name.
-        label: of the progress bar.
+        detector: the detector.
+        microns: um per pixel of each field, by name.
+        label: label of the progress bar.
 
     Raises:
         InputError: a field is missing or cannot be read.
     """
     tested = [field for field in list_fields(DATA) if field.name in microns]
     if len(tested) < len(microns):
-        raise InputError(f"{DATA}: lacks fields that were tested; run `dvc repro` first")
+        raise InputError(f"{DATA}: tested fields are missing; run `dvc repro` first")
     index = read_index(PATCHES)
     truths = index[index.source == "annotation"]
     found = detected = mitoses = 0

@@ -1,7 +1,7 @@
-"""Command `promote`: every evaluated detector becomes a version in the registry, and the gate chooses the champion.
+"""Command `promote`: register each evaluated detector; the best becomes champion if it passes the gate.
 
-It is no stage: an experiment never moves the alias. It may run at any time after `dvc repro`, because it writes only
-what is new.
+It is not a stage, so experiments never move the alias. It can be repeated at any time after `dvc repro`, because it
+writes only what is new.
 """
 
 import json
@@ -27,14 +27,15 @@ from mitoscope.tracking.registry import Version
 
 
 def promote(*, dry_run: bool = False) -> None:
-    """Register the evaluated detectors, challenge the champions with the best on validation, move the alias or not.
+    """Register the evaluated detectors, judge the best on validation, and move the alias if it passes the gate.
 
     Args:
-        dry_run: only print the conditions; write nothing.
+        dry_run: print the conditions and write nothing.
 
     Raises:
-        InputError: nothing was evaluated, a network's results are not of one training or of other patches or data
-            than those that are there, the networks were tested on different sets, or the store lacks their runs.
+        InputError: no network was evaluated, a network's results are from several trainings or from other patches or
+            data than the present ones, the networks were tested on different sets, or the store does not contain their
+            runs.
     """
     params, summary = read_params(), read_summary(PATCHES)
     evaluated, unusable = read_all(params.train)
@@ -55,7 +56,7 @@ def promote(*, dry_run: bool = False) -> None:
                 )
                 for one in evidence
             }
-        # What was retired or rolled back is judged only where there is nothing else, so that its refusal is said.
+        # Retired and rolled-back versions are judged only if there are no others, so that their refusal is printed.
         fit = [one for one in evaluated if one.model_id not in known or known[one.model_id].eligible]
         best = max(fit or evaluated, key=lambda results: results.validation_f1)
         challenger = known.get(best.model_id)
@@ -63,17 +64,17 @@ def promote(*, dry_run: bool = False) -> None:
             champions = registry.champions()
             conditions = judge(best, challenger, champions, params.promote, dry_run=dry_run)
             if _holder(registry.champions()) == _holder(champions):
-                break  # else another machine has moved the alias meanwhile: judge against that one
+                break  # otherwise another machine has moved the alias: judge again
         _decide(best, challenger, conditions, synthetic=synthetic, dry_run=dry_run)
         if not dry_run:
             _write_state(evaluated, best, conditions)
 
 
 def _collect(results: Results, summary: dict[str, Any]) -> Evidence:
-    """What is known of a network.
+    """Return the evidence for a network.
 
     Raises:
-        InputError: it comes from other patches or data, or the store lacks its run.
+        InputError: its results are from other patches or data, or the store does not contain its run.
     """
     run = training(results.run_id)
     results.require_patches(run.tags, summary["digest"])
@@ -96,13 +97,13 @@ def _decide(
     synthetic: bool,
     dry_run: bool,
 ) -> None:
-    """Say how the best fares, and move the aliases."""
+    """Print the verdict on the best detector, and move the aliases."""
     passed = all(condition.passed for condition in conditions)
     if version is not None and registry.CHAMPION in version.aliases:
-        verdict = "is the champion already" + ("" if passed else ", though it would not pass the gate now")
+        verdict = "is already the champion" + ("" if passed else ", although it would not pass the gate now")
         passed = True
     else:
-        verdict = "passes the gate" if passed else "is refused"
+        verdict = "passes the gate" if passed else "does not pass the gate"
     name = f"version {version.number}" if version else "not registered yet"
     note = ", synthetic data" if synthetic else ""
     table = Table(title=f"{best.network} ({name}), the best on validation, {verdict}{note}", title_justify="left")
@@ -117,12 +118,12 @@ def _decide(
             registry.note(version, {"gate": gate})
         if not passed:
             registry.make_challenger(version)
-        elif not version.retired:  # else someone gave it the alias in the UI
+        elif not version.retired:  # otherwise someone has set the alias in the UI
             registry.make_champion(version)
 
 
 def _write_state(evaluated: list[Results], best: Results, conditions: list[Condition]) -> None:
-    """Write where the registry stands after this."""
+    """Write the state of the registry after the promotion."""
     versions = registry.list_versions()
     numbers = {version.model_id: version.number for version in versions}
     aliases = {alias: version.number for version in versions for alias in version.aliases}

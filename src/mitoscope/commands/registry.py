@@ -8,23 +8,23 @@ from mitoscope.tracking import registry as registered
 from mitoscope.tracking.store import require_database
 
 _SCORES = ("validation_fields_f1", "test_fields_recall", "test_fields_precision", "test_fields_f1")
-_WIDE = 120  # characters; a narrower terminal shows the columns that tell versions apart
+_WIDE = 120  # characters; a narrower terminal shows fewer columns
 
 
 def registry() -> None:
-    """Print the versions of the registered model, the newest first.
+    """Print the versions of the registered model, newest first.
 
     Raises:
-        InputError: there is no store here.
+        InputError: there is no MLflow store here.
     """
     require_database(registered.MODEL)
     versions = registered.list_versions()
     if not versions:
-        console.print(f"{registered.MODEL}: nothing is registered yet; `mitoscope promote` does so, after `dvc repro`")
+        console.print(f"{registered.MODEL}: nothing is registered yet; run `dvc repro` and then `mitoscope promote`")
         return
     wide = console.width >= _WIDE
     table = Table(
-        title=f"Versions of {registered.MODEL}, scores in % of the test patients' whole fields",
+        title=f"Versions of {registered.MODEL}; scores in the test patients' whole fields, %",
         title_justify="left",
         box=box.SIMPLE_HEAD,
         show_edge=False,
@@ -54,10 +54,10 @@ def registry() -> None:
 
 
 def rollback() -> None:
-    """Put the former champion back.
+    """Make the previous champion the champion again.
 
     Raises:
-        InputError: there is no champion and no former one, or none before it.
+        InputError: there is no previous champion.
     """
     require_database(registered.MODEL)
     with registered.one_at_a_time():
@@ -67,17 +67,17 @@ def rollback() -> None:
 
 
 def retire(number: int) -> None:
-    """Take a version out of the contest: it cannot be the champion again, and no other is measured against it.
+    """Withdraw a version: it cannot become the champion again, and new detectors are not compared with it.
 
     Raises:
-        InputError: there is no such version.
+        InputError: the version does not exist.
     """
     require_database(registered.MODEL)
     with registered.one_at_a_time():
         version = registered.retire(number)
     console.print(f"{registered.MODEL}: version {number} is retired")
     if registered.CHAMPION in version.aliases:
-        remedy = "`mitoscope promote` makes one of another detector that passes the gate"
+        remedy = "`mitoscope promote` chooses another detector that passes the gate"
         if former := registered.champions():
-            remedy += f", `mitoscope rollback` puts version {former[-1].number} back"
+            remedy += f", `mitoscope rollback` makes version {former[-1].number} the champion again"
         console.print(f"there is no champion now; {remedy}")

@@ -1,4 +1,4 @@
-"""Command `report`: the networks and all runs on their data, on one page that needs no other file."""
+"""Command `report`: one HTML page with the networks and all runs on their data."""
 
 import tempfile
 from collections.abc import Mapping
@@ -12,7 +12,8 @@ from mitoscope.params import read_params
 from mitoscope.paths import PATCHES
 from mitoscope.progress import console
 from mitoscope.reporting.report import Network, build_page
-from mitoscope.reporting.results import Results, logged_files, logged_scores, read_all
+from mitoscope.reporting.results import Results, logged_files, logged_scores, percent, read_all
+from mitoscope.reporting.verdict import judge
 from mitoscope.tracking import history, runs
 from mitoscope.tracking.history import Training
 from mitoscope.tracking.registry import list_versions
@@ -20,15 +21,15 @@ from mitoscope.tracking.store import connect
 
 
 def report(out: Path) -> None:
-    """Write the page to `out` and log it to the run of every network on it, as report.html.
+    """Write the page to `out`, and log it as report.html to the run of every network on it.
 
     Raises:
-        InputError: no network has been evaluated on the patches that are there now, or the MLflow store cannot be
-            opened or lacks its run.
+        InputError: no network has been evaluated on the current patches, a file of a network is missing, or the
+            MLflow store cannot be opened or lacks the run.
     """
     summary, params = read_summary(PATCHES), read_params()
     evaluated, absent = read_all(params.train)
-    connect()  # a store that does not answer ends this here, and not once per network
+    connect()  # fails here once if the store does not answer, instead of once per network
     trainings: dict[str, Training] = {}
     for results in evaluated:
         try:
@@ -57,6 +58,7 @@ def report(out: Path) -> None:
             networks,
             summary=summary,
             digest=digest,
+            verdict=judge(found, params.evaluate, synthetic=summary["dataset"]["synthetic"]),
             absent=absent,
             runs=history.finished_trainings(digest),
             versions=_describe_versions(),
@@ -71,21 +73,21 @@ def report(out: Path) -> None:
 
 
 def _with_true_scores(results: Results, training: Training) -> Training:
-    """The training with the test scores that stage `evaluate` left, logged again where others were logged last.
+    """Return the training with the current test scores; log them again if its run has other scores.
 
-    DVC may bring back an earlier evaluation without running anything, after another one of the same training.
+    The run has other scores if DVC restored an earlier evaluation of the same training without running anything.
     """
     scores = logged_scores(results.metrics)
     if all(training.metrics.get(name) == value for name, value in scores.items()):
         return training
     evaluated = results.outputs.evaluated
     runs.log_results(results.run_id, results.model_id, scores, logged_files(evaluated))
-    console.print(f"{results.network}: its MLflow run held other test scores; those of {evaluated} are logged again")
+    console.print(f"{results.network}: its MLflow run had other test scores; logged those of {evaluated} again")
     return history.training(results.run_id)
 
 
 def _describe_versions() -> dict[str, str]:
-    """The registry's versions as they are now, the newest first; `mitoscope registry` says more."""
+    """Describe the current versions in the registry, newest first; `mitoscope registry` shows more."""
     shown = {}
     for version in reversed(list_versions()):
         aliases = version.described_aliases
@@ -95,6 +97,7 @@ def _describe_versions() -> dict[str, str]:
 
 
 def _describe(tags: Mapping[str, Any]) -> str:
-    network = tags.get("network", tags.get("architecture", ""))  # its name before version 0.2
-    scores = f"field F1 {tags.get('test_fields_f1', '-')}, test set {tags.get('test_set_digest', '')[:8]}"
+    network = tags.get("network", tags.get("architecture", ""))  # the tag's name before version 0.2
+    f1 = f"{percent(float(tags['test_fields_f1']))} %" if "test_fields_f1" in tags else "-"
+    scores = f"field F1 {f1}, test set {tags.get('test_set_digest', '')[:8]}"
     return f"{network}, {tags.get('start_weights', '')} start weights, {tags.get('dataset', '')}: {scores}"

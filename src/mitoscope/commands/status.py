@@ -1,6 +1,6 @@
-"""Command `status`: where a project stands and what comes next.
+"""Command `status`: the state of a project and the next command.
 
-It loads neither torch nor MLflow, so that it answers at once.
+It loads neither torch nor MLflow, so it is fast.
 """
 
 from collections.abc import Iterable
@@ -21,7 +21,7 @@ _UNKNOWN = "unknown while another DVC command is running here"
 
 
 def status() -> None:
-    """Print the data, the stages that are out of date, the last scores, the champion, and the next command.
+    """Print the data, the stages that are out of date, the latest scores, the champion and the next command.
 
     Raises:
         InputError: params.yaml cannot be used.
@@ -47,7 +47,7 @@ def status() -> None:
 
 
 def _data() -> tuple[str, bool]:
-    """What is in data/, and whether the stages can read it."""
+    """Describe data/, and say whether it is valid."""
     if not DATA.is_dir():
         return "no folder data/", False
     fields, problems = scan_fields(DATA)
@@ -61,7 +61,7 @@ def _data() -> tuple[str, bool]:
 
 
 def _stale_stages() -> list[str] | None:
-    """The stages that `dvc repro` would run; None while another DVC command holds its lock."""
+    """Return the stages that are out of date; None while another DVC command holds the lock."""
     from dvc.lock import LockError
     from dvc.repo import Repo
 
@@ -81,7 +81,7 @@ def _describe_stages(stale: list[str]) -> str:
 
 
 def _scores(networks: Iterable[str]) -> list[str]:
-    """F1 of each evaluated network in the whole test fields, or why its files cannot be used."""
+    """Return a line per evaluated network with its F1 in the whole test fields, or why its files cannot be used."""
     try:
         evaluated, unusable = read_all(networks)
     except InputError:
@@ -95,7 +95,7 @@ def _scores(networks: Iterable[str]) -> list[str]:
 
 
 def _crossvalidations() -> list[str]:
-    """The pooled F1 of each cross-validation that has ended."""
+    """Return a line per finished cross-validation with its pooled F1."""
     lines = []
     for path in sorted(CROSSVALIDATED.glob("*.json")):
         report = read_json(path, f"run `mitoscope crossvalidate {path.stem}` again")
@@ -106,19 +106,19 @@ def _crossvalidations() -> list[str]:
 
 
 def _champion() -> str | None:
-    """The champion as the last `mitoscope promote` left it."""
+    """Describe the champion after the last `mitoscope promote`; None if there is none."""
     if not REGISTRY.exists():
         return None
     state = read_json(REGISTRY, "run `mitoscope promote` again")
     if state["champion"] is None:
         return None
     networks = {number: network for network, number in state["versions"].items()}
-    network = networks.get(state["champion"], "of an earlier pipeline run")
+    network = networks.get(state["champion"], "from an earlier pipeline run")
     return f"version {state['champion']}, {network} (at the last `mitoscope promote`)"
 
 
 def _next_command(sound: bool, stale: list[str] | None, evaluated: bool, champion: bool) -> str:
-    """What a user would do now."""
+    """Return the next command, as text."""
     if not DATA.is_dir():
         return "dvc pull data.dvc   (the synthetic sample), or mitoscope import -h"
     if not sound:

@@ -1,4 +1,4 @@
-"""Command `ui`: the MLflow UI on this project's runs."""
+"""Command `ui`: start the MLflow UI on this project's runs."""
 
 import os
 import socket
@@ -12,12 +12,12 @@ from mitoscope.tracking.views import share_view
 
 
 def ui(host: str, port: int) -> None:
-    """Become the MLflow server of the project's store; where the store is a server already, only say its address.
+    """Replace this process with an MLflow server; if the project's store is already on a server, print its address.
 
     Raises:
-        InputError: this is no project's folder, the store cannot be opened, or the port is taken.
+        InputError: this is not a project's folder, the store cannot be opened, or the port is not available.
     """
-    if not Path("params.yaml").exists():  # the first look at a new project makes its store; another folder gets none
+    if not Path("params.yaml").exists():  # in a new project the store is created, elsewhere not
         require_database("ui")
     place = store(Path())
     if line := how_to_restore(open_store(), EXPERIMENT):
@@ -28,18 +28,18 @@ def ui(host: str, port: int) -> None:
     if place.artifacts is None:
         console.print(f"The runs are on a server: open {place.uri.rstrip('/')}/{page}")
         return
-    os.environ.setdefault("MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "false")  # a dozen processes that nothing here uses
+    os.environ.setdefault("MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "false")  # avoids a dozen unused processes
     with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the server does
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # like the server
         try:
             probe.bind((host, port))
         except OSError as error:
             raise InputError(
-                f"port {port} of {host} cannot be had ({error.strerror}); choose another with --port"
+                f"port {port} of {host} is not available ({error.strerror}); choose another with --port"
             ) from error
-    os.environ["MLFLOW_BACKEND_STORE_URI"] = place.uri  # not as an argument: all users see those, password and all
+    os.environ["MLFLOW_BACKEND_STORE_URI"] = place.uri  # not an argument: all users can see those, including a password
     arguments = ["ui", "--host", host, "--port", str(port), "--workers", "1"]
     arguments += ["--artifacts-destination", str(place.artifacts)]
-    console.print(f"MLflow UI on http://{host}:{port}/{page} (takes some seconds; Ctrl-C ends it)")
+    console.print(f"MLflow UI on http://{host}:{port}/{page} (takes some seconds to start; Ctrl-C stops it)")
     sys.stdout.flush()
     os.execv(sys.executable, [sys.executable, "-m", "mlflow", *arguments])

@@ -1,4 +1,4 @@
-"""`mitoscope validate`: say what a dataset holds and everything that is wrong with it."""
+"""Command `validate`: print what a dataset contains and everything that is wrong with it."""
 
 from pathlib import Path
 
@@ -10,10 +10,10 @@ from mitoscope.progress import console, progress
 
 
 def validate(data: Path) -> Report:
-    """Read the whole dataset in the folder `data`, print what it holds and what is wrong with it, and return this.
+    """Check the dataset in the folder `data`; print and return the report.
 
     Raises:
-        InputError: there is no such folder. All else that is wrong is in the report.
+        InputError: the folder does not exist. All other problems are in the report.
     """
     with progress() as show:
         report = check_dataset(data, on_progress=show)
@@ -22,7 +22,7 @@ def validate(data: Path) -> Report:
 
 
 def print_report(report: Report, console: Console) -> None:
-    """Print the tables of fields and patients, every problem and warning on its own line, and the verdict."""
+    """Print the tables of fields and patients, each warning and problem on its own line, and the verdict."""
     fields = _table("patient", "field", "size (px)", "mitoses", "masks")
     for field in report.fields:
         size = f"{field.width} x {field.height}" if field.width else "unreadable"
@@ -35,7 +35,7 @@ def print_report(report: Report, console: Console) -> None:
             console.print(table)
 
     def print_line(kind: str, line: str, style: str) -> None:
-        # One line each, however narrow the terminal: people grep these. Paths must not be taken for markup.
+        # One line each, however narrow the terminal, so that grep works. Paths must not be read as markup.
         console.print(f"{kind}: {line}", style=style, soft_wrap=True, markup=False, highlight=False)
 
     for warning in report.warnings:

@@ -1,1 +1,1 @@
-"""What a dataset is on the disk: images, fields, annotations, importers, the patch store, the drawn sample."""
+"""Datasets on disk: images, fields, annotations, importers, the patch store and the synthetic sample."""

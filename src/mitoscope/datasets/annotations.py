@@ -1,4 +1,4 @@
-"""Centres of mitoses, from a CSV per field or the discs of Janowczyk's `_pc.png`, and how far points are from them."""
+"""Mitosis centres, read from a CSV per field or from the discs in Janowczyk's `_pc.png`, and distances to them."""
 
 import math
 from pathlib import Path
@@ -19,11 +19,11 @@ Centres = npt.NDArray[np.float64]
 def read_centres(field: FieldOfView, shape: tuple[int, int], order: str = "row,col") -> Centres:
     """Read the mitosis centres of a field of `shape` (rows, columns) as (N, 2) float64: row, col in pixels.
 
-    They come from the CSV; where there is none, from the discs in `_pc.png`; where that is missing too, there are
-    none. `order` is the dataset's `annotation_order`.
+    They come from the CSV, or from the discs in `_pc.png` if there is no CSV; without either file the field has no
+    mitoses. `order` is the dataset's `annotation_order`.
 
     Raises:
-        InputError: a row is not two numbers, lies outside the image or repeats a centre.
+        InputError: the file cannot be read, or a row is not two numbers, lies outside the image or repeats a centre.
     """
     centres, problems = scan_centres(field, shape, order)
     if problems:
@@ -32,7 +32,7 @@ def read_centres(field: FieldOfView, shape: tuple[int, int], order: str = "row,c
 
 
 def scan_centres(field: FieldOfView, shape: tuple[int, int], order: str = "row,col") -> tuple[Centres, list[str]]:
-    """Read the centres as `read_centres` does, but go on after a bad row and collect the problems of all rows.
+    """Read the centres like `read_centres`, but continue after a bad row and collect the problems of all rows.
 
     Raises:
         InputError: the file as a whole cannot be read.
@@ -59,7 +59,7 @@ def scan_centres(field: FieldOfView, shape: tuple[int, int], order: str = "row,c
         if not (0 <= row < shape[0] and 0 <= col < shape[1]):
             problems.append(
                 f"{path}: row {number}: row {row:g}, col {col:g} lies outside the image of {shape[0]} rows and "
-                f"{shape[1]} columns; is annotation_order in dataset.yaml right ({order})?"
+                f"{shape[1]} columns; is annotation_order in dataset.yaml correct ({order})?"
             )
         elif (row, col) in seen:
             problems.append(f"{path}: row {number}: the same centre as row {seen[row, col]}; remove one of them")
@@ -69,12 +69,12 @@ def scan_centres(field: FieldOfView, shape: tuple[int, int], order: str = "row,c
 
 
 def write_centres(path: Path, centres: Centres) -> None:
-    """Write (N, 2) mitosis centres as `row,col` lines, with all digits, so that they read back equal."""
+    """Write (N, 2) mitosis centres as `row,col` lines at full precision."""
     write_text(path, "".join(f"{float(row)!r},{float(col)!r}\n" for row, col in centres))
 
 
 def distance_to_nearest(points: Centres, centres: Centres) -> npt.NDArray[np.float64]:
-    """Distance from each of (N, 2) points to the nearest of (M, 2) centres, in their unit; (N,), NaN where M is 0."""
+    """Return the (N,) distances from (N, 2) points to the nearest of (M, 2) centres, in their unit; NaN if M is 0."""
     if not len(centres):
         return np.full(len(points), np.nan)
     distances, _ = KDTree(centres).query(points)
@@ -82,7 +82,7 @@ def distance_to_nearest(points: Centres, centres: Centres) -> npt.NDArray[np.flo
 
 
 def _two_numbers(line: str) -> tuple[float, float] | None:
-    """The two finite numbers of a CSV line, or None where it holds anything else."""
+    """Return the two finite numbers of a CSV line, or None if it contains anything else."""
     try:
         first, second = (float(cell) for cell in line.split(","))
     except ValueError:
@@ -91,7 +91,7 @@ def _two_numbers(line: str) -> tuple[float, float] | None:
 
 
 def _disc_centres(path: Path, shape: tuple[int, int]) -> Centres:
-    """Centroids (row, col) of the connected blobs of a `_pc.png`."""
+    """Return the centroids (row, col) of the connected components of a `_pc.png`."""
     mask = read_mask(path, shape).astype(np.uint8)
     _, _, _, centroids = cv2.connectedComponentsWithStats(mask, connectivity=8)
-    return centroids[1:, ::-1].astype(np.float64)  # the first is the background; OpenCV says x, y
+    return centroids[1:, ::-1].astype(np.float64)  # the first is the background; OpenCV returns x, y

@@ -1,9 +1,12 @@
 """The raw dataset: fields of view with the centres of their mitoses, in Janowczyk's flat layout.
 
-`PP_FF.tif` (also .tiff .png .jpg .jpeg .bmp; PP patient, FF field; RGB, 8 bit) with `PP_FF.csv` beside it (one
-`row,col` per line in full-resolution pixels; missing or empty = no mitosis) and optionally `PP_FF_cmask.png` (where
-candidates may lie) and `PP_FF_pc.png` (4 px discs on the centres, read where there is no CSV). Nothing reads
-Janowczyk's `PP_FF_brmask.png`. `dataset.yaml` describes the whole.
+    PP_FF.tif        the field FF of patient PP, 8-bit RGB; also .tiff, .png, .jpg, .jpeg, .bmp
+    PP_FF.csv        one mitosis centre `row,col` per line, in full-resolution pixels; missing or empty = no mitosis
+    PP_FF_cmask.png  optional: where candidates may lie
+    PP_FF_pc.png     optional: 4 px discs on the centres, read if there is no CSV
+    dataset.yaml     optional: describes the dataset
+
+Janowczyk's `PP_FF_brmask.png` is ignored.
 """
 
 import re
@@ -24,7 +27,7 @@ _FIELD_NAME = re.compile(r"(?P<patient>[A-Za-z0-9]+)_(?P<field>[A-Za-z0-9]+)")
 
 
 class Description(BaseModel):
-    """The content of `dataset.yaml`; every entry has a default, and so has the file itself."""
+    """The content of `dataset.yaml`. All entries are optional, and so is the file."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -38,7 +41,7 @@ class Description(BaseModel):
 
 @dataclass(frozen=True)
 class FieldOfView:
-    """One image of the dataset and the files beside it."""
+    """One image of the dataset, and the paths of its annotation and masks."""
 
     image: Path
     patient: str
@@ -46,24 +49,24 @@ class FieldOfView:
 
     @property
     def name(self) -> str:
-        """`PP_FF`, the name that the field has in every table and file."""
+        """The name of the field in every table and file, `PP_FF`."""
         return f"{self.patient}_{self.field}"
 
     @property
     def annotation(self) -> Path:
-        """The CSV of the centres, which may be missing."""
+        """Path of the CSV with the centres; the file may be missing."""
         return self.image.with_name(f"{self.name}.csv")
 
     def mask(self, kind: str) -> Path:
-        """The optional mask of this `kind`, one of MASKS, which may be missing."""
+        """Return the path of the mask of this `kind`, one of MASKS; the file may be missing."""
         return self.image.with_name(f"{self.name}_{kind}.png")
 
 
 def read_description(data: Path) -> Description:
-    """Read `dataset.yaml` in the folder `data`; a missing file means the defaults.
+    """Read `dataset.yaml` in the folder `data`; if the file is missing, return the defaults.
 
     Raises:
-        InputError: the file is not YAML, or has an unknown or wrong entry.
+        InputError: the file is not YAML, or has an unknown entry or an invalid value.
     """
     path = data / "dataset.yaml"
     if not path.exists():
@@ -87,8 +90,8 @@ def list_fields(data: Path) -> list[FieldOfView]:
     """List the fields in the folder `data`, sorted by name.
 
     Raises:
-        InputError: there is no such folder or no field in it, an image's name is not PATIENT_FIELD, or two images
-            have the same name and different suffixes.
+        InputError: the folder does not exist or contains no fields, an image is not named PATIENT_FIELD, or two images
+            differ only in their suffix.
     """
     fields, problems = scan_fields(data)
     if problems:
@@ -97,13 +100,13 @@ def list_fields(data: Path) -> list[FieldOfView]:
 
 
 def scan_fields(data: Path) -> tuple[list[FieldOfView], list[str]]:
-    """List the fields in the folder `data` as `list_fields` does, but go on after a problem and collect them all.
+    """List the fields in the folder `data` like `list_fields`, but continue after a problem and collect all problems.
 
     Raises:
-        InputError: there is no such folder.
+        InputError: the folder does not exist.
     """
     if not data.is_dir():
-        raise InputError(f"{data}: no such folder; bring the sample with `dvc pull data.dvc` or import a dataset")
+        raise InputError(f"{data}: no such folder; get the sample with `dvc pull data.dvc` or import a dataset")
     fields: dict[str, FieldOfView] = {}
     problems = []
     for path in sorted(data.iterdir()):
@@ -112,18 +115,18 @@ def scan_fields(data: Path) -> tuple[list[FieldOfView], list[str]]:
         match = _FIELD_NAME.fullmatch(path.stem)
         if match is None:
             problems.append(
-                f"{path}: no patient id in the name; name it PATIENT_FIELD{path.suffix}, as in 01_02{path.suffix}"
+                f"{path}: no patient id in the name; rename it to PATIENT_FIELD{path.suffix}, as in 01_02{path.suffix}"
             )
             continue
         field = FieldOfView(path, match["patient"], match["field"])
         first = fields.setdefault(field.name, field)
         if first is not field:
-            problems.append(f"{path}: is field {field.name} again, beside {first.image.name}; keep one of them")
+            problems.append(f"{path}: has the same field name as {first.image.name}; keep one of them")
     if not fields and not problems:
-        problems.append(f"{data}: holds no field; expected images named PATIENT_FIELD.tif, .png, .jpg or .bmp")
+        problems.append(f"{data}: contains no fields; expected images named PATIENT_FIELD.tif, .png, .jpg or .bmp")
     return list(fields.values()), problems
 
 
 def is_mask(path: Path) -> bool:
-    """Whether the name of this image says that it is a mask, read or not: `PP_FF_cmask.png`."""
+    """Whether this image is named like a mask, such as `PP_FF_cmask.png`, including masks that are ignored."""
     return path.stem.rpartition("_")[2] in _NO_FIELDS

@@ -1,13 +1,13 @@
-"""The patch store on the disk: one array of windows per field and one index of all.
+"""The patch store on disk: one array of windows per field, and one index of all windows.
 
-A window is wider than a patch, so that the patch can be cropped at any rotation from real pixels; rotations are
-therefore not stored. The store knows nothing of training, validation and test: `read_rows` joins `split.csv`.
-It holds the annotated centres (label 1) and every candidate, as whole fields are scored by their candidates alone:
-one near a mitosis has label 1 too, and `is_sample` tells it from the samples of the patch level.
+A window is wider than a patch, so that a patch can be cropped at any rotation from real pixels; rotations are
+therefore not stored. The store does not depend on the split: `read_rows` joins it with `split.csv`.
+It contains the annotated centres (label 1) and every candidate, because whole fields are scored by their candidates
+alone. A candidate near a mitosis has label 1 too; `is_sample` tells it from the samples of the patch level.
 
     patches/01_02.npy     (N, S, S, 3) uint8 RGB, read memory-mapped
-    patches/index.csv     one row per window, COLUMNS; the windows of a field are numbered by `record`
-    patches/summary.json  counts, what was dropped and why, the fields, the settings and a digest of the content
+    patches/index.csv     one row per window with the columns COLUMNS; `record` numbers the windows of a field
+    patches/summary.json  counts, dropped windows by reason, the fields, the settings and a digest of the content
 """
 
 from collections.abc import Sequence
@@ -28,17 +28,17 @@ Store = npt.NDArray[np.uint8]
 
 
 def is_sample(index: pd.DataFrame) -> "pd.Series[bool]":
-    """Which rows of the index are samples of the patch level: the annotated centres, and candidates far from them."""
+    """Mark the index rows that are samples of the patch level: annotated centres, and candidates far from them."""
     return (index.source == "annotation") | (index.label == 0)
 
 
 def store_path(patches: Path, patient: str, field: str) -> Path:
-    """The array of one field in the folder `patches`."""
+    """Return the path of a field's array in the folder `patches`."""
     return patches / f"{patient}_{field}.npy"
 
 
 def read_index(patches: Path) -> pd.DataFrame:
-    """Read `index.csv` of the folder `patches`: COLUMNS, patient and field as text, edge as bool.
+    """Read `index.csv` in the folder `patches`, with patient and field as text and edge as bool.
 
     Raises:
         InputError: there is no patch store.
@@ -46,23 +46,23 @@ def read_index(patches: Path) -> pd.DataFrame:
     path = patches / "index.csv"
     if not path.exists():
         raise InputError(f"{path}: no patch store; run `dvc repro extract` first")
-    # A patient may be called NA: only an empty distance is missing.
+    # A patient may be called NA, so only an empty distance counts as missing.
     types = {"patient": str, "field": str, "edge": bool}
     return pd.read_csv(path, dtype=types, keep_default_na=False, na_values={"distance": [""]})
 
 
 def read_summary(patches: Path) -> dict[str, Any]:
-    """Read `summary.json` of the folder `patches`.
+    """Read `summary.json` in the folder `patches`.
 
     Raises:
-        InputError: there is no patch store, or it is of an older version.
+        InputError: there is no patch store, or an older version wrote it.
     """
     path = patches / "summary.json"
     if not path.exists():
         raise InputError(f"{path}: no patch store; run `dvc repro extract` first")
     summary = read_json(path, "run `dvc repro extract -f`")
     if not isinstance(summary.get("fields"), dict):
-        raise InputError(f"{path}: is of an older version; run `dvc repro extract` first")
+        raise InputError(f"{path}: was written by an older version; run `dvc repro extract` first")
     return summary
 
 
@@ -78,7 +78,7 @@ def read_split(split: Path) -> pd.DataFrame:
 
 
 def read_patients(split: Path) -> dict[str, list[str]]:
-    """The patients of every subset: train, validation and test.
+    """Return the patients of each subset: train, validation and test.
 
     Raises:
         InputError: there is no split.
@@ -88,28 +88,28 @@ def read_patients(split: Path) -> dict[str, list[str]]:
 
 
 def read_rows(patches: Path, split: Path, subset: str) -> pd.DataFrame:
-    """The index rows of the patients of a subset (train, validation or test).
+    """Return the index rows of a subset's patients; `subset` is train, validation or test.
 
     Raises:
-        InputError: there is no patch store or no split, or a patient of the store is in no subset.
+        InputError: there is no patch store or no split, or the split lacks a patient of the store.
     """
     rows = read_index(patches).merge(
         read_split(split)[["patient", "subset"]], on="patient", how="left", validate="many_to_one"
     )
     if rows.subset.isna().any():
         lost = rows.patient[rows.subset.isna()].iloc[0]
-        raise InputError(f"{split}: has no patient {lost}, which {patches} has; run `dvc repro split extract`")
+        raise InputError(f"{split}: lacks patient {lost}, who is in {patches}; run `dvc repro split extract`")
     return rows[rows.subset == subset].reset_index(drop=True)
 
 
 def select_samples(rows: pd.DataFrame, near_um: float = 0) -> pd.DataFrame:
-    """The samples of the patch level among index rows.
+    """Select the samples of the patch level from index rows.
 
-    Windows with reflected border (`edge`) are left out: no rotation of them would show real pixels only.
+    Windows with reflected border (`edge`) are left out, because their rotations would not show real pixels only.
 
     Args:
-        rows: of the index.
-        near_um: candidates this close to a mitosis are positives too; 0 = the annotated centres only.
+        rows: rows of the index.
+        near_um: candidates closer than this to a mitosis are positives too; 0 = the annotated centres only.
     """
     near = (rows.source == "candidate") & (rows.label == 1) & (rows.distance < near_um)
     return rows[(is_sample(rows) | near) & ~rows.edge].reset_index(drop=True)
@@ -119,8 +119,8 @@ def open_windows(patches: Path, rows: pd.DataFrame) -> tuple[Sequence[Store], In
     """Open the windows of index rows, memory-mapped.
 
     Returns:
-        The arrays of the fields in the order of their first row; and per row, which of these arrays it is in, and
-        which record of it.
+        The arrays of the fields in the order of their first row; for each row, the number of its array; and for each
+        row, its record in that array.
     """
     fields = rows[["patient", "field"]].drop_duplicates()
     stores = [np.load(store_path(patches, *names), mmap_mode="r") for names in fields.itertuples(index=False)]
@@ -129,8 +129,8 @@ def open_windows(patches: Path, rows: pd.DataFrame) -> tuple[Sequence[Store], In
 
 
 def sample_name(row: Any, angle: float = 0) -> str:
-    """A sample's name in every table and gallery, the capstone's: `01_02_class0_center0_rot45.png`.
+    """Return a sample's name in every table and gallery, in the capstone's form: `01_02_class0_center0_rot45.png`.
 
-    `row` has the attributes patient, field, label and center, as a row of the index has.
+    `row` has the attributes patient, field, label and center, like a row of the index.
     """
     return f"{row.patient}_{row.field}_class{row.label}_center{row.center}_rot{angle:g}.png"

@@ -1,9 +1,9 @@
-"""Synthetic H&E fields with known mitotic figures, to try and test everything without real data.
+"""Synthetic H&E fields with known mitotic figures, for trying and testing everything without real data.
 
-Objects are painted as amounts of haematoxylin and eosin and only then turned into light by the Beer-Lambert law,
+Objects are painted as amounts of haematoxylin and eosin, and then converted to light by the Beer-Lambert law,
 with the stain vectors of Ruifrok & Johnston, "Quantification of histochemical staining by color deconvolution",
 Anal Quant Cytol Histol 23 (2001) 291-299. Mitotic figures have ragged edges and no membrane. The look-alikes around
-them are as dark, but smooth: round, tapered or broken into drops. Shape and edge tell them apart, colour does not.
+them are just as dark, but smooth: round, tapered or broken into drops. They differ in shape and edges, not in colour.
 """
 
 from collections.abc import Callable
@@ -28,7 +28,7 @@ HAEMATOXYLIN = (0.65, 0.70, 0.29)
 EOSIN = (0.07, 0.99, 0.11)
 """Optical density of eosin in red, green and blue (Ruifrok & Johnston 2001)."""
 
-_MARGIN = 64  # px painted around the field and then cut off, so that objects can cross the border
+_MARGIN = 64  # px painted around the field and then cropped, so that objects can cross the border
 _REACH = 48  # px from an object's centre to the edge of the tile it is painted on; below _MARGIN
 _JPEG_QUALITY = 89
 
@@ -41,7 +41,7 @@ class Stain:
         vectors: (2, 3) optical density of haematoxylin and of eosin in red, green and blue, of unit length.
         strengths: (2,) factors on the amounts of haematoxylin and of eosin.
         background: (3,) red, green and blue of empty glass, 0 to 255.
-        chromatin: Contrast of the granules in nuclei; 1 is ordinary.
+        chromatin: Contrast of the granules in nuclei; 1 is normal.
         blur: Sigma of the scanner's point spread in pixels.
     """
 
@@ -67,7 +67,7 @@ def draw_stain(rng: Rng) -> Stain:
 
 @dataclass(frozen=True)
 class _Tile:
-    """The surroundings of one object: views of the amounts of stain to paint on, and its own coordinates.
+    """The surroundings of one object: views of the stain amounts to paint on, and coordinates relative to the object.
 
     Shapes are depths in pixels: positive inside, negative outside.
     """
@@ -83,7 +83,7 @@ class _Tile:
         return self.rng.uniform(low, high)
 
     def paint(self, cover: _Floats, haematoxylin: _Floats | float, eosin: _Floats | float) -> None:
-        """Put the given amounts of stain where `cover` is 1, blending in between."""
+        """Set the amounts of stain where `cover` is 1, and blend where it is between 0 and 1."""
         for stain, amount in ((self.haematoxylin, haematoxylin), (self.eosin, eosin)):
             stain += cover * (amount - stain)
 
@@ -92,7 +92,7 @@ class _Tile:
         return depth
 
     def blob(self, length: float, width: float, rough: float = 0.06, y: float = 0) -> _Floats:
-        """An ellipse at (0, y) whose outline swells and sinks by the fraction `rough`."""
+        """An ellipse at (0, y) whose outline varies by the fraction `rough`."""
         along, across = self.x * (2 / length), (self.y - y) * (2 / width)
         angle = np.arctan2(across, along)
         swell = sum(np.cos(k * angle + self.draw(0, 2 * pi)) / k for k in (2, 3, 5))
@@ -126,12 +126,12 @@ class _Tile:
         return self.draw(0.85, 1.45)
 
     def clear(self, depth: _Floats) -> None:
-        """Clear the cytoplasm of a rounded cell, more or less."""
+        """Clear the cytoplasm of a rounded cell to a random degree."""
         self.paint(self.draw(0.45, 0.95) * _cover(depth, 5), 0.04, 0.15 + 0.05 * self.grain)
 
 
 def _cover(depth: _Floats, softness: float = 1.5) -> _Floats:
-    """Fraction of each pixel that lies inside a shape whose edge is `softness` px wide."""
+    """Return the fraction of each pixel inside a shape whose edge is `softness` px wide."""
     cover: _Floats = np.clip(depth / softness + 0.5, 0, 1)
     return cover
 
@@ -209,7 +209,7 @@ def _metaphase(tile: _Tile) -> None:
 
 
 def _polar_metaphase(tile: _Tile) -> None:
-    """A metaphase plate seen from a pole: a ring."""
+    """A metaphase plate seen from a pole, which looks like a ring."""
     size = tile.draw(26, 34)
     tile.clear(tile.blob(size + 20, size + 18))
     outer = tile.blob(size, size * tile.draw(0.85, 1), 0.15)
@@ -223,7 +223,7 @@ def _anaphase(tile: _Tile) -> None:
 
 
 def _telophase(tile: _Tile) -> None:
-    """Two daughter cells: the waist between their cleared discs is the cleavage."""
+    """Two daughter cells; the waist between their cleared discs is the cleavage furrow."""
     apart, length = tile.draw(28, 38), tile.draw(20, 28)
     tile.clear(np.maximum(*(tile.blob(length + 12, 30, y=side * apart * 0.55) for side in (-1, 1))))
     tile.chromosomes(*_sisters(tile, apart, length))
@@ -241,7 +241,7 @@ _MITOSIS_SHARES = (0.27, 0.37, 0.09, 0.18, 0.09)  # the early phases last longer
 
 
 class _Slide:
-    """The amounts of the two stains over a field and a margin around it."""
+    """The amounts of the two stains in a field and a margin around it."""
 
     def __init__(self, rng: Rng, size: int, chromatin: float) -> None:
         self.rng = rng
@@ -256,8 +256,8 @@ class _Slide:
         self.empty(_cover(-1.7 - fibres, 0.5))
 
     def noise(self, scale: float) -> _Floats:
-        """(size, size) noise of mean 0 and standard deviation 1 whose bumps are about `scale` px wide."""
-        step = max(1, int(scale // 4))  # wide bumps need few pixels
+        """Return (size, size) noise of mean 0 and standard deviation 1 whose bumps are about `scale` px wide."""
+        step = max(1, int(scale // 4))  # wide bumps can be drawn at low resolution
         few = -(-self.size // step) + 8
         noise = cv2.GaussianBlur(self.rng.standard_normal((few, few), np.float32), (0, 0), scale / step / 2)
         noise = (noise - noise.mean()) / noise.std()
@@ -265,7 +265,7 @@ class _Slide:
         return large[: self.size, : self.size]
 
     def fibres(self) -> tuple[_Floats, _Floats]:
-        """(size, size) noise drawn out along wavy fibres, and the direction of the fibres in radians."""
+        """Return (size, size) noise stretched along wavy fibres, and the direction of the fibres in radians."""
         x, y = np.meshgrid(*[np.arange(self.size, dtype=np.float32)] * 2)
         turn = self.rng.uniform(0, pi)
         along, across = x * cos(turn) + y * sin(turn), y * cos(turn) - x * sin(turn)
@@ -275,7 +275,7 @@ class _Slide:
         return drawn_out.astype(np.float32), np.arctan2(-right, down).astype(np.float32)
 
     def place(self, count: float, radius: int, allowed: NDArray[np.bool_], margin: int = _REACH) -> _Places:
-        """Take up to `count` places where `allowed`, with `radius` px around them that no other place has."""
+        """Choose up to `count` places where `allowed` is true, whose circles of `radius` px overlap no others."""
         free = allowed.astype(np.uint8)
         for row, col, other in self.taken:
             cv2.circle(free, (col, row), radius + other, 0, cv2.FILLED)
@@ -288,7 +288,7 @@ class _Slide:
         return np.array(found, np.int64).reshape(-1, 2)
 
     def empty(self, cover: _Floats) -> None:
-        """Leave empty glass where `cover` is 1."""
+        """Make the field empty glass where `cover` is 1."""
         self.haematoxylin *= 1 - cover
         self.eosin *= 1 - cover
 
@@ -307,7 +307,7 @@ class _Slide:
         self.empty(0.8 * inside * np.clip(borders * (self.noise(30) - 0.5), 0, 1))
 
     def paint(self, painter: Callable[[_Tile], None], row: int, col: int, angle: float | None = None) -> None:
-        """Paint one object, turned by `angle` in radians or at random."""
+        """Paint one object, rotated by `angle` in radians, or by a random angle."""
         window = slice(row - _REACH, row + _REACH + 1), slice(col - _REACH, col + _REACH + 1)
         stains = self.haematoxylin[window], self.eosin[window], self.grain[window]
         y, x = np.mgrid[-_REACH : _REACH + 1, -_REACH : _REACH + 1].astype(np.float32)
@@ -315,7 +315,7 @@ class _Slide:
         painter(_Tile(self.rng, *stains, x * cos(angle) + y * sin(angle), y * cos(angle) - x * sin(angle)))
 
     def scan(self, stain: Stain) -> NDArray[np.uint8]:
-        """Turn the amounts of stain into light: (size, size, 3) RGB."""
+        """Convert the amounts of stain to light: (size, size, 3) RGB."""
         amounts = np.maximum(np.stack([self.haematoxylin, self.eosin], axis=2), 0)
         density = amounts @ (stain.strengths[:, None] * stain.vectors).astype(np.float32)
         light = stain.background.astype(np.float32) * np.exp(-np.float32(np.log(10)) * density)
@@ -331,17 +331,17 @@ def render_field(
     """Render one field at 0.25 um per pixel.
 
     Args:
-        rng: Determines the field.
+        rng: Random generator that determines the field.
         stain: The patient's stain.
         size: Height and width in pixels.
-        mitoses: Number of mitotic figures (fewer where there is no room), at least 60 px apart.
+        mitoses: Number of mitotic figures, at least 60 px apart; fewer if there is no room.
         look_alikes: Number of other objects that are as dark as a mitotic figure.
 
     Returns:
         The image, (size, size, 3) RGB, and the centres of the mitotic figures, (N, 2) row and column in pixels.
     """
     whole = size + 2 * _MARGIN
-    painted = whole - 2 * _REACH  # objects are placed slightly beyond the field too
+    painted = whole - 2 * _REACH  # objects are also placed slightly outside the field
     megapixels = painted**2 / 1e6
     slide = _Slide(rng, whole, stain.chromatin)
     nests, anywhere = slide.epithelium, np.ones_like(slide.epithelium)
@@ -374,18 +374,18 @@ def synthesize(
     size: int = 1000,
     on_field: Callable[[str], None] = lambda name: None,
 ) -> None:
-    """Write a synthetic dataset: `PP_FF.jpg`, `PP_FF.csv` where the field has mitoses, and `dataset.yaml`.
+    """Write a synthetic dataset: `PP_FF.jpg`, `PP_FF.csv` for fields with mitoses, and `dataset.yaml`.
 
-    A field depends on the seed, its own numbers and `size`, not on how many others there are. The second field of
-    the patients 02, 08, 14 and so on has no mitosis, hence no csv.
+    A field depends only on the seed, its patient and field number, and `size`. The second field of the patients 02, 08,
+    14 and so on has no mitosis, and therefore no CSV.
 
     Args:
         out: An existing empty folder.
-        seed: Determines everything.
+        seed: Seed that determines the whole dataset.
         patients: Number of patients.
-        fields_per_patient: Number of fields of each patient.
+        fields_per_patient: Number of fields per patient.
         size: Height and width of a field in pixels.
-        on_field: Called with the name of each field, such as `01_02`, when it is written.
+        on_field: Called with the name of each field, such as `01_02`, after it is written.
     """
     megapixels = size**2 / 1e6
     for patient, patient_rng in enumerate(np.random.default_rng(seed).spawn(patients), start=1):

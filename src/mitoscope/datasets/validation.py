@@ -1,4 +1,4 @@
-"""Check a raw dataset: read every image, annotation and mask, and collect all that is wrong."""
+"""Check a raw dataset: read every image, annotation and mask, and collect all problems."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -12,12 +12,12 @@ from mitoscope.datasets.images import IMAGE_SUFFIXES, read_image, read_mask
 from mitoscope.errors import InputError
 
 Progress = Callable[[str, int, int], None]
-"""Called with a step's name, how much of it is done and how much there is."""
+"""Called with the name of a step, the amount done and the total."""
 
 
 @dataclass(frozen=True)
 class CheckedField:
-    """What one field holds; its size is 0 x 0 px where the image cannot be read."""
+    """The contents of one field; its size is 0 x 0 px if the image cannot be read."""
 
     name: str
     patient: str
@@ -39,13 +39,13 @@ class PatientTotal:
 
 @dataclass(frozen=True)
 class Report:
-    """What a dataset holds and what is wrong with it.
+    """The contents of a dataset, and its problems.
 
     Attributes:
         fields: One entry per field, sorted by name.
         patients: The totals of each patient, sorted by name.
-        problems: One line each, naming the file (and the row); any of them makes the dataset unusable.
-        warnings: One line each; the dataset can be used, but perhaps not as it was meant.
+        problems: One line each, naming the file (and the row); any problem makes the dataset unusable.
+        warnings: One line each; the dataset can be used, but perhaps not as intended.
     """
 
     fields: tuple[CheckedField, ...]
@@ -55,19 +55,19 @@ class Report:
 
     @property
     def mitoses(self) -> int:
-        """The mitoses of all fields."""
+        """Number of mitoses in all fields."""
         return sum(field.mitoses for field in self.fields)
 
 
 def check_dataset(data: Path, *, on_progress: Progress = lambda step, done, total: None) -> Report:
-    """Read everything in the folder `data` once, in parallel, and report on it.
+    """Read every file of the dataset in the folder `data` once, in parallel, and report on it.
 
     Args:
         data: The raw dataset.
         on_progress: Called after each field.
 
     Raises:
-        InputError: there is no such folder.
+        InputError: the folder does not exist.
     """
     fields, problems = scan_fields(data)
     description = Description()
@@ -76,14 +76,14 @@ def check_dataset(data: Path, *, on_progress: Progress = lambda step, done, tota
     except InputError as error:
         problems.append(str(error))
     checked: list[CheckedField] = []
-    # Threads: the time goes into OpenCV's decoders, which let go of Python's lock, and nothing has to be copied.
+    # Threads: most of the time is spent in OpenCV's decoders, which release the GIL, and no data has to be copied.
     for field in Parallel(n_jobs=-1, prefer="threads", return_as="generator")(
         delayed(_check_field)(field, description.annotation_order) for field in fields
     ):
         checked.append(field)
         on_progress("checking", len(checked), len(fields))
     problems += [problem for field in checked for problem in field.problems]
-    # A field without CSV takes its centres from `_pc.png`, so what is wrong with this mask is found twice.
+    # A field without a CSV takes its centres from `_pc.png`, so a problem with this mask is found twice.
     distinct = tuple(dict.fromkeys(problems))
     patients = _total_patients(checked)
     warnings = (*_unused_files(data, fields), *_patients_without_mitosis(patients))
@@ -91,7 +91,7 @@ def check_dataset(data: Path, *, on_progress: Progress = lambda step, done, tota
 
 
 def _check_field(field: FieldOfView, order: str) -> CheckedField:
-    """Read one field's files; what lies beside an unreadable image cannot be judged and waits for the image."""
+    """Read one field's files. If its image cannot be read, its annotation and masks cannot be checked either."""
     masks = tuple(kind for kind in MASKS if field.mask(kind).exists())
     try:
         shape = read_image(field.image).shape[:2]
@@ -123,7 +123,7 @@ def _total_patients(checked: list[CheckedField]) -> tuple[PatientTotal, ...]:
 
 
 def _unused_files(data: Path, fields: list[FieldOfView]) -> Iterator[str]:
-    """Warn of annotations and masks that no field looks for: each may be a mitosis that goes uncounted."""
+    """Warn about annotations and masks that belong to no field: their mitoses would not be counted."""
     used = {path for field in fields for path in (field.annotation, *map(field.mask, MASKS))}
     for path in sorted(data.iterdir()):
         suffix = path.suffix.lower()

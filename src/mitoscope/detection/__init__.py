@@ -1,1 +1,1 @@
-"""The detector: propose, score, calibrate, threshold, suppress."""
+"""The detector: propose, score, calibrate, threshold and suppress."""

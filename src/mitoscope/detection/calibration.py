@@ -1,9 +1,10 @@
-"""Scores made comparable between fields: each field's candidates are their own yardstick.
+"""Calibration by field: make scores comparable between fields, using each field's own candidates as the reference.
 
-Stain, scanner and tissue shift all of a network's scores in a field, so that one threshold finds nothing in one patient
-and far too much in another. Few of a field's candidates are mitoses (1 in 50 in the ICPR 2012 fields); so where the
-middle and the upper end of their log-odds lie says how the network sees the field, whatever is in it. Bringing both to
-where they lie in the validation fields moves a field's scores together and keeps their order.
+Stain, scanner and tissue shift all scores of a network in a field, so that one threshold finds nothing in one patient
+and far too much in another. Few candidates of a field are mitoses (1 in 50 in the ICPR 2012 fields). Therefore a middle
+and an upper percentile of the candidates' log-odds show how the network sees the field, almost independently of its
+mitoses. Calibration maps both percentiles to their typical values in the validation fields. It keeps the order of the
+scores in a field.
 """
 
 from collections.abc import Iterable
@@ -19,18 +20,18 @@ from mitoscope.params import CalibrationSettings
 Probabilities = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]
 
-_NARROWEST = 0.01  # difference of the log-odds, where a network gives all candidates the same score
-_FARTHEST = 36.0  # log-odds: nearer to 0 and 1 float64 has no more numbers
+_NARROWEST = 0.01  # minimum difference of the percentiles, for a network that gives all candidates the same score
+_FARTHEST = 36.0  # log-odds; beyond this, float64 probabilities round to 1
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """The typical spread of a field's scores, to which every field is brought.
+    """The typical spread of a field's scores, to which the scores of every field are mapped.
 
     Attributes:
-        settings: which percentiles, and how much a field with few candidates leans on the typical spread.
-        middle: the lower percentile of the log-odds in the fields that it was fitted to, at the median.
-        upper: the upper percentile, likewise.
+        settings: the two percentiles, and the weight of the typical spread in a field with few candidates.
+        middle: the lower percentile of the log-odds, as the median of the fitted fields.
+        upper: the upper percentile of the log-odds, as the median of the fitted fields.
     """
 
     settings: CalibrationSettings
@@ -39,18 +40,18 @@ class Calibration:
 
     @classmethod
     def fit(cls, fields: Iterable[Probabilities], settings: CalibrationSettings) -> Self:
-        """Take the median spread of fields, each given by the (N,) probabilities of all its candidates, N > 0."""
+        """Fit the median spread of fields; each is the (N,) probabilities of all its candidates, N > 0."""
         middle, upper = np.median([_spread(field, settings) for field in fields], axis=0)
         return cls(settings, float(middle), float(upper))
 
     def apply(self, probabilities: Probabilities) -> Probabilities:
-        """Bring the scores of one field's candidates to the typical spread.
+        """Map the scores of one field's candidates to the typical spread.
 
         Args:
-            probabilities: (N,) of all candidates of the field.
+            probabilities: (N,) probabilities of all candidates of the field.
 
         Returns:
-            (N,) in the same order; those of a field with the typical spread are as they were.
+            (N,) calibrated probabilities, unchanged if the field has the typical spread.
         """
         if not len(probabilities):
             return probabilities
@@ -63,7 +64,7 @@ class Calibration:
         return np.asarray(expit(np.clip(moved, -_FARTHEST, _FARTHEST)), dtype=np.float64)
 
     def apply_by_field(self, probabilities: Probabilities, field: Integers) -> Probabilities:
-        """As `apply` for the candidates of several fields, (N,) probabilities and (N,) which field each is in."""
+        """Apply the calibration to each of several fields; `field` (N,) is the field number of each candidate."""
         calibrated = probabilities.copy()
         for number in np.unique(field):
             calibrated[field == number] = self.apply(probabilities[field == number])
@@ -71,7 +72,7 @@ class Calibration:
 
 
 def _spread(probabilities: Probabilities, settings: CalibrationSettings) -> tuple[float, float]:
-    """Two percentiles of the log-odds of a field's candidates, (N,) with N > 0."""
+    """Return the two percentiles of the log-odds of a field's candidates, given (N,) probabilities with N > 0."""
     middle, upper = np.percentile(_log_odds(probabilities), settings.percentiles)
     return float(middle), float(upper)
 

@@ -1,7 +1,7 @@
-"""THE detector: propose -> score -> calibrate -> threshold -> suppress. One class, one file.
+"""The detector: propose -> score -> calibrate -> threshold -> suppress. One class, saved as one file.
 
-Stage `detector` fits it, `evaluate` tests it, the gate promotes it, `mitoscope detect` and the server answer with it:
-what passes the gate is what answers.
+Stage `detector` fits it, stage `evaluate` tests it, the gate promotes it, and `mitoscope detect` and the server run it.
+All of them use the same object, so the detector that passes the gate is the one that is served.
 """
 
 from dataclasses import asdict, dataclass
@@ -28,7 +28,7 @@ from mitoscope.learning.networks import PatchNetwork
 from mitoscope.learning.scoring import OnBatch, pool_patches, score_patches
 from mitoscope.params import Detection, Extract
 
-FORMAT = 2  # of the file; 1 were the weights with loose entries beside them
+FORMAT = 2  # of the file; format 1 had the weights and separate entries
 _MOST_ZOOM = 4
 _REMEDY = "give models/<network>/detector.pt, which `dvc repro` writes"
 
@@ -40,10 +40,10 @@ class Proposals(NamedTuple):
     """Candidates of one field.
 
     Attributes:
-        points: (N, 2) float64 row, col in the field's pixels, the strongest first.
-        windows: (N, S, S, 3) uint8 RGB around the points, cut when they are read; S is wider than a patch, so that it
-            can be turned.
-        normalised: whether the stain was normalised; false where that failed or the detector does not ask for it.
+        points: (N, 2) float64 row, col in the field's pixels, strongest first.
+        windows: (N, S, S, 3) uint8 RGB around the points, cut on access; S is wider than a patch, so that patches can
+            be rotated.
+        normalised: whether the stain was normalised; false if that failed or the detector does not ask for it.
     """
 
     points: Centres
@@ -52,12 +52,12 @@ class Proposals(NamedTuple):
 
 
 class Detections(NamedTuple):
-    """Mitoses found in one field, the most probable first.
+    """Mitoses found in one field, most probable first.
 
     Attributes:
         points: (N, 2) float64 row, col in the field's pixels.
         probabilities: (N,) float64, all at or above the detector's threshold.
-        normalised: whether the stain was normalised; false where that failed or the detector does not ask for it.
+        normalised: whether the stain was normalised; false if that failed or the detector does not ask for it.
     """
 
     points: Centres
@@ -67,17 +67,17 @@ class Detections(NamedTuple):
 
 @dataclass(frozen=True)
 class Detector:
-    """A network and all that turns its scores into mitoses.
+    """A network and everything that turns its scores into mitoses.
 
     Attributes:
         model: the network with its weights, in evaluation mode.
         extract: how a field becomes candidates and patches.
         detection: how candidates are scored.
         head: scores candidates relative to the others of their field; None = the network's own head scores them.
-        calibration: brings every field's scores to a typical spread; None = scores stay as they are.
-        threshold: a candidate at or above it is a mitosis.
-        patch_threshold: a single patch, which the network's own head scores, is a mitosis at or above it.
-        origin: where it comes from.
+        calibration: maps every field's scores to a typical spread; None = scores are not changed.
+        threshold: a candidate that scores at or above it is a mitosis.
+        patch_threshold: a single patch is a mitosis if the network's own head scores it at or above this.
+        origin: the detector's training, dataset and patients.
     """
 
     model: PatchNetwork
@@ -98,22 +98,22 @@ class Detector:
             microns_per_pixel: pixel size of the image, um.
 
         Returns:
-            The candidates with their windows, the strongest in the blue-ratio image first.
+            The candidates with their windows; those with the strongest blue ratio come first.
         """
         field = prepare(image, microns_per_pixel, self.extract)
         points = field.candidates(mask)
         return Proposals(points, Windows.of(field.windows(points)), field.normalised)
 
     def score(self, windows: Windows, field: Integers, on_batch: OnBatch | None = None) -> Probabilities:
-        """Probability of a mitosis for every candidate, relative to the others of its field.
+        """Return the probability of a mitosis for every candidate, relative to the others of its field.
 
         Args:
             windows: (N, S, S, 3) uint8 RGB of all candidates of the fields.
-            field: (N,) which field each is in.
-            on_batch: called with the candidates done and their number.
+            field: (N,) field number of each candidate.
+            on_batch: called with the number of candidates done and the total.
 
         Returns:
-            (N,) float64.
+            (N,) float64 probabilities.
         """
         device, views = alone(next(self.model.parameters()).device), self.detection.views
         if self.head is None:
@@ -131,14 +131,14 @@ class Detector:
         return self.calibration.apply_by_field(probabilities, field)
 
     def classify(self, windows: Windows, on_batch: OnBatch | None = None) -> Probabilities:
-        """Probability of a mitosis for single patches, by the network's own head.
+        """Return the probability of a mitosis for single patches, scored by the network's own head.
 
         Args:
-            windows: (N, S, S, 3) uint8 RGB; the middle of each, of the patch size, is scored.
-            on_batch: called with the patches done and their number.
+            windows: (N, S, S, 3) uint8 RGB; the patch in the middle of each is scored.
+            on_batch: called with the number of patches done and the total.
 
         Returns:
-            (N,) float64.
+            (N,) float64 probabilities.
         """
         return score_patches(self.model, windows, alone(next(self.model.parameters()).device), on_batch=on_batch)
 
@@ -151,10 +151,10 @@ class Detector:
             mask: (H, W) bool, where candidates may lie; None = anywhere.
 
         Returns:
-            The mitoses with their probabilities; empty arrays where there are none.
+            The mitoses with their probabilities; empty arrays if there are none.
 
         Raises:
-            InputError: the pixel size is too far from that of the training fields.
+            InputError: the pixel size differs too much from that of the training fields.
         """
         microns = self.check_pixels(microns_per_pixel)
         points, windows, normalised = self.propose(image, mask, microns)
@@ -164,33 +164,33 @@ class Detector:
         return Detections(points[found], probabilities[found], normalised)
 
     def check_pixels(self, microns_per_pixel: float | None) -> float:
-        """The pixel size to use, um.
+        """Return the pixel size to use, um.
 
         Args:
             microns_per_pixel: pixel size of an image, um; None = that of the training fields.
 
         Raises:
-            InputError: it is more than four times finer or coarser than that of the training fields.
+            InputError: the pixels are more than four times finer or coarser than those of the training fields.
         """
         known = self.origin.microns_per_pixel
         microns = known if microns_per_pixel is None else microns_per_pixel
         if not 1 / _MOST_ZOOM <= microns / known <= _MOST_ZOOM:
             raise InputError(
-                f"{microns} um per pixel: the detector knows {known} um, and more than {_MOST_ZOOM} times finer or "
-                "coarser pixels do not show what it learned; give the image's true pixel size"
+                f"{microns} um per pixel: the detector was trained at {known} um and takes images with pixels at most "
+                f"{_MOST_ZOOM} times finer or coarser; give the image's true pixel size"
             )
         return microns
 
     def to(self, device: torch.device) -> Self:
-        """Move the network to `device`, in place; returns this detector."""
+        """Move the network to `device` in place, and return this detector."""
         self.model.to(device)
         return self
 
     def save(self, path: Path) -> None:
-        """Write everything to the file `path`, atomically.
+        """Write the detector to the file `path` atomically.
 
         Raises:
-            OSError: the disk is full, or the folder cannot be written to; an older file stays as it was.
+            OSError: the disk is full, or the folder is not writable; an existing file is left unchanged.
         """
         head = self.head and {name: _as_tensor(value) for name, value in self.head.content().items()}
         checkpoints.save_network(
@@ -208,17 +208,17 @@ class Detector:
 
     @classmethod
     def load(cls, path: Path) -> Self:
-        """Read the file `path` that `save` wrote, without running any code from it.
+        """Read a detector that `save` wrote to `path`, without running any code from the file.
 
         Raises:
-            InputError: the file is missing or damaged, holds weights only, or is of another version.
+            InputError: the file is missing or damaged, contains weights only, or has another format version.
         """
         try:
             model, content = checkpoints.load_network(path)
         except InputError as error:
             raise InputError(f"{error}; {_REMEDY}") from error
         if content.get("format") != FORMAT:
-            raise InputError(f"{path}: holds weights and no detector of this version; {_REMEDY}")
+            raise InputError(f"{path}: contains weights, not a detector of this version; {_REMEDY}")
         try:
             extract = Extract.model_validate(content["extract"])
             detection = Detection.model_validate(content["detection"])

@@ -1,10 +1,10 @@
-"""A head for whole fields, which sees every candidate beside the others of its field.
+"""A head for whole fields, which scores every candidate relative to the others of its field.
 
-Stain, scanner and tissue shift all of a network's features in a field, and a head that learnt its weights in other
-patients takes the shift for mitoses. So every feature is brought to mean 0 and deviation 1 in its own field first, and
-a logistic regression weighs them. It is fitted to all training patches at once: with more features than mitoses, the
-few steps of a training loop do not come near the weights that rank best. Most negatives are unlike any mitosis, so a
-second regression sees only those that the first one finds hard (hard negative mining).
+Stain, scanner and tissue shift all features of a network in a field, and a head trained on other patients mistakes this
+shift for mitoses. Therefore every feature is first standardised in its own field to mean 0 and standard deviation 1,
+and a logistic regression weighs the features. It is fitted to all training patches at once: with more features than
+mitoses, the few steps of a training loop do not get close to the best weights. Most negatives look nothing like a
+mitosis, so a second regression uses only the negatives that are hard for the first one (hard negative mining).
 """
 
 import math
@@ -18,8 +18,8 @@ from sklearn.linear_model import LogisticRegression
 
 from mitoscope.params import FieldHeadSettings
 
-_STEPS = 1000  # at most; some tens do
-_NARROWEST = 1e-6  # variance of a feature that is everywhere the same
+_STEPS = 1000  # maximum; a few dozen are enough
+_NARROWEST = 1e-6  # added to the variance, which is 0 for a constant feature
 
 Features = npt.NDArray[np.float32]
 Integers = npt.NDArray[np.int64]
@@ -28,14 +28,14 @@ Probabilities = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class FieldHead:
-    """Weights of a pooled head's features, each standardised in its own field.
+    """Weights of a pooled head's features, which are standardised in their own field.
 
     Attributes:
-        settings: how it was fitted, and how much a field with few candidates leans on the training fields.
-        mean: (C,) float32, of the features in the training patches.
-        variance: (C,) float32, likewise.
-        weights: (C,) float32, of the standardised features.
-        bias: of the log-odds.
+        settings: how the head was fitted, and the weight of the training fields in a field with few candidates.
+        mean: (C,) float32, mean of each feature in the training patches.
+        variance: (C,) float32, variance of each feature in the training patches.
+        weights: (C,) float32, weights of the standardised features.
+        bias: intercept of the log-odds.
     """
 
     settings: FieldHeadSettings
@@ -48,14 +48,14 @@ class FieldHead:
     def fit(cls, features: Features, fields: Integers, labels: Integers, settings: FieldHeadSettings) -> Self:
         """Fit the head to the training patches, and again to the mitoses and the hardest negatives.
 
-        These are a share of the negatives, but at least as many as there are mitoses. Both classes weigh the same,
-        however rare mitoses are, and so do the fields of a class, lest those with many mitoses drown the others. A
-        field's own mean and deviation are those of its training patches, nearly the candidates that they are taken of
-        later.
+        The hardest negatives are a share of all negatives, but at least as many as there are mitoses. Both classes have
+        the same total weight, however rare mitoses are. So have all fields of a class, so that fields with many mitoses
+        do not dominate. A field is standardised by its training patches, which are nearly the same as the candidates
+        that standardise it later.
 
         Args:
-            features: (M, C) of the training patches; overwritten, as they may fill half of the memory.
-            fields: (M,) which field each is in.
+            features: (M, C) features of the training patches; overwritten, because they may fill half of the memory.
+            fields: (M,) field number of each patch.
             labels: (M,) 1 = mitosis, 0 = not.
             settings: penalty, share of hard negatives, prior.
 
@@ -77,30 +77,30 @@ class FieldHead:
 
     @classmethod
     def restore(cls, saved: Any, channels: int, settings: FieldHeadSettings) -> Self:
-        """The head whose `content` was saved.
+        """Restore a head from its saved `content`.
 
         Raises:
-            ValueError: `saved` is no head of so many features, or one of them is not finite.
+            ValueError: `saved` is not a head of `channels` features, or has invalid values.
         """
         try:
             arrays = {name: np.asarray(saved[name], dtype=np.float32) for name in ("mean", "variance", "weights")}
             bias = float(saved["bias"])
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
-            raise ValueError("no head of whole fields") from error
+            raise ValueError("not a field head") from error
         fits = all(array.shape == (channels,) and np.isfinite(array).all() for array in arrays.values())
         if not (fits and (arrays["variance"] >= 0).all() and math.isfinite(bias)):
-            raise ValueError(f"no head of {channels} features")
+            raise ValueError(f"not a field head of {channels} features")
         return cls(settings, **arrays, bias=bias)
 
     def content(self) -> dict[str, Any]:
-        """What `restore` reads: the arrays and the bias."""
+        """Return the arrays and the bias, for `restore`."""
         return {"mean": self.mean, "variance": self.variance, "weights": self.weights, "bias": self.bias}
 
     def probabilities(self, features: Features) -> Probabilities:
-        """Probability of a mitosis for each of a field's candidates.
+        """Return the probability of a mitosis for each candidate of a field.
 
         Args:
-            features: (N, C) of all candidates of one field, N > 0.
+            features: (N, C) features of all candidates of one field, N > 0.
 
         Returns:
             (N,) float64 in the same order.
@@ -109,7 +109,7 @@ class FieldHead:
         return np.asarray(expit(log_odds), dtype=np.float64)
 
     def standardise(self, features: Features) -> Features:
-        """(N, C) features of one field at mean 0 and deviation 1, where it has enough of them."""
+        """Standardise the (N, C) features of one field; with few rows, partly by the training fields."""
         share = len(features) / (len(features) + self.settings.prior_candidates)
         middle = share * features.mean(axis=0) + (1 - share) * self.mean
         spread = share * features.var(axis=0) + (1 - share) * self.variance
@@ -118,7 +118,7 @@ class FieldHead:
 
 
 def _weights(fields: Integers, labels: Integers) -> npt.NDArray[np.float64]:
-    """(M,) what each patch counts, 1 on average: both classes as much, and every field of a class."""
+    """Return the (M,) patch weights: 1 on average, with equal totals for both classes and for all fields of a class."""
     weights = np.empty(len(labels))
     for label in (0, 1):
         _, field, counts = np.unique(fields[labels == label], return_inverse=True, return_counts=True)

@@ -1,4 +1,4 @@
-"""Fitting a detector to a trained network: field head, calibration and threshold, in this order."""
+"""Fit a detector around a trained network: field head, calibration and threshold, in this order."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -20,7 +20,7 @@ from mitoscope.learning.scoring import pool_patches
 from mitoscope.params import Detection, Extract
 
 Show = Callable[[str, int, int], None]
-"""Called with a label, how much is done and how much there is."""
+"""Called with a label, the amount done and the total."""
 
 
 def fit_detector(
@@ -40,17 +40,17 @@ def fit_detector(
     Args:
         model: the trained network.
         training: patches of the training patients, for the field head.
-        validation: all candidates of the validation patients' fields; a mitosis must be among them.
-        extract: how the fields became patches.
+        validation: all candidates of the validation patients' fields, with at least one mitosis.
+        extract: how the patches were cut from the fields.
         detection: how candidates are scored.
-        patch_threshold: for single patches.
-        origin: where the detector comes from.
+        patch_threshold: threshold of single patches.
+        origin: the detector's training, dataset and patients.
         device: where to compute.
-        show: progress.
+        show: called with the progress.
 
     Returns:
-        The detector, its network on the processor; and the validation patients' detections and misses with their
-        probabilities, the table of `evaluation.matching.find_objects`.
+        The detector, with its network on the CPU; and the validation patients' detections and missed mitoses with their
+        probabilities, as the table of `evaluation.matching.find_objects`.
     """
     model.to(device.torch)
     head = None

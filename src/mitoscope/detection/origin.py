@@ -1,22 +1,22 @@
-"""Where a detector comes from, by which it knows the patients that it must not be tested on."""
+"""The origin of a detector, which tells on which patients it must not be tested."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class Origin:
-    """Where a detector comes from, and what it must not be tested on.
+    """The training and dataset of a detector, and the patients it must not be tested on.
 
     Attributes:
         network: the entry under `train` in params.yaml.
-        run_id: the MLflow run of its training.
-        start_weights: what the training started from.
+        run_id: the MLflow run of the training.
+        start_weights: the weights that training started from.
         dataset: name of the dataset.
         dataset_digest: DVC's hash of the raw dataset.
-        synthetic: whether the dataset was drawn.
-        microns_per_pixel: pixel size of its fields, um.
+        synthetic: whether the dataset is synthetic.
+        microns_per_pixel: pixel size of the dataset's fields, um.
         patients: names of the patients of the subsets train and validation.
-        images: SHA-256 of the pixels of all fields of these patients.
+        images: SHA-256 of the pixels of each field of these patients.
     """
 
     network: str
@@ -30,17 +30,13 @@ class Origin:
     images: list[str]
 
     def known(self, patients: dict[str, list[str]], dataset_digest: str) -> list[str]:
-        """Which patients the detector has learnt from, or has its threshold from.
+        """Return the patients that the detector or its threshold was fitted to, as sorted names.
 
-        The same dataset and name is the same patient; under another dataset's name a patient is known again by the
-        pixels of the fields.
+        In the same dataset, patients are recognised by name; in any dataset, by the pixels of their fields.
 
         Args:
             patients: the SHA-256 of the pixels of every field, by patient.
-            dataset_digest: of the dataset that they are in.
-
-        Returns:
-            Their names, sorted.
+            dataset_digest: DVC's hash of the dataset with these patients.
         """
         named = {name for names in self.patients.values() for name in names} if self._is(dataset_digest) else set()
         images = set(self.images)

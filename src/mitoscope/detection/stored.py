@@ -1,4 +1,4 @@
-"""The patch store joined with a split, as networks and detectors take it."""
+"""The patch store joined with a split, as input for networks and detectors."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,33 +15,34 @@ from mitoscope.learning.batches import PatchSet, Windows
 
 
 def read_samples(patches: Path, split: Path, subset: str, near_um: float = 0) -> tuple[PatchSet, pd.DataFrame]:
-    """The samples of the patch level of a subset's patients, and their index rows in the same order.
+    """Read the patch-level samples of a subset's patients, and their index rows in the same order.
 
     Args:
         patches: the patch store.
-        split: split.csv.
+        split: path of split.csv.
         subset: train, validation or test.
-        near_um: candidates this close to a mitosis are positives too; 0 = the annotated centres only.
+        near_um: candidates closer than this to a mitosis are positives too; 0 = the annotated centres only.
 
     Raises:
-        InputError: a patient of the patch store is in no subset, or the subset is empty.
+        InputError: there is no patch store or no split, the split lacks a patient of the store, or the subset has no
+            samples.
     """
     rows = select_samples(read_rows(patches, split, subset), near_um)
     if rows.empty:
-        raise InputError(f"{split}: the {subset} patients have no patch; choose another split.fold")
+        raise InputError(f"{split}: the {subset} patients have no patches; choose another split.fold")
     return PatchSet(Windows(*open_windows(patches, rows)), rows.label.to_numpy(dtype=np.int64)), rows
 
 
 @dataclass(frozen=True)
 class StoredFields:
-    """All candidates in the whole fields of some patients. At the edge of a field, too: a mitosis there counts.
+    """All candidates in whole fields of some patients, including those at the edges, where mitoses count too.
 
     Attributes:
-        windows: of the candidates.
+        windows: windows of the candidates.
         candidates: patient, field, row, col (px), in the order of the windows.
         truths: patient, field, row, col (px) of the mitoses.
-        microns_per_pixel: um, by field name PP_FF, of every field of these patients.
-        areas_mm2: likewise.
+        microns_per_pixel: pixel size of every field of these patients, um, by name PP_FF.
+        areas_mm2: area of every field of these patients, by name PP_FF.
         images: SHA-256 of the pixels of every field, by patient.
     """
 
@@ -54,13 +55,13 @@ class StoredFields:
 
     @classmethod
     def read(cls, patches: Path, split: Path, subset: str) -> Self:
-        """Read the fields of the train, validation or test patients.
+        """Read the fields of a subset's patients; `subset` is train, validation or test.
 
         Raises:
-            InputError: there is no patch store or no split, or a patient of the store is in no subset.
+            InputError: there is no patch store or no split, or the split lacks a patient of the store.
         """
         rows = read_rows(patches, split, subset)
-        patients = set(read_patients(split)[subset])  # one whose fields are blank has no row
+        patients = set(read_patients(split)[subset])  # a patient whose fields are all blank has no row
         facts = {
             name: fact for name, fact in read_summary(patches)["fields"].items() if name.partition("_")[0] in patients
         }
@@ -79,15 +80,15 @@ class StoredFields:
 
     @property
     def field(self) -> npt.NDArray[np.int64]:
-        """(N,) which field each candidate is in."""
+        """(N,) field number of each candidate."""
         return self.windows.store
 
     def objects(self, probabilities: npt.NDArray[np.float64], suppress_um: float) -> pd.DataFrame:
-        """Detections and missed mitoses, the table of `evaluation.matching.find_objects`.
+        """Return the detections and missed mitoses as the table of `evaluation.matching.find_objects`.
 
         Args:
-            probabilities: (N,) of the candidates.
-            suppress_um: of two detections this close the more probable one stays.
+            probabilities: (N,) probabilities of the candidates.
+            suppress_um: radius of the non-maximum suppression, um.
         """
         return find_objects(
             self.candidates, probabilities, self.truths, self.microns_per_pixel, suppress_um=suppress_um

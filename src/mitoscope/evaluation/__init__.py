@@ -1,1 +1,1 @@
-"""Numbers: matching by the MIDOG rule, metrics at both levels, thresholds and intervals by patient."""
+"""Evaluation: matching by the MIDOG rule, metrics at both levels, thresholds and intervals by patient."""

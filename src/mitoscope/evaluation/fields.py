@@ -1,4 +1,4 @@
-"""The field level of evaluation: scores of the detections in whole fields by the MIDOG rule."""
+"""Field-level evaluation: scores of the detections in whole fields by the MIDOG rule."""
 
 from collections.abc import Mapping
 from functools import partial
@@ -17,17 +17,17 @@ from mitoscope.params import Evaluate
 def score_fields(
     objects: pd.DataFrame, fields: pd.DataFrame, threshold: float, settings: Evaluate
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Scores of the whole test fields by the MIDOG rule, counts pooled, and their 95 % intervals by patient.
+    """Score whole test fields by the MIDOG rule with pooled counts, and compute 95 % intervals by patient.
 
     Args:
         objects: the table of `evaluation.matching.find_objects`.
         fields: the table of `count_fields`.
         threshold: chosen on the validation patients' fields.
-        settings: of the intervals.
+        settings: number of resamples and seed of the intervals.
 
     Returns:
-        Counts, and all metrics of fields at `threshold`. And under the same names (low, high); empty with a single
-        patient.
+        The counts and all field metrics at `threshold`; and the interval (low, high) of each score by name, empty if
+        there is only one patient.
     """
     labels, probabilities = objects.label.to_numpy(), objects.probability.to_numpy()
     score = partial(scores, "fields", threshold=threshold)
@@ -53,11 +53,11 @@ def score_fields(
 
 
 def count_fields(objects: pd.DataFrame, areas_mm2: Mapping[str, float]) -> pd.DataFrame:
-    """One row per field: its mitoses, detections, matches and errors, and their densities.
+    """Count the mitoses, detections, matches and errors of each field, one row per field, and compute densities.
 
     Args:
         objects: the table of `evaluation.matching.find_objects` with a column `predicted`.
-        areas_mm2: of the fields, by their names PP_FF; one without any object is a row too.
+        areas_mm2: area of each field, by its name PP_FF; a field without any object has a row too.
     """
     table = pd.DataFrame([name.split("_") for name in areas_mm2], columns=["patient", "field"])
     table["area_mm2"] = list(areas_mm2.values())
@@ -80,16 +80,16 @@ def count_fields(objects: pd.DataFrame, areas_mm2: Mapping[str, float]) -> pd.Da
 def sort_detections(
     objects: pd.DataFrame, truths: pd.DataFrame, microns_per_pixel: float
 ) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
-    """Detections of one field that match a mitosis, those that do not, and the mitoses that none matches.
+    """Split one field into detections that match a mitosis, detections that do not, and missed mitoses.
 
     Args:
-        objects: with `predicted` 1 for what counts as detected at the threshold.
-        truths: of the same field.
-        microns_per_pixel: of the field.
+        objects: the field's objects, with `predicted` 1 for those detected at the threshold.
+        truths: the field's mitoses.
+        microns_per_pixel: pixel size of the field, um.
 
     Returns:
-        Three tables with row, col and probability; a missed mitosis has that of the most probable detection in its
-        reach at any threshold, or 0.
+        Three tables with row, col and probability. A missed mitosis has the probability of the most probable detection
+        within the matching radius, whatever the threshold, or 0 if there is none.
     """
     radius = MATCH_UM / microns_per_pixel
     detections = objects[objects.predicted == 1]
@@ -103,12 +103,12 @@ def sort_detections(
 
 
 def reach(candidates: pd.DataFrame, truths: pd.DataFrame, microns_per_pixel: Mapping[str, float]) -> float:
-    """Share of the mitoses with a candidate within the matching radius: no network can find the others.
+    """Return the share of the mitoses with a candidate within the matching radius. No network can find the others.
 
     Args:
         candidates: patient, field, row, col (full-resolution px).
-        truths: the same columns; at least one mitosis.
-        microns_per_pixel: of each field, by its name PP_FF.
+        truths: the mitoses, with the same columns; at least one.
+        microns_per_pixel: pixel size of each field, um, by its name PP_FF.
     """
     position = ["row", "col"]
     proposed = dict(list(candidates.groupby(["patient", "field"])))

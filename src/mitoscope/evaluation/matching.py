@@ -1,8 +1,8 @@
-"""Detections in whole fields: non-maximum suppression, and matching to the truth by the MIDOG rule.
+"""Detections in whole fields: non-maximum suppression, and matching to the annotated mitoses by the MIDOG rule.
 
-The rule: each mitosis takes its nearest detection that no other has taken, within 7.5 um; every other detection is a
-false positive, duplicates too. Source: Aubreville et al., "Mitosis domain generalization in histopathology images -
-the MIDOG challenge", Medical Image Analysis 84 (2023).
+The rule: each mitosis takes its nearest detection within 7.5 um that no other mitosis has taken. All other detections
+are false positives, including duplicates. Source: Aubreville et al., "Mitosis domain generalization in histopathology
+images - the MIDOG challenge", Medical Image Analysis 84 (2023).
 """
 
 from collections.abc import Mapping
@@ -20,11 +20,11 @@ Floats = npt.NDArray[np.float64]
 
 
 def suppress(points: Points, probabilities: Floats, radius: float) -> Integers:
-    """Keep a point only where no more probable kept one lies within `radius` (inclusive) of it.
+    """Keep a point only if no more probable kept point lies within `radius` (inclusive) of it.
 
     Args:
         points: (N, 2) row, col.
-        probabilities: (N,); of equal ones the first wins.
+        probabilities: (N,); of equally probable points the first is kept.
         radius: in the unit of the points.
 
     Returns:
@@ -41,15 +41,15 @@ def suppress(points: Points, probabilities: Floats, radius: float) -> Integers:
 
 
 def match(points: Points, truths: Points, radius: float) -> Integers:
-    """Give each truth, in the order of its file, its nearest detection within `radius` (inclusive) that is still free.
+    """Match each mitosis, in order, to the nearest free detection within `radius` (inclusive).
 
     Args:
         points: (N, 2) detections; of two equally near ones the first is taken.
-        truths: (M, 2).
+        truths: (M, 2) mitoses, in the order of their file.
         radius: in the unit of both.
 
     Returns:
-        (M,) index of the detection, -1 where the truth is missed.
+        (M,) index of the matched detection, -1 for a missed mitosis.
     """
     taken = np.full(len(truths), -1, dtype=np.int64)
     if not (len(points) and len(truths)):
@@ -62,16 +62,17 @@ def match(points: Points, truths: Points, radius: float) -> Integers:
 
 
 def label(points: Points, truths: Points, radius: float) -> Integers:
-    """Which detections add a match when they are counted from the first to the last; (N,) of 1 and 0.
+    """Label each detection 1 if it adds a match to those before it, and 0 if not; (N,).
 
-    With the most probable first, the sum of the labels down to a threshold is the number of matches at this
-    threshold: one detection more never loses a match and never adds two. Of two detections of one mitosis the more
-    probable one has the label, though at a threshold below both `match` takes the nearer one: the counts are equal.
+    With the most probable detection first, the sum of the labels down to a threshold is the number of matches at that
+    threshold, because an additional detection never removes a match and never adds two. Of two detections of one
+    mitosis the more probable one gets the label, although `match` takes the nearer one at a threshold below both; the
+    counts are equal.
     """
     labels = np.zeros(len(points), dtype=np.int64)
     if not (len(points) and len(truths)):
         return labels
-    near = np.flatnonzero(KDTree(truths).query(points)[0] <= radius)  # the others change nothing
+    near = np.flatnonzero(KDTree(truths).query(points)[0] <= radius)  # the others match nothing
     matches = [int((match(points[near[:count]], truths, radius) >= 0).sum()) for count in range(len(near) + 1)]
     labels[near] = np.diff(matches)
     return labels
@@ -85,18 +86,20 @@ def find_objects(
     *,
     suppress_um: float = MATCH_UM,
 ) -> pd.DataFrame:
-    """Detections and missed mitoses of many fields as one table, from which the metrics can be taken.
+    """Return the detections and missed mitoses of many fields as one table, from which the metrics are computed.
 
     Args:
-        candidates: patient, field, row, col (full-resolution px) of the candidates of the fields.
-        probabilities: (N,) of the candidates.
-        truths: the same columns, of the mitoses.
-        microns_per_pixel: of each field, by its name PP_FF.
-        suppress_um: of two detections this close the more probable one stays, um.
+        candidates: patient, field, row, col (full-resolution px) of the fields' candidates.
+        probabilities: (N,) probabilities of the candidates.
+        truths: the mitoses, with the same columns as `candidates`.
+        microns_per_pixel: pixel size of each field, um, by its name PP_FF.
+        suppress_um: radius of the non-maximum suppression, um; of two candidates this close the more probable one
+            stays.
 
     Returns:
-        patient, field, row, col, probability, label. One row per detection, label 1 where it adds a match (see
-        `label`); and one per mitosis that no detection reaches, with label 1 and probability 0.
+        patient, field, row, col, probability, label. One row per detection, with label 1 if it adds a match (see
+        `label`). And one row with label 1 and probability 0 per mitosis that no detection matches at any threshold: no
+        candidate lies within the matching radius, or all of them were suppressed or matched to other mitoses.
     """
     position = ["row", "col"]
     scored = candidates.assign(probability=np.asarray(probabilities, dtype=np.float64))

@@ -1,14 +1,15 @@
-"""Scores of patches and of detected objects: every metric is one registered function.
+"""Scores of patches and of detected objects: every metric is a registered function.
 
-To add one, write it here and register it at its level, or at both:
+To add a metric, write a function here and register it at one level or both:
 
     @metric("patches", "fields")
     def youden(labels, probabilities, threshold, area_mm2): ...
 
-It then stands in metrics.json and in the run, and its 95 % interval in intervals.json.
+It is then written to metrics.json and to the run, and its 95 % interval to intervals.json.
 
-Objects come as `evaluation.matching.find_objects` gives them: one row per detection, and one with probability 0 per
-mitosis that no detection reaches, which is why nothing of probability 0 counts as found at any threshold.
+Objects are rows of `evaluation.matching.find_objects`: one per detection, and one with probability 0 per mitosis that
+no detection matches at any threshold, even if its only candidate was suppressed or matched to another mitosis.
+Therefore an object with probability 0 never counts as detected.
 """
 
 from collections.abc import Callable
@@ -22,8 +23,8 @@ Labels = npt.NDArray[np.int64]
 Probabilities = npt.NDArray[np.float64]
 Level = Literal["patches", "fields"]
 Metric = Callable[[Labels, Probabilities, float, float | None], float | None]
-"""Called with (N,) labels 0 and 1, (N,) probabilities, the threshold (> 0) from which on a probability means mitosis,
-and the area of the fields in mm2 (None where it is not known, as for patches). None means undefined."""
+"""Called with (N,) labels 0 and 1, (N,) probabilities, the threshold (> 0) at or above which a probability means
+mitosis, and the area of the fields in mm2 (None if unknown, as for patches). Returns None if it is undefined."""
 
 
 class _Registered(NamedTuple):
@@ -39,18 +40,18 @@ def metric(*levels: Level, name: str | None = None, ranks: bool = False) -> Call
 
     Args:
         levels: patches, fields or both.
-        name: in metrics.json; the function's by default.
-        ranks: true for what compares the probabilities with one another, whatever the threshold.
+        name: name in metrics.json; by default the name of the function.
+        ranks: whether the metric ranks the probabilities and ignores the threshold.
 
     Raises:
-        ValueError: the level has a metric of this name.
+        ValueError: the level already has a metric of this name.
     """
 
     def register(function: Metric) -> Metric:
         called = name or function.__name__
         for level in levels:
             if called in _METRICS[level]:
-                raise ValueError(f"{level} have a metric {called!r} already")
+                raise ValueError(f"{level} already have a metric {called!r}")
             _METRICS[level][called] = _Registered(function, ranks)
         return function
 
@@ -66,16 +67,16 @@ def scores(
     area_mm2: float | None = None,
     ranking: bool = True,
 ) -> dict[str, float]:
-    """All metrics of a level by name, without those that are undefined.
+    """Compute all metrics of a level, by name, except undefined ones.
 
     Args:
         level: patches or fields.
         labels: (N,) 0 and 1.
         probabilities: (N,).
         threshold: above 0; `probability >= threshold` means mitosis.
-        area_mm2: of the fields.
-        ranking: with the metrics that rank; false where the probabilities of different networks are mixed, or where
-            they stand beside others at another threshold.
+        area_mm2: total area of the fields.
+        ranking: whether to include the metrics that rank; false if the probabilities come from different networks, or
+            if the same scores are also reported at another threshold.
     """
     values = {
         name: function(labels, probabilities, threshold, area_mm2)
@@ -86,13 +87,13 @@ def scores(
 
 
 def _ratio(part: float, whole: float) -> float:
-    """What is undefined (no mitosis, or none found) counts as 0."""
+    """Return part / whole, or 0 if `whole` is 0 (no mitosis, or no detection)."""
     return float(part / whole) if whole else 0.0
 
 
 @metric("patches")
 def accuracy(labels: Labels, probabilities: Probabilities, threshold: float, area_mm2: float | None) -> float | None:
-    """Share of the patches that are classified correctly; in fields, what is no mitosis cannot be counted."""
+    """Share of the patches that are classified correctly. Fields have no accuracy: true negatives cannot be counted."""
     return float(np.mean((probabilities >= threshold) == (labels == 1))) if len(labels) else None
 
 
@@ -130,7 +131,7 @@ def auc(labels: Labels, probabilities: Probabilities, threshold: float, area_mm2
 
 @metric("fields", name="ap", ranks=True)
 def object_ap(labels: Labels, probabilities: Probabilities, threshold: float, area_mm2: float | None) -> float | None:
-    """Average precision of the detections, with the recall among all mitoses; undefined without a mitosis."""
+    """Average precision of the detections, with recall relative to all mitoses; undefined without a mitosis."""
     if not labels.any():
         return None
     found = probabilities > 0
@@ -159,10 +160,10 @@ def _both_classes(labels: Labels) -> bool:
 
 
 def patch_scores(labels: Labels, probabilities: Probabilities) -> dict[str, float]:
-    """What training wants to know of its validation patches.
+    """Score patches during training.
 
     Returns:
-        The patches' metrics at 0.5; and the `threshold` with the highest F1 and that F1, `best_f1`.
+        The patch metrics at 0.5, the `threshold` with the highest F1, and that F1 as `best_f1`.
 
     Raises:
         ValueError: there is no mitosis.
@@ -172,14 +173,14 @@ def patch_scores(labels: Labels, probabilities: Probabilities) -> dict[str, floa
 
 
 def froc(labels: Labels, probabilities: Probabilities, area_mm2: float) -> dict[str, Probabilities]:
-    """Free-response ROC of detected objects: false positives per mm2, recall and threshold, point by point.
+    """Compute the free-response ROC (FROC) of detected objects: false positives per mm2, recall and threshold by point.
 
-    Source: Chakraborty, "A brief history of free-response receiver operating characteristic paradigm data analysis",
-    Academic Radiology 20 (2013). The area is that of all the fields, in mm2.
+    `area_mm2` is the total area of the fields. Source: Chakraborty, "A brief history of free-response receiver
+    operating characteristic paradigm data analysis", Academic Radiology 20 (2013).
     """
     thresholds, counts = np.unique(probabilities[probabilities > 0], return_counts=True)
     order = np.argsort(-probabilities, kind="stable")
-    last = np.cumsum(counts[::-1]) - 1  # of the objects down to each threshold
+    last = np.cumsum(counts[::-1]) - 1  # index of the last object at or above each threshold
     return {
         "fp_per_mm2": np.cumsum(labels[order] == 0)[last] / area_mm2,
         "recall": np.cumsum(labels[order] == 1)[last] / max(labels.sum(), 1),
@@ -188,10 +189,10 @@ def froc(labels: Labels, probabilities: Probabilities, area_mm2: float) -> dict[
 
 
 def best_threshold(labels: Labels, probabilities: Probabilities) -> tuple[float, float]:
-    """The threshold with the highest F1, and that F1.
+    """Return the threshold with the highest F1, and that F1.
 
-    It lies halfway to the next lower probability, so that rounding elsewhere does not tip a patch over it. Where no
-    mitosis has a probability above 0, it is 0.5 and the F1 is 0.
+    The threshold lies halfway to the next lower probability, so that rounding on another machine does not move a patch
+    across it. If no mitosis has a probability above 0, the threshold is 0.5 and the F1 is 0.
 
     Raises:
         ValueError: there is no positive label.

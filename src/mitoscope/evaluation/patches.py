@@ -1,4 +1,4 @@
-"""The patch level of evaluation: scores of the test patches at two thresholds, with intervals by patient."""
+"""Patch-level evaluation: scores of the test patches at two thresholds, with intervals by patient."""
 
 from functools import partial
 from typing import Any
@@ -15,19 +15,19 @@ from mitoscope.params import Evaluate
 def score_predictions(
     predictions: pd.DataFrame, threshold: float, settings: Evaluate
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Scores of the test patches, and their 95 % intervals by patient.
+    """Score the test patches, and compute 95 % intervals by patient.
 
     Args:
         predictions: patient, label and probability of every test patch.
         threshold: chosen on the validation patients.
-        settings: of the intervals.
+        settings: number of resamples and seed of the intervals.
 
     Returns:
-        Counts and all metrics of patches at `threshold`; and under `at_half` those that do not rank, at 0.5. And under
-        the same names (low, high); empty with a single patient.
+        The counts and all patch metrics at `threshold`, with the metrics that depend on the threshold repeated at 0.5
+        under `at_half`; and the interval (low, high) of each score by name, empty if there is only one patient.
 
     Raises:
-        InputError: there is no mitosis among the test patches, so that recall and F1 mean nothing.
+        InputError: no test patch is a mitosis, so recall and F1 are undefined.
     """
     labels, probabilities = predictions.label.to_numpy(), predictions.probability.to_numpy()
     patients = predictions.patient.to_numpy(dtype=str)

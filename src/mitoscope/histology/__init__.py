@@ -1,1 +1,1 @@
-"""Pixels: fields, candidates and patches. NumPy and OpenCV, no torch."""
+"""Pixels: fields, candidates and patches. Uses NumPy and OpenCV, not torch."""

@@ -1,4 +1,4 @@
-"""Candidates: places that are blue for their brightness, as chromatin stained with haematoxylin is."""
+"""Candidates: places that are blue relative to their brightness, like chromatin stained with haematoxylin."""
 
 import cv2
 import numpy as np
@@ -12,7 +12,9 @@ Plane = npt.NDArray[np.float32]
 
 
 def blue_ratio(image: Image) -> Plane:
-    """Blue-ratio image of an (H, W, 3) uint8 RGB image: 100 B / (1 + R + G) x 256 / (1 + R + G + B), float32.
+    """Return the (H, W) float32 blue ratio of an (H, W, 3) uint8 RGB image.
+
+    The blue ratio of a pixel is 100 B / (1 + R + G) x 256 / (1 + R + G + B).
 
     Source: Chang, Loss and Parvin, "Nuclear segmentation in H&E sections via multi-reference graph cut", ISBI 2012.
     """
@@ -25,24 +27,23 @@ def find_candidates(image: Image, mask: Mask | None, *, scale: float, count: int
 
     Args:
         image: (H, W, 3) uint8 RGB.
-        mask: (H, W) bool; candidates lie in it. None = anywhere.
-        scale: the blue-ratio image is taken of the image resized by this factor.
-        count: at most this many, the strongest.
-        sigma: of the Gaussian smoothing, px of the resized image.
-        window: a peak is the maximum of window x window px of the resized image; odd.
+        mask: (H, W) bool, where candidates may lie; None = anywhere.
+        scale: factor by which the image is resized before its blue ratio is computed.
+        count: maximum number of candidates; the strongest are kept.
+        sigma: standard deviation of the Gaussian smoothing, in px of the resized image.
+        window: side of the square in which a peak is the maximum, in px of the resized image; odd.
 
     Returns:
-        (N, 2) float64 row, col in `image`, strongest first. A flat image (white, black, one colour) has none.
+        (N, 2) float64 row, col in `image`, strongest first. A flat image (white, black, one colour) has no candidates.
     """
     smooth = cv2.GaussianBlur(blue_ratio(resize(image, scale)), (0, 0), sigma)
     neighbourhood = np.ones((window, window), np.uint8)
-    # A plateau equals its maximum everywhere, give or take the smoothing's rounding; only what rises above its
-    # neighbourhood's minimum is a peak.
+    # On a plateau every pixel equals the maximum, up to rounding. A peak must also exceed the minimum around it.
     rises = smooth > cv2.erode(smooth, neighbourhood) * np.float32(1 + 1e-5)
     peaks = (smooth == cv2.dilate(smooth, neighbourhood)) & rises
-    # Touching pixels of equal height are one peak: take the middle of each.
+    # Touching pixels of equal height are one peak: take their centroid.
     _, _, _, centroids = cv2.connectedComponentsWithStats(peaks.astype(np.uint8), connectivity=8)
-    reduced = centroids[1:, ::-1]  # the first is the background; OpenCV says x, y
+    reduced = centroids[1:, ::-1]  # the first is the background; OpenCV returns x, y
     strength = smooth[tuple(np.round(reduced).astype(int).T)]
     points = rescale(reduced, smooth.shape, image.shape)
     if mask is not None:

@@ -1,4 +1,4 @@
-"""A field as the pipeline sees it, the same in stage `extract` and in every detector."""
+"""Field preparation, shared by stage `extract` and every detector."""
 
 import math
 from dataclasses import dataclass
@@ -13,13 +13,13 @@ from mitoscope.params import Extract
 
 @dataclass(frozen=True)
 class PreparedField:
-    """A field with its stain normalised. Points are row, col in its own pixels.
+    """A field after stain normalisation. Points are row, col in pixels of the field.
 
     Attributes:
         image: (H, W, 3) uint8 RGB.
-        microns_per_pixel: of the image.
+        microns_per_pixel: pixel size of the image, um.
         settings: how candidates are found and windows are cut.
-        normalised: whether the stain could be normalised; false too where the settings do not ask for it.
+        normalised: whether the stain was normalised; also false if the settings do not ask for it.
     """
 
     image: Image
@@ -29,11 +29,11 @@ class PreparedField:
 
     @property
     def area_mm2(self) -> float:
-        """Of the whole image."""
+        """Area of the whole image, mm2."""
         return float(self.image.shape[0] * self.image.shape[1] * self.microns_per_pixel**2 / 1e6)
 
     def candidates(self, mask: Mask | None) -> Centres:
-        """(N, 2) float64, the strongest first; in `mask`, (H, W) bool, where there is one."""
+        """Return the (N, 2) float64 candidates, strongest first; with an (H, W) bool `mask`, only those inside it."""
         settings = self.settings
         pixel = settings.blue_ratio_microns_per_pixel
         return find_candidates(
@@ -46,7 +46,7 @@ class PreparedField:
         )
 
     def windows(self, points: Centres) -> FieldWindows:
-        """Windows round (N, 2) points, at the pixel size of the patches and wide enough for every rotation."""
+        """Return windows around (N, 2) points, at the pixel size of the patches and wide enough for every rotation."""
         resized = resize(self.image, self.microns_per_pixel / self.settings.microns_per_pixel)
         return FieldWindows(
             resized, rescale(points, self.image.shape, resized.shape), window_size(self.settings.patch_size)
@@ -54,6 +54,6 @@ class PreparedField:
 
 
 def prepare(image: Image, microns_per_pixel: float, settings: Extract) -> PreparedField:
-    """Normalise the stain of an (H, W, 3) uint8 RGB field as the settings say."""
+    """Normalise the stain of an (H, W, 3) uint8 RGB field by the method in `settings`."""
     normal, normalised = normalise(image, settings.stain)
     return PreparedField(normal, microns_per_pixel, settings, normalised)

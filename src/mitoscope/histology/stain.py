@@ -1,4 +1,4 @@
-"""Stain normalisation: every field gets the colours of one reference, whatever laboratory and scanner it is from."""
+"""Stain normalisation: give fields from all laboratories and scanners the colours of one reference."""
 
 import math
 from typing import Literal
@@ -14,39 +14,40 @@ _Floats = npt.NDArray[np.float64]
 
 _LIGHT = 240  # intensity of the glass, Io in the source of _STAINS
 _DENSITY: _Floats = -np.log((np.arange(256) + 1) / _LIGHT)  # optical density of each intensity, natural logarithm
-_GLASS = 0.15  # less optical density than this is no stain; beta in Macenko et al.
+_GLASS = 0.15  # a lower optical density means no stain; beta in Macenko et al.
 
-# Columns haematoxylin and eosin, rows red, green and blue; and the most that a field has of each. Source: HERef and
-# maxCRef of the reference implementation, https://github.com/mitkovetta/staining-normalization.
+# Stain vectors, with columns haematoxylin and eosin and rows red, green and blue; and the maximum amount of each stain
+# in a field. Source: HERef and maxCRef of the reference implementation,
+# https://github.com/mitkovetta/staining-normalization.
 _STAINS = np.array([[0.5626, 0.2159], [0.7201, 0.8012], [0.4062, 0.5581]])
 _STRONGEST = np.array([1.9705, 1.0308])
 
-# Tissue in CIE L*a*b*. Source: mean over the rebuilt ICPR 2012 fields (28 fields of 4 patients, breast, one scanner)
-# of each field's mean and of its standard deviation.
+# Tissue in CIE L*a*b*: each field's mean and standard deviation, averaged over fields. Source: the rebuilt ICPR 2012
+# fields (28 fields of 4 patients, breast, one scanner).
 _LAB_MEAN = np.array([56.0, 42.0, -3.0])
 _LAB_STD = np.array([14.1, 8.1, 4.3])
 
-_SAMPLE_SIDE = 512  # px; a field is measured on a grid of at most so many pixels a side
-_FEWEST = 100  # pixels; fewer have no 1st percentile
-_LEAST_TISSUE = 0.01  # of the field; less may be dirt on the glass
-_LEAST_ANGLE = math.radians(5)  # one stain alone spreads by 1 degree, rounded to 8 bits; real fields have 13 to 17
-_LEAST_STD = 1.0  # of L*, a* and b*; less is one colour and noise, real fields have 2.6 to 16
+_SAMPLE_SIDE = 512  # px; colours are estimated on a grid with at most this many pixels per side
+_FEWEST = 100  # pixels; fewer do not give a 1st percentile
+_LEAST_TISSUE = 0.01  # fraction of the field; less may be dirt on the glass
+_LEAST_ANGLE = math.radians(5)  # a single stain, rounded to 8 bits, spreads by 1 degree; real fields have 13 to 17
+_LEAST_STD = 1.0  # of L*, a* and b*; less is one colour plus noise; real fields have 2.6 to 16
 
 
 def normalise(image: Image, method: Method) -> tuple[Image, bool]:
     """Give a whole field the stain colours of the reference.
 
-    The colours are estimated from tissue: pixels with an optical density of 0.15 or more in some channel (an intensity
-    of 205 or less), taken on a regular grid. The rest is glass, which `reinhard` leaves as it is.
+    The colours are estimated from tissue pixels on a regular grid. Tissue has an optical density of 0.15 or more (an
+    intensity of 205 or less) in at least one channel. The rest is glass, which `reinhard` does not change.
 
     Args:
-        image: (H, W, 3) uint8 RGB; is not modified.
-        method: `macenko` matches the colour vectors and the amounts of haematoxylin and eosin, `reinhard` the mean
-            and the standard deviation of the colour, `none` nothing.
+        image: (H, W, 3) uint8 RGB; not modified.
+        method: `macenko` matches the colour vectors and the amounts of haematoxylin and eosin; `reinhard` matches the
+            mean and the standard deviation of the colour; `none` does nothing.
 
     Returns:
-        The (H, W, 3) uint8 RGB image, and whether it was changed. `image` itself and False where the method is `none`
-        or the field has too little to estimate from: hardly any tissue, one colour, or for `macenko` one stain.
+        The (H, W, 3) uint8 RGB image, and whether it was changed. Returns `image` itself and False if the method is
+        `none` or the colours cannot be estimated: hardly any tissue, one colour, or for `macenko` a single stain.
     """
     if method == "none":
         return image, False
@@ -60,7 +61,9 @@ def normalise(image: Image, method: Method) -> tuple[Image, bool]:
 
 
 def _macenko(image: Image, tissue: Image) -> Image | None:
-    """Move stain vectors and amounts, estimated from (N, 3) tissue pixels, to the reference's; None = too little.
+    """Match the stain vectors and amounts, estimated from (N, 3) tissue pixels, to the reference.
+
+    Returns None if there is too little stain to estimate them.
 
     Source: Macenko et al., "A method for normalizing histology slides for quantitative analysis", ISBI 2009.
     """
@@ -68,8 +71,9 @@ def _macenko(image: Image, tissue: Image) -> Image | None:
     stained = density[(density >= _GLASS).all(axis=1)]
     if len(stained) < _FEWEST:
         return None
-    # The plane of the two stains goes through the origin, so the densities are not centred. Then all products are
-    # positive, the first eigenvector has one sign, and made positive it keeps the angles to it off the wrap at 180.
+    # The plane of the two stains passes through the origin, so the densities are not centred. All products are then
+    # positive, so all entries of the first eigenvector have the same sign. Made positive, it keeps the angles relative
+    # to it away from the wrap at 180 degrees.
     _, vectors = np.linalg.eigh(stained.T @ stained)
     plane = np.column_stack([np.abs(vectors[:, 2]), vectors[:, 1]])
     along, across = (stained @ plane).T
@@ -77,7 +81,7 @@ def _macenko(image: Image, tissue: Image) -> Image | None:
     if angles[1] - angles[0] < _LEAST_ANGLE:
         return None
     stains = plane @ [np.cos(angles), np.sin(angles)]
-    if stains[0, 0] < stains[0, 1]:  # haematoxylin, the blue one, takes more of the red light
+    if stains[0, 0] < stains[0, 1]:  # haematoxylin is blue: it absorbs more red light
         stains = stains[:, ::-1]
     unmix = np.linalg.pinv(stains)
     strongest = np.percentile(density @ unmix.T, 99, axis=0)
@@ -88,10 +92,11 @@ def _macenko(image: Image, tissue: Image) -> Image | None:
 
 
 def _reinhard(image: Image, tissue: Image) -> Image | None:
-    """Move mean and deviation in CIE L*a*b*, taken from (N, 3) tissue pixels, to the reference's; None = one colour.
+    """Match the mean and standard deviation of (N, 3) tissue pixels in CIE L*a*b* to the reference.
 
-    Source: Reinhard et al., "Color transfer between images", IEEE Computer Graphics and Applications 21 (2001); there
-    in the colour space l-alpha-beta, here in CIE L*a*b*, as is usual in histology.
+    Returns None if the tissue has only one colour. Source: Reinhard et al., "Color transfer between images", IEEE
+    Computer Graphics and Applications 21 (2001). They use the colour space l-alpha-beta; CIE L*a*b* is usual in
+    histology.
     """
     lab = _to_lab(tissue[None])[0]
     mean, std = lab.mean(axis=0, dtype=np.float64), lab.std(axis=0, dtype=np.float64)
@@ -99,20 +104,20 @@ def _reinhard(image: Image, tissue: Image) -> Image | None:
         return None
     scale = _LAB_STD / std
     moved = _to_lab(image) * scale.astype(np.float32) + (_LAB_MEAN - mean * scale).astype(np.float32)
-    # Glass has none of the stain that the shift makes up for, and would be tinted.
+    # Glass has no stain, so the shift would tint it.
     return np.where(_is_tissue(image)[..., None], _to_bytes(cv2.cvtColor(moved, cv2.COLOR_LAB2RGB) * 255), image)
 
 
 def _is_tissue(image: Image) -> Mask:
-    """Where an (..., 3) image is not bare glass: (...) bool."""
+    """Return (...) bool, true where an (..., 3) image is not bare glass."""
     return np.asarray((_DENSITY >= _GLASS)[image].any(axis=-1), dtype=np.bool_)
 
 
 def _to_lab(image: Image) -> npt.NDArray[np.float32]:
-    """L* 0 to 100, a* and b* -127 to 127 of an (H, W, 3) RGB image."""
+    """Convert an (H, W, 3) uint8 RGB image to L* from 0 to 100, and a* and b* from -127 to 127."""
     return np.asarray(cv2.cvtColor(image.astype(np.float32) / 255, cv2.COLOR_RGB2LAB), dtype=np.float32)
 
 
 def _to_bytes(image: npt.NDArray[np.float32]) -> Image:
-    """Round to intensities and clip what is darker than black or brighter than white."""
+    """Round to whole intensities and clip them to 0 to 255."""
     return np.clip(np.rint(image), 0, 255).astype(np.uint8)

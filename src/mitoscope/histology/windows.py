@@ -1,4 +1,4 @@
-"""Resized fields, coordinates in them, and windows round points."""
+"""Resized fields, their coordinates, and windows around points."""
 
 import math
 from collections.abc import Sequence
@@ -14,10 +14,10 @@ Window = npt.NDArray[np.uint8]
 
 
 def resize(image: Image, scale: float) -> Image:
-    """Resize an (H, W, 3) image: reduced (`scale` < 1) by averaging pixels, enlarged by cubic interpolation.
+    """Resize an (H, W, 3) image by averaging pixels (`scale` < 1) or by cubic interpolation (`scale` > 1).
 
-    The sides are rounded to whole pixels, so the two axes may be scaled a little differently: `rescale` knows by how
-    much.
+    The sides are rounded to whole pixels, so the two axes may be scaled slightly differently. `rescale` accounts for
+    this.
     """
     if scale == 1:
         return image
@@ -27,12 +27,12 @@ def resize(image: Image, scale: float) -> Image:
 
 
 def rescale(points: npt.NDArray[np.floating], source: Sequence[int], target: Sequence[int]) -> Centres:
-    """Coordinates of the same points after an image is resized; the middle of a pixel is a whole number.
+    """Return the coordinates of points after resizing; pixel centres have integer coordinates.
 
     Args:
-        points: (N, 2) row, col in the image as it was.
-        source: its shape, (H, W, ...).
-        target: the shape after resizing.
+        points: (N, 2) row, col in the original image.
+        source: shape of the original image, (H, W, ...).
+        target: shape after resizing.
 
     Returns:
         (N, 2) float64.
@@ -42,26 +42,26 @@ def rescale(points: npt.NDArray[np.floating], source: Sequence[int], target: Seq
 
 
 def window_size(patch_size: int) -> int:
-    """Side of the window from which a patch can be cropped at any angle, of the same parity as the patch.
+    """Return the side of a window from which a patch can be cropped at any angle, with the same parity as the patch.
 
-    The patch's corner pixel lies (patch_size - 1) / sqrt 2 from its middle, and must lie between pixels of the window.
+    A corner pixel of the patch lies (patch_size - 1) / sqrt 2 from its middle, and must lie between window pixels.
     """
     side = math.ceil((patch_size - 1) * math.sqrt(2) + 1)
     return side + (side - patch_size) % 2
 
 
 class FieldWindows:
-    """Windows round points of one image, cut when they are asked for; outside the image lies the reflected border.
+    """Windows around points of one image, cut on access. Outside the image they show the reflected border.
 
-    A field of thousands of candidates would fill the memory with windows that overlap.
+    Cutting all windows of a field with thousands of candidates would fill the memory with overlapping pixels.
 
     Attributes:
         size: side of the windows, px.
-        edge: (N,) bool, part of the window is reflected border.
+        edge: (N,) bool, whether part of the window is reflected border.
     """
 
     def __init__(self, image: Image, points: Centres, size: int) -> None:
-        """Prepare windows of `size` px round (N, 2) row, col in an (H, W, 3) uint8 image."""
+        """Prepare windows of `size` px around (N, 2) row, col in an (H, W, 3) uint8 image."""
         pad = size // 2 + 1
         self.size = size
         self._padded = np.pad(image, ((pad, pad), (pad, pad), (0, 0)), mode="reflect")
@@ -74,12 +74,12 @@ class FieldWindows:
         return len(self._corners)
 
     def __getitem__(self, record: int, /) -> Window:
-        """Window number `record`, (size, size, 3) uint8."""
+        """Return window number `record`, (size, size, 3) uint8."""
         top, left = self._corners[record]
         return self._padded[top : top + self.size, left : left + self.size]
 
     def cut(self) -> npt.NDArray[np.uint8]:
-        """All windows at once, (N, size, size, 3) uint8."""
+        """Cut all windows, (N, size, size, 3) uint8."""
         windows = np.empty((len(self), self.size, self.size, 3), np.uint8)
         for number, window in enumerate(windows):
             window[:] = self[number]

@@ -1,1 +1,1 @@
-"""Tensors: networks, batches, the training loop and scores. Torch; no DVC, no MLflow, no OpenCV."""
+"""Tensors: networks, batches, the training loop and scores. Uses torch, but not DVC, MLflow or OpenCV."""

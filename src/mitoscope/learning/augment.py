@@ -1,4 +1,4 @@
-"""What is done to windows on their way to the network: rotate and crop, flip, vary the stain."""
+"""Augmentations of windows on their way to the network: rotate and crop, flip, and vary the stain."""
 
 import math
 
@@ -17,11 +17,11 @@ _HED_FROM_RGB = torch.linalg.inv(_RGB_FROM_HED)
 
 
 def crop(windows: Tensor, angles: npt.NDArray[np.float64] | float, patch_size: int) -> Tensor:
-    """Rotate windows about their middle and crop the patches, which hold real pixels only.
+    """Rotate windows about their middle and crop patches that contain only real pixels.
 
     Args:
-        windows: (N, 3, S, S) uint8, S as histology.windows.window_size says.
-        angles: (N,) degrees counter-clockwise, or one for all.
+        windows: (N, 3, S, S) uint8, with S from `histology.windows.window_size`.
+        angles: (N,) degrees counter-clockwise, or one angle for all windows.
         patch_size: side of the patches.
 
     Returns:
@@ -43,7 +43,7 @@ def crop(windows: Tensor, angles: npt.NDArray[np.float64] | float, patch_size: i
 
 
 def flip(patches: Tensor, rng: np.random.Generator) -> Tensor:
-    """Mirror each of (N, 3, P, P) patches left to right, or top to bottom, or both, or not: each by chance."""
+    """Flip each of (N, 3, P, P) patches at random: horizontally, vertically, both or neither."""
     for mirror in (F.horizontal_flip, F.vertical_flip):
         chosen = torch.from_numpy(rng.random(len(patches)) < 0.5).to(patches.device)
         patches = torch.where(chosen[:, None, None, None], mirror(patches), patches)
@@ -51,11 +51,11 @@ def flip(patches: Tensor, rng: np.random.Generator) -> Tensor:
 
 
 def jitter_stain(patches: Tensor, strength: float, rng: np.random.Generator) -> Tensor:
-    """Vary the amounts of haematoxylin, eosin and the rest in each of (N, 3, P, P) uint8 patches.
+    """Vary the amounts of haematoxylin, eosin and the residual in each of (N, 3, P, P) uint8 patches.
 
-    Each stain's amount is multiplied by 1 +- strength and raised by +- strength x 0.05 of optical density, drawn
-    evenly. Source of the method: Tellez et al., "Whole-slide mitosis detection in H&E breast histology using PHH3 as a
-    reference to train distilled stain-invariant convolutional networks", IEEE TMI 37 (2018).
+    The amount of each stain is multiplied by 1 +- strength and shifted by +- strength x 0.05 of optical density, both
+    drawn uniformly. Source of the method: Tellez et al., "Whole-slide mitosis detection in H&E breast histology using
+    PHH3 as a reference to train distilled stain-invariant convolutional networks", IEEE TMI 37 (2018).
     """
     to_hed, to_rgb = _HED_FROM_RGB.to(patches.device), _RGB_FROM_HED.to(patches.device)
     factor, shift = (

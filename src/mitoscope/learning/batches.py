@@ -1,4 +1,4 @@
-"""From the stored windows to an epoch's samples and their batches."""
+"""Draw the samples of an epoch from the stored windows, and batch them."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -18,22 +18,22 @@ Floats = npt.NDArray[np.float64]
 
 
 class Store(Protocol):
-    """Windows of one field: a memory-mapped (N, S, S, 3) uint8 array, or a sequence that cuts them when asked."""
+    """Windows of one field: a memory-mapped (N, S, S, 3) uint8 array, or a sequence that cuts them on access."""
 
     def __len__(self) -> int: ...
 
     def __getitem__(self, record: int, /) -> npt.NDArray[np.uint8]:
-        """Window `record`, (S, S, 3) uint8."""
+        """Return window `record`, (S, S, 3) uint8."""
 
 
 @dataclass(frozen=True)
 class Windows:
-    """Windows of many fields as one sequence, read when asked for.
+    """Windows of many fields as one sequence, read on access.
 
     Attributes:
         stores: the windows of each field.
-        store: (M,) which of the stores a window is in.
-        record: (M,) which window of that store it is.
+        store: (M,) index in `stores` for each window.
+        record: (M,) index in its store for each window.
     """
 
     stores: Sequence[Store]
@@ -42,7 +42,7 @@ class Windows:
 
     @classmethod
     def of(cls, store: Store) -> "Windows":
-        """All windows of one field, in their order."""
+        """Return all windows of one field, in order."""
         count = len(store)
         return cls([store], np.zeros(count, np.int64), np.arange(count))
 
@@ -50,21 +50,21 @@ class Windows:
         return len(self.record)
 
     def take(self, indices: Integers) -> "Windows":
-        """The windows `indices` alone."""
+        """Return only the windows `indices`."""
         return Windows(self.stores, self.store[indices], self.record[indices])
 
     def read(self, indices: Integers) -> Tensor:
-        """The pixels of the windows `indices`, at least one, as (n, 3, S, S) uint8."""
+        """Read the pixels of the windows `indices`, at least one, as (n, 3, S, S) uint8."""
         rows = [self.stores[self.store[index]][int(self.record[index])] for index in indices]
         return torch.from_numpy(np.stack(rows)).permute(0, 3, 1, 2)
 
 
 @dataclass(frozen=True)
 class PatchSet:
-    """Windows whose labels are known.
+    """Windows with labels.
 
     Attributes:
-        windows: (M,) of them.
+        windows: (M,) windows.
         labels: (M,) 1 = mitosis, 0 = not.
     """
 
@@ -75,7 +75,7 @@ class PatchSet:
         return len(self.labels)
 
     def take(self, indices: Integers) -> "PatchSet":
-        """The samples `indices` alone."""
+        """Return only the samples `indices`."""
         return PatchSet(self.windows.take(indices), self.labels[indices])
 
 
@@ -89,16 +89,16 @@ def draw_epoch(
 ) -> tuple[Integers, Floats]:
     """Draw the samples of one epoch, shuffled.
 
-    Within each class every (patch, angle) pair comes once before any comes twice; but with `hardness` the negatives
-    are drawn in proportion to it, with replacement.
+    Within each class, every (patch, angle) pair is drawn once before any pair is drawn twice. With `hardness`, the
+    negatives are instead drawn in proportion to it, with replacement.
 
     Args:
-        labels: (M,) of the training patches; both classes must be there.
-        sampling: gives the angles of each class and the share of mitoses.
-        samples: how many to draw; at least one of each class. It may differ from `sampling.samples_per_epoch`, which
-            need not be a multiple of the batch size.
-        rng: the source of chance.
-        hardness: (M,) >= 0, the network's false-positive score where the label is 0.
+        labels: (M,) labels of the training patches, with both classes.
+        sampling: the angles of each class and the share of mitoses.
+        samples: number of samples, with at least one of each class. It may differ from `sampling.samples_per_epoch`,
+            which need not be a multiple of the batch size.
+        rng: random generator.
+        hardness: (M,) >= 0, the network's false-positive score of each negative.
 
     Returns:
         (samples,) indices into `labels` and (samples,) angles in degrees.
@@ -122,9 +122,10 @@ def draw_epoch(
 
 
 def generators(seed: int, epoch: int, rank: int) -> tuple[np.random.Generator, np.random.Generator]:
-    """The chance of an epoch: what draws its samples, the same in every process, and what varies a process's share.
+    """Return an epoch's random generators: one for drawing samples, the same in every process, and one per process.
 
-    `default_rng([seed, epoch])` and `default_rng([seed, epoch, 0])` would be the same stream; spawned ones are not.
+    The second one augments the share of the process. `default_rng([seed, epoch])` and `default_rng([seed, epoch, 0])`
+    would be the same stream, so the generators are spawned.
     """
     draw, *vary = np.random.SeedSequence([seed, epoch]).spawn(2 + rank)
     return np.random.default_rng(draw), np.random.default_rng(vary[rank])
@@ -141,19 +142,19 @@ def epoch_batches(
     device: Device,
     hardness: Floats | None,
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """This process's share of every batch of an epoch, cropped and varied.
+    """Yield this process's share of every batch of an epoch, cropped and augmented.
 
-    All chance, that of layers like dropout too, is seeded anew from the seed and the epoch.
+    All randomness, including that of layers like dropout, is seeded from the seed and the epoch.
 
     Args:
-        training: what to draw from; both classes must be there.
-        sampling: how to draw and vary.
-        epoch: number, from 1.
+        training: patches to draw from, with both classes.
+        sampling: how to draw and augment.
+        epoch: number of the epoch, from 1.
         steps: number of batches.
-        batch_size: of all processes together.
-        patch_size: px; side of the patches.
-        device: where they are cropped.
-        hardness: as for `draw_epoch`.
+        batch_size: batch size of all processes together.
+        patch_size: side of the patches, px.
+        device: where the patches are cropped.
+        hardness: as in `draw_epoch`.
 
     Yields:
         (n, 3, patch_size, patch_size) uint8 patches and (n,) labels.

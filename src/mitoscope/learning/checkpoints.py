@@ -1,4 +1,4 @@
-"""Checkpoints that are whole or absent, and are read without running code from them."""
+"""Checkpoints, written atomically and read without running code from them."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,52 +14,53 @@ from mitoscope.learning.networks import PatchNetwork, build
 def save(path: Path, content: Mapping[str, Any]) -> None:
     """Write `content` (tensors, numbers, text, lists and dicts of them) to `path` atomically.
 
-    Equal content gives equal bytes, under any name: torch writes a path's name into the file, so it gets no path.
+    Equal content gives equal bytes, whatever the file name: torch would store the name of a path in the file, so it
+    gets a file object instead.
 
     Raises:
-        OSError: it cannot be written; an older file stays as it was.
+        OSError: the file cannot be written; an existing file is left unchanged.
     """
     with atomic_path(path) as temporary:
         try:
             with temporary.open("wb") as file:
                 torch.save(dict(content), file)
-        except RuntimeError as error:  # what torch makes of a failed write
+        except RuntimeError as error:  # torch's error for a failed write
             raise OSError(f"{path}: cannot be written ({str(error).splitlines()[0]}); is the disk full?") from error
 
 
 def load(path: Path) -> dict[str, Any]:
-    """Read what `save` wrote, or a state dict, to the CPU.
+    """Read a file that `save` wrote, or a state dict, to the CPU.
 
     Raises:
-        InputError: the file is missing, no checkpoint, truncated, or holds more than tensors and plain values.
+        InputError: the file is missing, truncated, not a checkpoint, or contains more than tensors and plain values.
     """
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such file") from error
-    except Exception as error:  # on garbage torch's reader stumbles in many ways: IndexError, struct.error, ...
-        raise InputError(f"{path}: is no checkpoint that can be read safely, or is truncated") from error
+    except Exception as error:  # torch raises many types of errors for a damaged file: IndexError, struct.error, ...
+        raise InputError(f"{path}: is truncated, or is not a checkpoint that can be read safely") from error
     if not isinstance(content, dict):
-        raise InputError(f"{path}: holds {type(content).__name__}, expected a dictionary of tensors")
+        raise InputError(f"{path}: contains {type(content).__name__}, expected a dictionary of tensors")
     return content
 
 
 def save_network(path: Path, model: PatchNetwork, **evidence: Any) -> None:
-    """Write a network as one file that needs nothing else; `evidence` (threshold, run id, ...) travels with it."""
+    """Write a network as one self-contained file, together with `evidence` (threshold, run id, ...)."""
     save(path, {**model.describe(), **evidence, "state": model.inner.state_dict()})
 
 
 def load_network(path: Path) -> tuple[PatchNetwork, dict[str, Any]]:
-    """Read what `save_network` wrote: the network in evaluation mode, and the rest of the file.
+    """Read a file that `save_network` wrote; return the network in evaluation mode, and the rest of the file.
 
     Raises:
-        InputError: as `load`; or the file holds no network, or one whose package is not installed.
+        InputError: as in `load`; or the file contains no network, or one whose package is not installed.
     """
     content = load(path)
     try:
         model = build(content, content.pop("state"))
     except KeyError as error:
-        raise InputError(f"{path}: holds no network of mitoscope (it lacks {error})") from error
+        raise InputError(f"{path}: is not a mitoscope network (it lacks {error})") from error
     except (AttributeError, TypeError, ValueError) as error:
-        raise InputError(f"{path}: holds a network that cannot be built ({error})") from error
+        raise InputError(f"{path}: contains a network that cannot be built ({error})") from error
     return model.eval(), content

@@ -1,4 +1,4 @@
-"""Where training runs: the processor or a GPU, in one process or in several that torchrun started."""
+"""Devices for training: the CPU or a GPU, in one process or in several processes started by torchrun."""
 
 import os
 from collections.abc import Iterator
@@ -14,11 +14,11 @@ _CPU = torch.device("cpu")
 
 @dataclass(frozen=True)
 class Device:
-    """This process among those that train together, and the hardware that it computes on.
+    """The hardware that this process computes on, and its rank among the processes that train together.
 
     Attributes:
-        torch: where the tensors live.
-        rank: number of this process; 0 writes the files and talks to the user.
+        torch: the device of the tensors.
+        rank: number of this process; process 0 writes the files and shows the progress.
         world: number of processes.
         bf16: whether the hardware multiplies bfloat16 faster than float32.
     """
@@ -30,24 +30,24 @@ class Device:
 
     @property
     def first(self) -> bool:
-        """Whether this is the process that writes."""
+        """Whether this is the process that writes files."""
         return self.rank == 0
 
     def autocast(self) -> AbstractContextManager[None]:
-        """Bfloat16 where the hardware has it, float32 elsewhere."""
+        """Return a context that computes in bfloat16 if `bf16` is set, and in float32 otherwise."""
         return torch.autocast(self.torch.type, torch.bfloat16, enabled=self.bf16)
 
 
 @contextmanager
 def join() -> Iterator[Device]:
-    """Find this process's device; under torchrun also join the others for the length of the block."""
+    """Yield the device of this process; under torchrun, also join the process group for the duration of the block."""
     world, local = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("LOCAL_RANK", "0"))
     cuda = torch.cuda.is_available()
     device = torch.device("cuda", local) if cuda else _CPU
     if cuda:
         torch.cuda.set_device(device)
         bf16 = torch.cuda.is_bf16_supported(including_emulation=False)
-        torch.backends.cudnn.benchmark = False  # may choose another algorithm each time
+        torch.backends.cudnn.benchmark = False  # it may choose a different algorithm each time
         torch.use_deterministic_algorithms(True, warn_only=True)
     else:
         capabilities = torch.cpu.get_capabilities()
@@ -63,20 +63,20 @@ def join() -> Iterator[Device]:
 
 
 def alone(device: torch.device = _CPU) -> Device:
-    """This process alone, on `device`, in float32."""
+    """Return the device for computing in this process only, on `device`, in float32."""
     _turn_tf32_off()
     return Device(device, rank=0, world=1, bf16=False)
 
 
 def _turn_tf32_off() -> None:
-    """Let float32 mean float32 on every machine, for the rest of the process.
+    """Compute float32 operations in full precision on every machine, for the rest of the process.
 
-    TensorFloat-32 has 10 of float32's 23 bits of mantissa. By default torch uses it in a GPU's convolutions, and where
-    any library has called `torch.set_float32_matmul_precision` in matrix products too; on a processor that is bfloat16.
+    TensorFloat-32 has 10 of float32's 23 mantissa bits. By default torch uses it for convolutions on a GPU, and for
+    matrix products too if any library has called `torch.set_float32_matmul_precision`; on a CPU that means bfloat16.
     """
     backends = torch.backends
     parts: list[Any] = [backends, backends.cudnn, backends.mkldnn, backends.mkldnn.conv]  # type: ignore[attr-defined]
     for part in parts:
         part.fp32_precision = "ieee"
-    torch.set_float32_matmul_precision("highest")  # the older switches too, or asking for their state is an error
+    torch.set_float32_matmul_precision("highest")  # set the older switches too, or reading them is an error
     backends.cudnn.allow_tf32 = False

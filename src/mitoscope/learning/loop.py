@@ -1,10 +1,10 @@
-"""The training loop, to be read from top to bottom.
+"""The training loop, written to be read from top to bottom.
 
-One epoch draws its samples, crops and varies them, takes a step per batch, scores the validation patches and writes
-the `last` checkpoint (and `best` when it is). With mining, the first epochs draw negatives evenly and the others draw
-those that the network takes for mitoses, in a second one-cycle schedule. Chance is seeded anew in every epoch from the
-seed and the epoch's number, so that a run that was killed and resumed equals one that never was, with no generator's
-state to keep: bit for bit on the processor, while a GPU has a few operations that are not repeatable.
+An epoch draws its samples, crops and augments them, takes a step per batch, scores the validation patches, and writes
+the `last` checkpoint and, if it is the best so far, the `best` one. With mining, the first epochs draw all negatives
+evenly; later epochs draw those that the network mistakes for mitoses, with a second one-cycle schedule. Every epoch
+seeds its random generators from the seed and its number, so a resumed run equals an uninterrupted one and no generator
+state has to be saved. On the CPU they are equal bit for bit; a GPU has a few nondeterministic operations.
 """
 
 import time
@@ -30,18 +30,18 @@ from mitoscope.learning.scoring import OnBatch, mine, score_patches
 from mitoscope.params import Train
 
 Measure = Callable[[Integers, Floats], dict[str, float]]
-"""Metrics of (M,) labels and (M,) probabilities: those below, `best_f1`, `threshold`, and others beside them."""
+"""Returns metrics of (M,) labels and (M,) probabilities: at least those below, `best_f1` and `threshold`."""
 _OF_TRAINING = ("accuracy", "precision", "recall", "f1")  # at 0.5
 
 
 @dataclass(frozen=True)
 class Fitted:
-    """What training gave.
+    """The result of a training.
 
     Attributes:
         history: one entry per epoch.
-        best_epoch: number of the best, from 1.
-        hardness: (M,) each training patch's false-positive score, as the last mining found it; None without mining.
+        best_epoch: number of the best epoch, from 1.
+        hardness: (M,) false-positive score of each training patch, from the last mining; None without mining.
     """
 
     history: list[Epoch]
@@ -62,24 +62,25 @@ def fit(
     on_epoch: Callable[[list[Epoch]], None] | None = None,
     on_batch: Callable[[str, int, int], None] | None = None,
 ) -> Fitted:
-    """Train a network in place; resumes from `work/last.pt` when that has the same fingerprint.
+    """Train a network in place; resume from `work/last.pt` if it has the same fingerprint.
 
     Args:
-        model: holds the start weights; afterwards it holds the last epoch's. The best are in `work/best.pt`.
-        training: patches to learn from; both classes must be there.
-        validation: patches that choose the best epoch; a mitosis must be there.
-        settings: how to train; what concerns the network itself (`settings.model`) is done already.
-        device: this process among those that train.
-        measure: gives the metrics of patches; its `best_f1` chooses the best epoch.
-        work: folder of the checkpoints; None = keep none, as in the trials of a search.
-        fingerprint: names everything that the result depends on.
-        on_epoch: called in the first process with all epochs so far, after their checkpoint is on the disk; also
-            once at a resume.
-        on_batch: called in the first process with a label, the samples done and their number.
+        model: the network with its start weights; afterwards it has the weights of the last epoch. Those of the best
+            epoch are in `work/best.pt`.
+        training: patches to train on, with both classes.
+        validation: patches for choosing the best epoch, with at least one mitosis.
+        settings: how to train; `settings.model` must already be applied to `model`.
+        device: the device of this process, and its rank.
+        measure: computes the metrics of patches; its `best_f1` chooses the best epoch.
+        work: folder of the checkpoints; None = write none, as in the trials of a search.
+        fingerprint: identifies everything that the result depends on.
+        on_epoch: called in the first process with all epochs so far, after their checkpoint is on disk; also
+            once after resuming.
+        on_batch: called in the first process with a label, the number of samples done and the total.
 
     Raises:
-        ValueError: a class is missing from `training`, or mitoses from `validation`.
-        FloatingPointError: the loss or the scores are no longer finite, as with too high a learning rate.
+        ValueError: a class is missing from `training`, or mitoses are missing from `validation`.
+        FloatingPointError: the loss or the scores are no longer finite, for example if the learning rate is too high.
     """
     if len(np.unique(training.labels)) < 2 or not validation.labels.any():
         raise ValueError("training needs patches of both classes, and validation needs mitoses")
@@ -100,7 +101,7 @@ def fit(
 
 @dataclass
 class _Run:
-    """A training under way: the steps of an epoch, and what outlives a kill. Attributes as in `fit` and `Fitted`."""
+    """A training in progress: the steps of an epoch, and resuming. Attributes as in `fit` and `Fitted`."""
 
     model: PatchNetwork
     training: PatchSet
@@ -113,9 +114,9 @@ class _Run:
     hardness: Floats | None = None
 
     def __post_init__(self) -> None:
-        """Make the optimizer."""
+        """Create the optimizer, the schedule and the parallel model."""
         model, settings, device = self.model.to(self.device.torch), self.settings, self.device
-        # Every process takes an equal share of every batch, so that none waits for the others for ever.
+        # Every process takes an equal share of every batch, so that no process waits forever for the others.
         samples, optimisation = settings.sampling.samples_per_epoch, settings.optimisation
         self.batch_size = max(min(optimisation.batch_size, samples) // device.world, 1) * device.world
         self.steps = max(samples // self.batch_size, 1)
@@ -128,11 +129,11 @@ class _Run:
 
     @property
     def number(self) -> int:
-        """Of the epoch under way, from 1."""
+        """Number of the current epoch, from 1."""
         return len(self.history) + 1
 
     def one_cycle(self, epoch: int) -> OneCycleLR:
-        """The schedule that an epoch belongs to, plain or mined, from its start."""
+        """Create the schedule of an epoch, plain or mined, at its first step."""
         epochs, peak = plain_epochs(self.settings), self.settings.optimisation.lr
         if epoch > epochs:
             epochs = self.settings.optimisation.epochs - epochs
@@ -140,7 +141,7 @@ class _Run:
         return OneCycleLR(self.optimizer, peak, total_steps=epochs * self.steps)
 
     def mine(self) -> Epoch:
-        """Where this epoch mines, find out anew how hard the negatives are; figures of them."""
+        """Mine hard negatives if this epoch does so, and return summary figures."""
         mined_epochs = self.number - plain_epochs(self.settings) - 1
         if mined_epochs == 0:
             self.schedule = self.one_cycle(self.number)
@@ -153,8 +154,8 @@ class _Run:
         """Take a step per batch.
 
         Returns:
-            Loss and metrics of the patches while they were learned from; the learning rate, the highest of the epoch's
-            steps; the throughput of all processes together.
+            Loss and metrics of the patches during training, the highest learning rate of the epoch's steps, and the
+            throughput of all processes together.
         """
         self.parallel.train()
         started, show = time.perf_counter(), self.show("train")
@@ -175,7 +176,7 @@ class _Run:
                 batch_loss = F.cross_entropy(logits.float(), labels)
             self.optimizer.zero_grad(set_to_none=True)
             batch_loss.backward()  # type: ignore[no-untyped-call]
-            rates.append(float(self.schedule.get_last_lr()[0]))  # before the schedule moves on
+            rates.append(float(self.schedule.get_last_lr()[0]))  # before the schedule advances
             self.optimizer.step()
             self.schedule.step()
             losses.append(batch_loss.detach()[None])
@@ -184,7 +185,7 @@ class _Run:
             if show:
                 show(step * self.batch_size, self.steps * self.batch_size)
         if self.device.world > 1:
-            for buffer in self.model.buffers():  # running means and variances, which each process took from its share
+            for buffer in self.model.buffers():  # running means and variances, which differ between the processes
                 dist.broadcast(buffer, src=0)
         loss, seconds = float(self.gather(losses).mean()), time.perf_counter() - started
         self.expect_finite("loss", loss)
@@ -197,7 +198,7 @@ class _Run:
         }
 
     def gather(self, parts: list[Tensor]) -> Tensor:
-        """The (n,) tensors that each process has collected, as one tensor on the CPU, the same in every process."""
+        """Concatenate the (n,) tensors of all processes into one tensor on the CPU, the same in every process."""
         own = torch.cat(parts)
         if self.device.world == 1:
             return own.cpu()
@@ -206,7 +207,7 @@ class _Run:
         return torch.cat(shares).cpu()
 
     def validate(self) -> Epoch:
-        """Loss and metrics of the validation patches."""
+        """Return the loss and metrics of the validation patches."""
         labels = self.validation.labels
         probabilities = score_patches(self.model, self.validation.windows, self.device, on_batch=self.show("validate"))
         truth = np.clip(np.where(labels == 1, probabilities, 1 - probabilities), 1e-7, 1)
@@ -216,18 +217,18 @@ class _Run:
         return {"validation/loss": loss, **{f"validation/{name}": value for name, value in metrics.items()}}
 
     def expect_finite(self, what: str, value: float) -> None:
-        """End a training that has diverged."""
+        """Raise FloatingPointError if the training has diverged."""
         if not np.isfinite(value):
             raise FloatingPointError(f"training diverged in epoch {self.number} (its {what} is {value}); lower lr")
 
     def show(self, what: str) -> OnBatch | None:
-        """What is called with the patches done and their number, in the first process."""
+        """Return the callback for the progress of a step, or None if this process shows none."""
         if self.on_batch is None or not self.device.first:
             return None
         return partial(self.on_batch, f"epoch {self.number}/{self.settings.optimisation.epochs} {what}")
 
     def save(self, work: Path, fingerprint: str) -> None:
-        """Write `last.pt`, and `best.pt` where this epoch is the best so far."""
+        """Write `last.pt`, and `best.pt` if this epoch is the best so far."""
         number = len(self.history)
         if best_epoch(self.history) == number:
             threshold = self.history[-1]["validation/threshold"]
@@ -243,7 +244,7 @@ class _Run:
         checkpoints.save(work / "last.pt", content)
 
     def resume(self, work: Path, fingerprint: str) -> bool:
-        """Go on from `last.pt`; False where there is none, or it is another training's."""
+        """Resume from `last.pt`; return False if there is none, or it belongs to another training."""
         last = work / "last.pt"
         if not last.exists() or (saved := checkpoints.load(last)).get("fingerprint") != fingerprint:
             return False

@@ -1,4 +1,4 @@
-"""Networks that take patches as they are stored and cannot be fed wrongly."""
+"""Networks that take stored patches directly, and do their own resizing and normalisation."""
 
 import textwrap
 from collections.abc import Mapping
@@ -14,19 +14,19 @@ from mitoscope.learning.pooling import CentrePooled
 
 
 class PatchNetwork(nn.Module):
-    """A network with two outputs, its own resize and its own normalisation.
+    """A network with two outputs, which includes its resizing and normalisation.
 
-    What is trained, saved, logged and served is this module: (N, 3, patch_size, patch_size) uint8 RGB in,
-    (N, 2) float logits out: no mitosis, mitosis.
+    This module is trained, saved, logged and served. It takes (N, 3, patch_size, patch_size) uint8 RGB and returns
+    (N, 2) float logits: no mitosis, mitosis.
 
     Args:
         backbone: name of a torchvision network, or timm/NAME.
-        head: `classifier` = the network's own, `pooled` = `CentrePooled`.
-        patch_size: px; side of the patches.
-        input_size: px; side to which they are resized.
+        head: `classifier` = the network's own head, `pooled` = `CentrePooled`.
+        patch_size: side of the patches, px.
+        input_size: side to which the patches are resized, px.
 
     Raises:
-        ValueError: there is no such network, or there is no pooled head for it.
+        ValueError: there is no such network, or no pooled head for it.
     """
 
     def __init__(self, backbone: str, head: str, patch_size: int, input_size: int) -> None:
@@ -37,26 +37,26 @@ class PatchNetwork(nn.Module):
         self._mean, self._std = source.normalisation(name)
 
     def forward(self, patches: Tensor) -> Tensor:
-        """Logits of a batch of patches.
+        """Return the logits of a batch of patches.
 
         Raises:
-            ValueError: the patches are not uint8 of the network's shape.
+            ValueError: the patches are not uint8, or not of the network's patch size.
         """
         logits: Tensor = self.inner(self._prepare(patches))
         return logits
 
     def pool(self, patches: Tensor) -> Tensor:
-        """(N, `channels`) what a pooled head sees of a batch of patches.
+        """Return the (N, `channels`) input features of the pooled head for a batch of patches.
 
         Raises:
-            ValueError: the network has another head, or the patches are not uint8 of the network's shape.
+            ValueError: the network has another head, or the patches are not uint8, or not of the network's patch size.
         """
         pooled: Tensor = self._pooled().pool(self._prepare(patches))
         return pooled
 
     @property
     def channels(self) -> int:
-        """How many features a pooled head sees.
+        """Number of input features of the pooled head.
 
         Raises:
             ValueError: the network has another head.
@@ -69,7 +69,7 @@ class PatchNetwork(nn.Module):
         return self.inner
 
     def _prepare(self, patches: Tensor) -> Tensor:
-        """Patches as the inner network takes them: normalised, of `input_size`."""
+        """Normalise patches and resize them to `input_size`, for the inner network."""
         expected = (3, self.patch_size, self.patch_size)
         if patches.dtype != torch.uint8 or patches.ndim != 4 or patches.shape[1:] != expected:
             raise ValueError(f"expected (N, {', '.join(map(str, expected))}) uint8, got {tuple(patches.shape)}")
@@ -79,7 +79,7 @@ class PatchNetwork(nn.Module):
         return images.contiguous(memory_format=torch.channels_last)
 
     def train(self, mode: bool = True) -> Self:
-        """As `Module.train`, but frozen batch normalisation keeps its statistics too."""
+        """As `Module.train`, but frozen batch normalisation also keeps its statistics."""
         super().train(mode)
         for module in self.modules():
             if isinstance(module, nn.BatchNorm2d) and not module.weight.requires_grad:
@@ -87,7 +87,7 @@ class PatchNetwork(nn.Module):
         return self
 
     def describe(self) -> dict[str, Any]:
-        """What `build` needs to make the same module again."""
+        """Return what `build` needs to create the same module."""
         return {
             "backbone": self.backbone,
             "head": self.head,
@@ -96,31 +96,31 @@ class PatchNetwork(nn.Module):
         }
 
     def freeze_all_but_head(self) -> None:
-        """Train only what `head_names` says (`trainable: head`)."""
+        """Make only the parameters in `head_names` trainable (`trainable: head`)."""
         head = head_names(self.inner)
         for name, parameter in self.inner.named_parameters():
             parameter.requires_grad = name in head
 
 
 def _make(backbone: str, head: str) -> nn.Module:
-    """A network with two outputs, randomly initialised."""
+    """Create a network with two outputs, randomly initialised."""
     source, name = backbones.find(backbone)
     return CentrePooled(source.backbone(name)) if head == "pooled" else source.classifier(name)
 
 
 def head_names(inner: nn.Module) -> list[str]:
-    """Names of the parameters of a pooled head, or of a network's last layer, whose size is the number of classes."""
+    """Return the names of the parameters of a pooled head, or of a network's last layer, which outputs the classes."""
     parameters = [name for name, _ in inner.named_parameters()]
     layer = "classifier" if isinstance(inner, CentrePooled) else parameters[-1].rpartition(".")[0]
     return [name for name in parameters if name.startswith(f"{layer}.")]
 
 
 def build(description: Mapping[str, Any], state: Mapping[str, Tensor] | None = None) -> PatchNetwork:
-    """Build a network from what `describe` gave, with the weights `state` of the inner network if any.
+    """Build a network from the output of `describe`; `state` is an optional state dict of the inner network.
 
     Raises:
         KeyError: the description lacks an entry.
-        ValueError: there is no such network or it has no such head, or `state` does not fit it.
+        ValueError: there is no such network, it has no such head, or `state` does not fit it.
     """
     model = PatchNetwork(
         description["backbone"], description["head"], description["patch_size"], description["input_size"]
@@ -136,10 +136,10 @@ def build(description: Mapping[str, Any], state: Mapping[str, Tensor] | None = N
 
 
 def check_forward(model: PatchNetwork) -> None:
-    """Try a network on two blank patches, as training would; the network itself stays as it is.
+    """Run a copy of the network on two blank patches in training mode.
 
     Raises:
-        ValueError: it fails, or gives something else than two logits; the message is the cause in one line.
+        ValueError: it fails, or its output is not two logits; the message gives the cause in one line.
         MemoryError: there is too little memory.
     """
     patches = torch.zeros(2, 3, model.patch_size, model.patch_size, dtype=torch.uint8)
@@ -148,39 +148,39 @@ def check_forward(model: PatchNetwork) -> None:
             logits = deepcopy(model).train()(patches.to(next(model.parameters()).device))
     except (MemoryError, torch.OutOfMemoryError):
         raise
-    except Exception as error:  # any layer may stumble over any size, each in its own way
+    except Exception as error:  # each layer rejects a wrong size in its own way
         cause = " ".join(str(error).split()) or type(error).__name__
-        if "allocate memory" in cause:  # what torch says on the processor
+        if "allocate memory" in cause:  # torch's message on the CPU
             raise MemoryError(cause) from error
         raise ValueError(textwrap.shorten(cause, 300, placeholder=" ...")) from error
     if not isinstance(logits, Tensor):
         raise ValueError(
-            f"gives {type(logits).__name__} instead of (2, 2) logits: networks with several outputs are not supported"
+            f"returns {type(logits).__name__} instead of (2, 2) logits: networks with several outputs are not supported"
         )
     if logits.shape != (2, 2):
-        raise ValueError(f"gives {tuple(logits.shape)} instead of (2, 2) logits")
+        raise ValueError(f"returns {tuple(logits.shape)} instead of (2, 2) logits")
 
 
 def start_state(
     backbone: str, source: Mapping[str, Tensor] | None, seed: int, head: str
 ) -> tuple[dict[str, Tensor], list[str]]:
-    """The weights that training starts from: those of `source` where they fit, new ones elsewhere.
+    """Return the weights that training starts from: the features from `source`, and new weights for the head.
 
-    New weights are random, but those of a pooled head's linear layer are 0.
+    New weights are random, except that those of a pooled head's linear layer are 0.
 
     Args:
         backbone: name of a torchvision network, or timm/NAME.
         source: a state dict of the whole network, with any number of classes, or of its features only. None = all
             weights are new.
-        seed: of the random part.
-        head: `classifier` or `pooled`, which takes nothing but the features of `source`.
+        seed: seed of the random weights.
+        head: `classifier` or `pooled`; the pooled head uses only the features of `source`.
 
     Returns:
         The state dict of the inner network, and the names of the parameters that are new.
 
     Raises:
-        ValueError: there is no such network or it has no such head; or `source` has tensors that the network lacks, or
-            of another shape anywhere but in the head; or lacks some of the features.
+        ValueError: there is no such network, or it has no such head; or `source` has tensors that the network lacks or,
+            outside the head, tensors of another shape; or `source` lacks some of the features.
     """
     with torch.random.fork_rng():
         torch.manual_seed(seed)
@@ -191,14 +191,14 @@ def start_state(
     parameters = [name for name, _ in inner.named_parameters()]
     for name, tensor in given.items():
         if name not in state:
-            raise ValueError(f"{name} is no tensor of {backbone}")
+            raise ValueError(f"{name} is not a tensor of {backbone}")
         if tensor.shape != state[name].shape and name not in new:
-            raise ValueError(f"{name} has shape {tuple(tensor.shape)}, {backbone} wants {tuple(state[name].shape)}")
+            raise ValueError(f"{name} has shape {tuple(tensor.shape)}, {backbone} needs {tuple(state[name].shape)}")
     taken = {name: tensor for name, tensor in given.items() if name not in new}
     if source is not None and not set(taken) & set(parameters):
-        raise ValueError(f"holds no weights of {backbone}")
+        raise ValueError(f"contains no weights of {backbone}")
     missing = [name for name in parameters if name not in taken]
-    # Running means and variances belong to the features; the counters beside them are absent from old files.
+    # Running means and variances belong to the features; old files lack the batch counters.
     partial = [
         name
         for name in state
@@ -213,7 +213,7 @@ def start_state(
 
 
 def _placed(source: Mapping[str, Tensor], backbone: str, inner: nn.Module) -> dict[str, Tensor]:
-    """The tensors of a file under the names of the inner network, without those of a head that is not there."""
+    """Rename the tensors of a file to the names of the inner network, without those of a head that it does not have."""
     given = backbones.find(backbone)[0].current_names(source)
     if not isinstance(inner, CentrePooled):
         return dict(given)
@@ -221,7 +221,7 @@ def _placed(source: Mapping[str, Tensor], backbone: str, inner: nn.Module) -> di
     placed = {}
     for name, tensor in given.items():
         if name not in places:
-            placed[name] = tensor  # foreign, or from the file of a pooled head
+            placed[name] = tensor  # of another network, or from a file with a pooled head
         elif (place := places[name]) is not None:
             placed[f"features.{place}"] = tensor
     return {name: tensor for name, tensor in placed.items() if not name.startswith("classifier.")}

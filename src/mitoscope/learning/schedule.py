@@ -1,31 +1,32 @@
-"""Which epochs are plain and which are mined, which is the best, and when a training ends."""
+"""The schedule of a training: plain and mined epochs, the best epoch, and when training ends."""
 
 import numpy as np
 
 from mitoscope.params import Train
 
 Epoch = dict[str, float]
-"""What an epoch reached, by names like `train/loss` and `validation/best_f1`."""
+"""The results of an epoch, by names like `train/loss` and `validation/best_f1`."""
 
 
 def plain_epochs(settings: Train) -> int:
-    """How many epochs draw all negatives equally often; the later ones mine."""
+    """Return the number of epochs that draw all negatives equally often; later epochs mine hard negatives."""
     mining = settings.sampling.mining
     return mining.start_epoch if mining.every else settings.optimisation.epochs
 
 
 def best_epoch(history: list[Epoch]) -> int:
-    """Number (from 1) of the first epoch with the highest validation F1, each at its own best threshold.
+    """Return the number (from 1) of the first epoch with the highest validation F1, each at its own best threshold.
 
-    Not at 0.5: training sees far more mitoses than a field holds, so 0.5 is not where such a network is used.
+    The threshold 0.5 would be misleading: training draws mitoses far more often than they occur in fields, so the
+    network is not used at 0.5.
     """
     return int(np.argmax([epoch["validation/best_f1"] for epoch in history])) + 1
 
 
 def finished(history: list[Epoch], settings: Train) -> bool:
-    """Whether all epochs are done, or `patience` epochs brought no better validation F1.
+    """Whether all epochs are done, or the validation F1 has not improved for `patience` epochs.
 
-    Mining gets its chance: the epochs before it do not count.
+    With mining, the epochs before it do not count towards `patience`.
     """
     if not history:
         return False

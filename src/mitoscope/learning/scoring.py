@@ -1,4 +1,4 @@
-"""A network's probabilities for many patches, and the negatives that it takes for mitoses."""
+"""A network's probabilities for many patches, and the mining of hard negatives."""
 
 from collections.abc import Callable, Iterator
 
@@ -16,27 +16,27 @@ from mitoscope.learning.networks import PatchNetwork
 _BATCH = 256
 
 OnBatch = Callable[[int, int], None]
-"""Called with the patches done and their number."""
+"""Called with the number of patches done and the total."""
 
 
 def score_patches(
     model: PatchNetwork, windows: Windows, device: Device, *, views: int = 1, on_batch: OnBatch | None = None
 ) -> Floats:
-    """Probability of a mitosis for every patch; (M,) float64, the same in every process.
+    """Return the (M,) float64 probability of a mitosis for every patch, the same in every process.
 
-    In float32 on every machine: near 1, where thresholds lie, bfloat16 has few numbers, and a threshold must mean the
-    same wherever the network is used.
+    The network runs in float32 on every machine. bfloat16 has few values near 1, where thresholds lie, and a threshold
+    must mean the same on every machine.
 
     Args:
-        model: is on `device` and is left in evaluation mode.
-        windows: (M,) what to score; under torchrun each process scores its share.
+        model: the network, on `device`; left in evaluation mode.
+        windows: (M,) windows to score; under torchrun each process scores its share.
         device: where to compute.
-        views: test-time augmentation, the mean log-odds of so many views of a patch: 1 = as it is, 2 = and its mirror
-            image, 4 = and both turned by 180 degrees, 8 = and these four turned by 90 degrees, 16 = and these eight
-            turned by 45 degrees.
-        on_batch: called with the patches done and their number.
+        views: number of views for test-time augmentation, which averages their log-odds. 1 = the patch itself; 2 = also
+            its mirror image; 4 = also both rotated by 180 degrees; 8 = also these four rotated by 90 degrees; 16 = also
+            these eight rotated by 45 degrees.
+        on_batch: called with the number of patches done and the total.
     """
-    # In float32 whatever scores above 1 - 6e-8 would be 1, and the surest ones could not be ranked.
+    # In float32, probabilities above 1 - 6e-8 would round to 1, and the highest ones could not be ranked.
     logits = torch.zeros(len(windows), 2, dtype=torch.float64)
     _fill(logits, model, model, windows, device, views, on_batch)
     probabilities: Floats = logits.softmax(dim=1)[:, 1].numpy()
@@ -46,9 +46,9 @@ def score_patches(
 def pool_patches(
     model: PatchNetwork, windows: Windows, device: Device, *, views: int = 1, on_batch: OnBatch | None = None
 ) -> npt.NDArray[np.float32]:
-    """What the pooled head of `model` sees of every patch; (M, C), the mean over its views.
+    """Return the (M, C) input features of the pooled head for every patch, averaged over its views.
 
-    Arguments as for `score_patches`.
+    The arguments are those of `score_patches`.
 
     Raises:
         ValueError: the network has another head.
@@ -68,7 +68,7 @@ def _fill(
     views: int,
     on_batch: OnBatch | None,
 ) -> None:
-    """Fill (M, K) zeros on the CPU with what `compute` gives of each patch, the mean over its views."""
+    """Fill `results`, (M, K) zeros on the CPU, with the output of `compute` for each patch, averaged over its views."""
     model.eval()
     with torch.inference_mode():
         for start in range(0, len(windows), _BATCH):
@@ -87,9 +87,9 @@ def _fill(
 
 
 def _views(windows: Tensor, patch_size: int, views: int) -> Iterator[Tensor]:
-    """Views (N, 3, P, P) of (N, 3, S, S) windows, in an order whose first 2, 4 and 8 mirror one another.
+    """Yield views (N, 3, P, P) of (N, 3, S, S) windows; the first 2, 4 and 8 are each closed under mirroring.
 
-    So a mirrored field gets the same scores (with 16 nearly: the turned ones are interpolated).
+    Therefore a mirrored field gets the same scores (with 16 views nearly the same, because of interpolation).
     """
     for angle in (0, 45) if views == 16 else (0,):
         patches = crop(windows, angle, patch_size)
@@ -101,9 +101,12 @@ def _views(windows: Tensor, patch_size: int, views: int) -> Iterator[Tensor]:
 def mine(
     model: PatchNetwork, training: PatchSet, device: Device, on_batch: OnBatch | None = None
 ) -> tuple[Floats, dict[str, float]]:
-    """Score all negatives of the training patches: how hard each is, (M,) with 0 for the mitoses, and figures of them.
+    """Score all negatives of the training patches to find the hard ones.
 
-    `effective_negatives` is the number of equally hard ones that would be drawn as variedly (Kish's effective size).
+    Returns:
+        The (M,) hardness of each patch, its false-positive score, with 0 for mitoses. And summary figures:
+        `effective_negatives` is the number of equally hard negatives that would give draws of the same variety (Kish's
+        effective sample size).
     """
     negatives = np.flatnonzero(training.labels == 0)
     scores = score_patches(model, training.windows.take(negatives), device, on_batch=on_batch)

@@ -1,1 +1,1 @@
-"""What people look at: figures, overlays, galleries, tables, the report, the model card."""
+"""Output for people: figures, overlays, galleries, tables, the report and the model card."""

@@ -1,4 +1,4 @@
-"""What people see of a cross-validation: its name beside every figure, and its tables."""
+"""The tables of a cross-validation, and its description."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -10,8 +10,8 @@ from mitoscope.reporting.results import POOLED, percent, pooled_cells
 
 COLUMNS = ("patient", *POOLED, "best F1 %*")
 NOTE = (
-    "Each fold's threshold is chosen on its validation patients; in brackets 95 % intervals by patient. * At the "
-    "patient's own best threshold, which nobody knows beforehand: a diagnosis, not a result."
+    "Each fold's threshold is chosen on its validation patients; 95 % intervals by patient in brackets. * At the "
+    "patient's own best threshold, which nobody knows in advance: a diagnosis, not a result."
 )
 
 
@@ -23,7 +23,7 @@ def describe(report: Mapping[str, Any]) -> str:
 
 
 def build_tables(report: Mapping[str, Any], patients: pd.DataFrame) -> Iterator[Table]:
-    """Yield a table per level: a row per patient, and all of them pooled.
+    """Yield one table per level, with a row per patient and a row for all patients pooled.
 
     Args:
         report: results/crossvalidate/<network>.json.

@@ -1,4 +1,4 @@
-"""Pictures of what a detector gets right and wrong in whole fields: an overlay of each, and a sheet of the errors."""
+"""Pictures of a detector's hits and errors in whole fields: an overlay per field, and a sheet of the worst errors."""
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -13,7 +13,7 @@ from mitoscope.histology.windows import FieldWindows
 from mitoscope.reporting.galleries import draw_gallery
 from mitoscope.reporting.overlays import NUCLEUS_UM, Marks, draw_overlay
 
-_SHOWN, _SHOWN_UM = 40, 32  # of the worst errors, each with its surroundings
+_SHOWN, _SHOWN_UM = 40, 32  # number of errors of each kind on the sheet, and width of their windows
 
 
 def draw_errors(
@@ -26,16 +26,16 @@ def draw_errors(
     note: str,
     on_field: Callable[[int, int], None] | None = None,
 ) -> None:
-    """Draw every test field with its hits, false positives and misses, and a contact sheet of the worst of these.
+    """Draw every test field with its hits, false positives and misses, and a sheet of the worst errors.
 
     Args:
         out: folder for `overlays/` and `errors.png`.
-        objects: the table of `evaluation.matching.find_objects` with a column `predicted`.
-        truths: patient, field, row, col of the mitoses.
-        fields: what to draw.
-        microns_per_pixel: of each field, by its name PP_FF.
-        note: for the titles, as ", synthetic data".
-        on_field: told how many fields are drawn, and how many there are.
+        objects: table from `evaluation.matching.find_objects`, with a column `predicted`.
+        truths: patient, field, row and col of the mitoses.
+        fields: fields to draw.
+        microns_per_pixel: pixel size of each field by its name PP_FF, um.
+        note: appended to the titles, as ", synthetic data".
+        on_field: called after each field with the number of fields drawn and the number of all fields.
     """
     errors: dict[str, list[tuple[float, str, Image]]] = {"false positives": [], "missed mitoses": []}
     with atomic_folder(out / "overlays", replace=True) as folder:
@@ -54,15 +54,15 @@ def draw_errors(
                 on_field(done, len(fields))
     sections = []
     for kind, tiles in errors.items():
-        # The worst: false positives that it is surest of, and misses that it saw least of.
+        # The worst are the most probable false positives and the least probable misses.
         worst = sorted(tiles, key=lambda tile: tile[0], reverse=kind == "false positives")[:_SHOWN]
-        title = f"{len(tiles)} {kind}{note}, the worst {len(worst)}, {_SHOWN_UM} um wide, with their probability"
+        title = f"{len(tiles)} {kind}{note}: the worst {len(worst)}, each {_SHOWN_UM} um wide, with its probability"
         sections.append((title, [(name, window) for _, name, window in worst]))
     draw_gallery(out / "errors.png", sections)
 
 
 def _show_errors(field: str, image: Image, rows: pd.DataFrame, side: int) -> list[tuple[float, str, Image]]:
-    """The probability, caption and surroundings (`side` px wide) of each error in a field."""
+    """Probability, caption and window (`side` px wide) of each error in a field."""
     windows = FieldWindows(image, rows[["row", "col"]].to_numpy(), side).cut()
     return [
         (float(probability), f"{probability:.2f} {field} {row:.0f},{col:.0f}", window)

@@ -1,4 +1,4 @@
-"""What detection writes: a CSV and a GeoJSON per field, and one summary of all fields."""
+"""The files that detection writes: a CSV and a GeoJSON per field, and a summary of all fields."""
 
 import csv
 import io
@@ -24,7 +24,7 @@ _CORNERS = 16
 
 @dataclass(frozen=True)
 class FieldCount:
-    """The mitoses counted in one field of `width` x `height` px."""
+    """Number of mitoses in one field of `width` x `height` px."""
 
     name: str
     width: int
@@ -39,19 +39,20 @@ class FieldCount:
 
     @property
     def per_2mm2(self) -> float:
-        """What this density gives in 2 mm2, the ten high-power fields in which Nottingham grading counts.
+        """Mitoses per 2 mm2, the area of the ten high-power fields of Nottingham grading.
 
-        Ten fields of 0.5 mm in diameter are 1.96 mm2. It is no mitotic score: that is taken where mitoses are densest.
+        Ten fields of 0.5 mm in diameter are 1.96 mm2. This is not a mitotic score, which is counted where mitoses are
+        densest.
         """
         return 2 * self.per_mm2
 
 
 def write_detections_csv(path: Path, centres: Centres, probabilities: Probabilities) -> None:
-    """Write the detections of a field as `row,col,probability` under a header, in the order given.
+    """Write the detections of a field as CSV with the header `row,col,probability`, in the order given.
 
     Args:
         path: the CSV.
-        centres: (N, 2) row, col in full-resolution px; written with 2 decimals.
+        centres: (N, 2) row, col in full-resolution px, written with 2 decimals.
         probabilities: (N,), written with 6 decimals.
     """
     rows = zip(centres.tolist(), probabilities.tolist(), strict=True)
@@ -60,11 +61,10 @@ def write_detections_csv(path: Path, centres: Centres, probabilities: Probabilit
 
 
 def write_geojson(path: Path, centres: Centres, probabilities: Probabilities, *, radius: float) -> None:
-    """Write the detections of a field as GeoJSON that QuPath (0.4 and later) opens: one round annotation each.
+    """Write the detections of a field as GeoJSON for QuPath (0.4 and later), one round annotation each.
 
-    QuPath's (0, 0) is the top left corner of the first pixel, this project's is its middle: so x = col + 0.5 and
-    y = row + 0.5.
-    Ids depend on the content alone: the same detections give the same file.
+    In QuPath (0, 0) is the top left corner of the first pixel; in this project it is the pixel's centre. So
+    x = col + 0.5 and y = row + 0.5. Ids depend only on the content: the same detections give the same file.
 
     Source: "Exporting annotations" in QuPath's documentation (the origin), and its QuPathTypeAdapters.java and
     GsonTools.java, which read and write the format.
@@ -72,8 +72,8 @@ def write_geojson(path: Path, centres: Centres, probabilities: Probabilities, *,
     Args:
         path: the GeoJSON.
         centres: (N, 2) row, col in full-resolution px.
-        probabilities: (N,), the measurement "Probability".
-        radius: of the annotations, px.
+        probabilities: (N,), written as the measurement "Probability".
+        radius: radius of the annotations, px.
 
     Raises:
         ValueError: a number is not finite.
@@ -87,13 +87,13 @@ def write_geojson(path: Path, centres: Centres, probabilities: Probabilities, *,
 
 
 def write_summary(path: Path, counts: Sequence[FieldCount]) -> None:
-    """Write a CSV with one row per field, and the last row `all` with the pooled count, area and densities.
+    """Write a CSV with one row per field, and a last row `all` with the pooled count, area and densities.
 
-    The pooled density is the sum of the mitoses over the sum of the areas. `counts` has one field or more.
+    The pooled density is the sum of the mitoses divided by the sum of the areas. `counts` has at least one field.
     """
     whole = FieldCount("all", 0, 0, sum(count.mitoses for count in counts), sum(count.area_mm2 for count in counts))
     text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")  # quotes a name with a comma
+    writer = csv.writer(text, lineterminator="\n")  # quotes names that contain a comma
     writer.writerow(["field", "width", "height", "mitoses", "area_mm2", "per_mm2", "per_2mm2"])
     for count in [*counts, whole]:
         size = ("", "") if count is whole else (count.width, count.height)
@@ -107,7 +107,7 @@ def _feature(number: int, row: float, col: float, probability: float, radius: fl
     angles = [2 * math.pi * corner / _CORNERS for corner in range(_CORNERS)]
     x, y = col + 0.5, row + 0.5
     ring = [[round(x + radius * math.cos(angle), 2), round(y + radius * math.sin(angle), 2)] for angle in angles]
-    # The number keeps the ids of equal detections apart.
+    # The number makes the ids of equal detections differ.
     identity = f"mitoscope {number} {row:.2f} {col:.2f} {probability:.6f} {radius:.2f}"
     return {
         "type": "Feature",

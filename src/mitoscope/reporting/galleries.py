@@ -1,4 +1,4 @@
-"""Galleries: many patches in one picture, each under its name."""
+"""Galleries: many patches in one picture, each with its name."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,12 +14,12 @@ _FONT = cv2.FONT_HERSHEY_SIMPLEX
 
 
 def draw_gallery(path: Path, sections: Sequence[tuple[str, Sequence[tuple[str, Image]]]], *, columns: int = 10) -> None:
-    """Write a PNG with a titled grid for each section.
+    """Write a PNG with a title and a grid of patches for each section.
 
     Args:
-        path: the PNG.
+        path: PNG to write.
         sections: (title, [(name, (H, W, 3) uint8 RGB patch), ...]).
-        columns: patches in a row.
+        columns: number of patches per row.
     """
     cell = (_TILE + _CAPTION + _GAP, _TILE + _GAP)
     strips = []

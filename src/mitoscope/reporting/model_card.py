@@ -1,4 +1,4 @@
-"""What is known of a trained and tested detector: as tags of its version, and as a card for people."""
+"""The evidence on a trained and tested detector: tags of its version, and a model card for people."""
 
 import textwrap
 from collections.abc import Mapping
@@ -12,13 +12,13 @@ _NAMES = {"precision": "precision", "recall": "recall", "f1": "F1", "ap": "avera
 
 @dataclass(frozen=True)
 class Evidence:
-    """Everything that speaks for or against a detector.
+    """All evidence for or against a detector.
 
     Attributes:
-        results: what the stages left.
-        dataset: its description, from the patch store.
-        dataset_digest: DVC's hash of the raw dataset at the training.
-        commit: of git at the training, with "+ changes" where the tree differed; empty where there was none.
+        results: results of the stages.
+        dataset: description of the dataset, from the patch store.
+        dataset_digest: DVC's hash of the raw dataset in the training.
+        commit: git commit of the training, with "+ changes" if tracked files differed; empty without git.
     """
 
     results: Results
@@ -27,7 +27,7 @@ class Evidence:
     commit: str
 
     def tags(self) -> dict[str, str]:
-        """As tags of a version in the registry."""
+        """Tags of a version in the registry."""
         results = self.results
         patients, test_set = results.trained["patients"], results.test_set
         scores = {
@@ -53,20 +53,20 @@ class Evidence:
         }
 
     def card(self) -> str:
-        """The model card, Markdown of less than 5000 characters (more does not fit MLflow's column)."""
+        """The model card in Markdown, less than 5000 characters (the limit of MLflow's column)."""
         results, dataset = self.results, self.dataset
         trained, detector, test_set = results.trained, results.detector, results.test_set
         fields, patches, patients = results.metrics["fields"], results.metrics["patches"], trained["patients"]
-        synthetic = " **Synthetic data: the figures say that the pipeline works, and nothing about histology.**"
+        synthetic = " **Synthetic data: the scores show that the pipeline works; they say nothing about histology.**"
         warning = synthetic if dataset["synthetic"] else ""
-        refitted = "; whole fields are scored by a head of their own" if detector["settings"]["refit_fields"] else ""
+        refitted = "; whole fields are scored by a field head" if detector["settings"]["refit_fields"] else ""
         rows = "\n".join(
             _row(results, level, name, word) for level in ("fields", "patches") for name, word in _NAMES.items()
         )
         return f"""# {results.network} for mitotic figures
 
 **Research only.** Finds mitotic figures in H&E breast-cancer fields, {dataset["microns_per_pixel"]} um per pixel.
-It is no medical device and must not be used for diagnosis.{warning}
+It is not a medical device and must not be used for diagnosis.{warning}
 
 | level | score | test | 95 % interval by patient |
 |---|---|---|---|
@@ -87,25 +87,25 @@ Patches: {patches["mitoses"]} mitoses to {patches["negatives"]} candidates.
 - **Training**: best of {trained["epochs"]} epochs: {trained["best_epoch"]}; MLflow run {results.run_id}; git
   {self.commit or "unknown"}
 
-**Limits**: other scanners, stains, tissues and pixel sizes than those of the data are untested. Scores of a few
-patients say little about the next one: look at the intervals. Mitoses without a blue-ratio candidate are never found
-({100 * fields["reachable"]:.0f} % of the test mitoses have one).
+**Limits**: scanners, stains, tissues and pixel sizes other than those of the data are untested. Scores of a few
+patients say little about the next patient: look at the intervals. Mitoses without a blue-ratio candidate are never
+found ({100 * fields["reachable"]:.0f} % of the test mitoses have one).
 """
 
 
 def _row(results: Results, level: str, name: str, word: str) -> str:
-    """A line of the card's table."""
+    """A row of the card's table."""
     value, interval = results.metrics[level].get(name), results.intervals[level].get(name)
     shown = "undefined" if value is None else f"{value:.3f}"
-    between = f"{interval[0]:.3f} to {interval[1]:.3f}" if interval else "one patient, so no interval"
+    between = f"{interval[0]:.3f} to {interval[1]:.3f}" if interval else "no interval: only one patient"
     return f"| {level} | {word} | {shown} | {between} |"
 
 
 def _line(text: str | None) -> str:
-    """A text of dataset.yaml as part of a line."""
+    """A text of dataset.yaml, shortened to fit in a line."""
     return textwrap.shorten(text, 300, placeholder=" ...") if text else "not given"
 
 
 def _names(patients: list[str]) -> str:
-    """Patients by name, or how many they are where that would fill the card."""
+    """The patients' names, or their number if the names would fill the card."""
     return ", ".join(patients) if len(patients) <= 20 else f"{len(patients)} patients"

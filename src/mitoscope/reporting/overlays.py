@@ -1,4 +1,4 @@
-"""Overlays: a field with a ring round every detection and every missed mitosis, under a title and a legend."""
+"""Overlays: a field with a mark around every detection and missed mitosis, below a title and a legend."""
 
 import math
 from collections.abc import Sequence
@@ -12,8 +12,9 @@ from mitoscope.datasets.annotations import Centres
 from mitoscope.datasets.images import Image, encode_image
 from mitoscope.errors import InputError
 from mitoscope.files import atomic_path
+from mitoscope.reporting.colours import SKY_BLUE, VERMILION, YELLOW, rgb
 
-NUCLEUS_UM = 5.0  # radius of a mitotic nucleus, round which the marks lie
+NUCLEUS_UM = 5.0  # radius of a mitotic nucleus; the marks surround it
 
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
 _BLACK = (0, 0, 0)
@@ -21,12 +22,12 @@ _JPEG_SIDE = 65_500  # libjpeg's limit
 
 
 class Kind(NamedTuple):
-    """How one kind of mark looks: a regular polygon round the nucleus.
+    """The look of one kind of mark: a regular polygon around the nucleus.
 
     Attributes:
-        name: in the legend.
-        colour: RGB. All kinds have a black halo, which shows on pale stroma as the colour does on dark nuclei.
-        corners: of the polygon; kinds differ in shape as well, for grey prints.
+        name: name in the legend.
+        colour: RGB. All kinds also have a black halo: it shows on pale stroma, the colour shows on dark nuclei.
+        corners: number of corners; the kinds differ in shape as well, for grey prints.
         turn: angle of the first corner, radians from the x axis.
     """
 
@@ -36,19 +37,18 @@ class Kind(NamedTuple):
     turn: float
 
 
-# Sky blue, vermilion and yellow of Okabe and Ito, "Color Universal Design", J*FLY, 2008. Dichromats tell these three
-# from each other and from haematoxylin and eosin; the bluish green and the reddish purple of that palette they do not.
-FOUND = Kind("true positives", (86, 180, 233), 32, 0)
-FALSE = Kind("false positives", (213, 94, 0), 4, math.pi / 4)
-MISSED = Kind("missed mitoses", (240, 228, 66), 4, 0)
+# Dichromats can tell these three colours from each other and from haematoxylin and eosin. They cannot tell the green
+# and the purple of the palette from these stains.
+FOUND = Kind("true positives", rgb(SKY_BLUE), 32, 0)
+FALSE = Kind("false positives", rgb(VERMILION), 4, math.pi / 4)
+MISSED = Kind("missed mitoses", rgb(YELLOW), 4, 0)
 DETECTED = FOUND._replace(name="mitoses")
 
 
 class Marks(NamedTuple):
-    """The centres to mark in a field, each (N, 2) float64 row, col in its pixels; N may be 0.
+    """Centres to mark in a field, each (N, 2) float64 row, col in pixels; N may be 0.
 
-    Where the truth is not known, `Marks(found)` is all there is: they are called mitoses, and the legend has no other
-    entry.
+    Without annotations use `Marks(found)`: the legend then has one entry, "mitoses".
     """
 
     found: Centres
@@ -57,20 +57,21 @@ class Marks(NamedTuple):
 
 
 def draw_overlay(path: Path, image: Image, marks: Marks, *, radius: float, title: str) -> None:
-    """Write a field with its marks as JPEG (quality 90) or PNG, whole or not at all.
+    """Write a field with its marks as JPEG (quality 90) or PNG, atomically.
 
-    Lines and letters are sized for looking at the whole picture on about 1000 px of a screen. A field too narrow for
-    a word of the strip above it gets a white margin on its right.
+    Lines and letters are sized for viewing the whole picture at about 1000 px. A field that is too narrow for a word of
+    the strip above it gets a white margin on the right.
 
     Args:
-        path: the picture, .jpg or .png.
-        image: (H, W, 3) uint8 RGB; is not changed.
-        marks: what to mark.
-        radius: of a nucleus, px. A mark's is twice that; what lies within `radius` of its centre stays as it is.
-        title: above the legend; OpenCV's letters are ASCII.
+        path: file to write, .jpg or .png.
+        image: (H, W, 3) uint8 RGB; not modified.
+        marks: centres to mark.
+        radius: radius of a nucleus, px. A mark has twice this radius; pixels within `radius` of its centre keep their
+            values.
+        title: text above the legend, in ASCII (OpenCV draws no other letters).
 
     Raises:
-        InputError: the picture is too large for a JPEG, which has at most 65,500 px a side.
+        InputError: the picture is too large for a JPEG, which is limited to 65,500 px per side.
     """
     rows, columns = image.shape[:2]
     unit = max(1.0, math.sqrt(rows * columns) / 1000)
@@ -79,7 +80,7 @@ def draw_overlay(path: Path, image: Image, marks: Marks, *, radius: float, title
     strip = _strip(title, [(kind, f"{kind.name}: {len(centres)}") for kind, centres in shown], columns, unit)
     margin = np.full((rows, strip.shape[1] - columns, 3), 255, np.uint8)
     picture = np.concatenate([strip, np.concatenate([image, margin], axis=1)])
-    field = picture[len(strip) :, :columns]  # so that marks at the border do not run into the strip
+    field = picture[len(strip) :, :columns]  # a view, so that marks at the border stay out of the strip
     for kind, centres in shown:
         for row, col in centres.tolist():
             _mark(field, kind, row, col, max(2 * radius, radius + _halo(unit)), unit)
@@ -91,7 +92,7 @@ def draw_overlay(path: Path, image: Image, marks: Marks, *, radius: float, title
 
 
 def _strip(title: str, legend: Sequence[tuple[Kind, str]], columns: int, unit: float) -> Image:
-    """Draw the words of the title and below them the legend, in lines of `columns` px, or of the longest word."""
+    """Draw the title and, below it, the legend; lines are `columns` px wide, or as wide as the longest word."""
     line = round(26 * unit)
     gap, size, weight = line // 3, 0.55 * unit, round(1.2 * unit)
     places = []
@@ -125,9 +126,9 @@ def _halo(unit: float) -> int:
 
 
 def _mark(picture: Image, kind: Kind, row: float, col: float, reach: float, unit: float) -> None:
-    """Draw the polygon whose inscribed circle has the radius `reach` px: so no kind comes nearer to the nucleus."""
+    """Draw the polygon whose inscribed circle has the radius `reach` px, so that all kinds keep the same distance."""
     angles = kind.turn + 2 * np.pi * np.arange(kind.corners) / kind.corners
     corners = np.stack([np.cos(angles), np.sin(angles)], axis=1) * reach / math.cos(math.pi / kind.corners)
-    points = np.round(16 * (corners + np.array([col, row]))).astype(np.int32)  # in sixteenths of a pixel, see `shift`
+    points = np.round(16 * (corners + np.array([col, row]))).astype(np.int32)  # in 1/16 px, see `shift`
     for colour, width in ((_BLACK, _halo(unit)), (kind.colour, _stroke(unit))):
         cv2.polylines(picture, [points], True, colour, width, cv2.LINE_AA, shift=4)

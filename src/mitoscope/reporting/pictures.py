@@ -1,4 +1,4 @@
-"""Pictures as text, for a page that needs no other file."""
+"""Pictures as data URIs, for a page that needs no other file."""
 
 import base64
 from dataclasses import dataclass
@@ -8,8 +8,8 @@ import cv2
 
 from mitoscope.errors import InputError
 
-_WIDTH = 1400  # px; wider than a page shows
-_SMALL = 200_000  # bytes: such a file, as curves are, stays as it is
+_WIDTH = 1400  # px; wider pictures are reduced to this
+_SMALL = 200_000  # bytes; smaller files, such as curves, are embedded unchanged
 _QUALITY = 82
 
 
@@ -18,10 +18,10 @@ class Picture:
     """A picture in a page.
 
     Attributes:
-        uri: the picture itself, as a data URI.
+        uri: the picture as a data URI.
         width: px.
         height: px.
-        caption: what it shows, of which network and data.
+        caption: what it shows, and for which network and data.
     """
 
     uri: str
@@ -31,14 +31,14 @@ class Picture:
 
 
 def embed(path: Path, caption: str) -> Picture:
-    """Read a PNG file for a page; what is large is reduced to a page's width and encoded as WebP.
+    """Read a PNG file for a page; large files are reduced to the page's width and encoded as WebP.
 
     Raises:
         InputError: the file is missing or not a picture.
     """
     pixels = cv2.imread(str(path))
     if pixels is None:
-        raise InputError(f"{path}: is missing or not a picture; run `dvc repro`, or what else wrote it, again")
+        raise InputError(f"{path}: is missing or not a picture; run the command that writes it, such as `dvc repro`")
     kind, content = "png", path.read_bytes()
     if len(content) > _SMALL:
         height, width = pixels.shape[:2]

@@ -1,4 +1,4 @@
-"""The page of `mitoscope report`: the networks and all runs on their data, in one file that needs no other."""
+"""The page of `mitoscope report`: the networks and all runs on their data, in a single file."""
 
 import platform
 import tempfile
@@ -11,6 +11,7 @@ from typing import Any
 
 import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
 
 from mitoscope.files import hash_file, read_json
 from mitoscope.paths import CROSSVALIDATED, GALLERY, MODELS
@@ -19,10 +20,12 @@ from mitoscope.reporting.figures import draw_networks
 from mitoscope.reporting.pictures import Picture, embed
 from mitoscope.reporting.results import POOLED, SCORES, Results, heading, percent, pooled_cells
 from mitoscope.reporting.runs import LOGGED, Run, describe_commit, run_row
+from mitoscope.reporting.terms import TERMS, explain, explain_setting, shorten
+from mitoscope.reporting.verdict import Verdict
 
 _LEVELS = {
-    "patches": ("Test patches", "mitoses : others"),
-    "fields": ("Whole test fields: mitoses found within 7.5 um", "mitoses"),
+    "fields": ("Whole fields of the test patients: mitoses found within 7.5 um", "mitoses"),
+    "patches": ("Test patches", "mitoses : negatives"),
 }
 _PACKAGES = ("torch", "mlflow", "dvc", "optuna")
 
@@ -32,10 +35,10 @@ class Network:
     """A network on the page.
 
     Attributes:
-        results: what the stages left.
-        run: its training.
-        data: the dataset's name, or "synthetic".
-        mined: picture of the hardest negatives; None where there was no mining.
+        results: results of the stages.
+        run: MLflow run of its training.
+        data: name of the dataset, or "synthetic".
+        mined: picture of the hardest negatives; None without mining.
     """
 
     results: Results
@@ -50,16 +53,16 @@ class Network:
 
     @property
     def folder(self) -> Path:
-        """Where stage `evaluate` wrote."""
+        """Output folder of stage `evaluate`."""
         return self.results.outputs.evaluated
 
     @property
     def note(self) -> str:
-        """What stands beside each of its figures."""
+        """Network, start weights and data, for the caption of every figure."""
         return f"{self.name}, {self.results.start_weights} start weights, {self.data} data"
 
     def confusion(self) -> pd.DataFrame:
-        """Test patches by what they are (rows) and what they were taken for (columns), mitoses first."""
+        """Number of test patches by true class (rows) and predicted class (columns), mitoses first."""
         words = ["mitosis", "negative"]
         table = pd.read_csv(self.folder / "confusion.csv")
         return pd.crosstab(table.actual, table.predicted).reindex(index=words, columns=words, fill_value=0)
@@ -70,6 +73,7 @@ def build_page(
     *,
     summary: Mapping[str, Any],
     digest: str,
+    verdict: Verdict | None,
     absent: Mapping[str, str],
     runs: Sequence[Run],
     versions: Mapping[str, str],
@@ -77,30 +81,33 @@ def build_page(
     """Build the page, as HTML.
 
     Args:
-        networks: whose results are of the patches that are there; one or more.
-        summary: of the patch store.
-        digest: of the dataset.
-        absent: networks that are not on the page, and why.
+        networks: one or more networks, trained on the current patches.
+        summary: summary of the patch store.
+        digest: digest of the dataset.
+        verdict: comparison of the best two networks, if there are two.
+        absent: networks that are not on the page, with the reason.
         runs: all finished trainings on the dataset, newest first.
-        versions: of the registry, each with what is known of it.
+        versions: versions in the registry, with a description of each.
 
     Raises:
         InputError: a picture is missing or broken.
     """
     current = {network.run.run_id for network in networks}
-    template = Environment(
+    environment = Environment(
         loader=PackageLoader("mitoscope", "reporting"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
-    ).get_template("report.html.j2")
+    )
+    environment.filters |= {"explain": explain, "setting": explain_setting}
     data = networks[0].data
-    return template.render(
+    return environment.get_template("report.html.j2").render(
         data=data,
         dataset=summary["dataset"],
         summary=summary,
         written=datetime.now(UTC),
+        verdict=verdict,
         absent=absent,
         levels=[_level(level, networks) for level in _LEVELS],
         logged=[heading(score) for score in LOGGED],
@@ -113,6 +120,7 @@ def build_page(
         pooled=POOLED,
         registry=versions,
         evidence=_evidence(networks[0], digest, summary),
+        terms=TERMS,
     )
 
 
@@ -127,7 +135,7 @@ def _level(level: str, networks: Sequence[Network]) -> dict[str, Any]:
 
 
 def _curves(networks: Sequence[Network]) -> Picture:
-    """The curves of all networks in one picture."""
+    """Draw the curves of all networks in one picture."""
     curves, points = {}, {}
     for network in networks:
         name = f"{network.name} ({network.results.start_weights})"
@@ -148,7 +156,7 @@ def _curves(networks: Sequence[Network]) -> Picture:
 
 
 def _section(network: Network) -> dict[str, Any]:
-    """What the page says about a single network."""
+    """Content of the section of one network."""
     results, run, note = network.results, network.run, network.note
     outputs = results.outputs
     pictures = [
@@ -156,7 +164,7 @@ def _section(network: Network) -> dict[str, Any]:
         embed(network.folder / "errors.png", f"The worst errors in the test fields: {note}"),
     ]
     if network.mined is not None:
-        pictures.append(embed(network.mined, f"Negatives that the last mining found hardest: {note}"))
+        pictures.append(embed(network.mined, f"The hardest negatives of the last mining: {note}"))
     found, drawn = outputs.searched / f"{network.name}.json", outputs.searched / network.name
     files = [MODELS / network.name / "start.pt", outputs.weights, outputs.detector]
     return {
@@ -164,7 +172,7 @@ def _section(network: Network) -> dict[str, Any]:
         "confusion": network.confusion(),
         "reachable": f"{percent(results.metrics['fields']['reachable'])} %",
         "pictures": pictures,
-        "search": dict(_flatten(read_json(found, f"run {outputs.repro('search')} -f"))) if found.exists() else {},
+        "search": _searched(found, f"run {outputs.repro('search')} -f") if found.exists() else {},
         "search_pictures": [embed(path, f"Search, {path.stem}: {note}") for path in sorted(drawn.glob("*.png"))],
         "commit": run.tags.get("mlflow.source.git.commit"),
         "evidence": {
@@ -177,32 +185,45 @@ def _section(network: Network) -> dict[str, Any]:
     }
 
 
-def _settings(networks: Sequence[Network]) -> dict[str, list[str]]:
-    """Every setting of each network: of the training as it was logged, and of the detector."""
+def _searched(path: Path, remedy: str) -> dict[str, str | Markup]:
+    """The best settings of a search, and the trial that found them."""
+    found = dict(_flatten(read_json(path, remedy)))
+    return {
+        name: f"{value:.3f}" if name == "validation_f1" and value is not None else shorten(name, str(value))
+        for name, value in found.items()
+    }
+
+
+def _settings(networks: Sequence[Network]) -> list[dict[str, Any]]:
+    """Every setting with its value for each network: logged settings of the training, and those of the detector."""
     chosen = [
         {**network.run.params, **dict(_flatten(network.results.detector["settings"], "detection."))}
         for network in networks
     ]
-    names = sorted({name for settings in chosen for name in settings})
-    return {name: [str(settings.get(name, "-")) for settings in chosen] for name in names}
+    rows = []
+    for name in sorted({name for settings in chosen for name in settings}):
+        values = [str(settings.get(name, "-")) for settings in chosen]
+        shown = [shorten(name, value) for value in values]
+        rows.append({"name": name, "values": shown, "differs": len(set(values)) > 1})
+    return rows
 
 
 def _crossvalidation(digest: str) -> list[dict[str, Any]]:
-    """The cross-validations on the dataset with this digest."""
+    """Cross-validations on the dataset with this digest."""
     found = []
     for path in sorted(CROSSVALIDATED.glob("*.json")):
         result = read_json(path, f"run `mitoscope crossvalidate {path.stem}` again")
         if result["dataset"]["md5"] != digest:
             continue
         note = describe(result)
-        picture = embed(path.with_suffix(".png"), f"FROC of the folds, counts and densities: {note}")
+        picture = embed(path.with_suffix(".png"), f"FROC curves of the folds, counts and densities: {note}")
         rows = [[level, *pooled_cells(scores)] for level, scores in result["pooled"].items()]
         found.append({"note": note, "folds": len(result["folds"]), "rows": rows, "picture": picture})
     return found
 
 
 def _evidence(network: Network, digest: str, summary: Mapping[str, Any]) -> dict[str, str]:
-    """The hashes of what all networks share, and the packages here."""
+    """Hashes of the inputs that all networks share, and the versions of the installed packages."""
     split = network.results.outputs.split
     return {
         "dataset (data.dvc)": digest,
@@ -213,14 +234,14 @@ def _evidence(network: Network, digest: str, summary: Mapping[str, Any]) -> dict
 
 
 def _sha256(path: Path) -> str:
-    """The SHA-256 of a file, in words; it may be in DVC's remote only."""
+    """The SHA-256 of a file as text; the file may be only in DVC's remote."""
     if not path.exists():
-        return "not here; `dvc pull` brings it"
+        return "missing here; `dvc pull` downloads it"
     return f"SHA-256 {hash_file(path)}"
 
 
 def _flatten(content: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Nested entries as `block.entry`."""
+    """Yield nested entries under the name `block.entry`."""
     for name, value in content.items():
         if isinstance(value, Mapping):
             yield from _flatten(value, f"{prefix}{name}.")

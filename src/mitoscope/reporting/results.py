@@ -1,4 +1,4 @@
-"""What the stages left of a network, read and checked in one place for every table, card and page."""
+"""The results of the stages for a network, read and checked in one place for every table, card and page."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,16 +16,16 @@ POOLED = ("mitoses", "detections", "TP", "FP", "FN", "precision %", "recall %", 
 
 @dataclass(frozen=True)
 class Results:
-    """What the stages left of one network: all of one training and one detector.
+    """The results of the stages for one network, all from one training and one detector.
 
     Attributes:
-        outputs: where it is.
-        trained: the report of stage `train`.
-        detector: the report of stage `detector`.
-        metrics: of the test, by level: `patches` and `fields`.
-        intervals: 95 % by patient, under the same names.
-        test_set: patients, fields and pixels of the test, and their digests.
-        start: where the network started from, and its hash.
+        outputs: paths of the files.
+        trained: report of stage `train`.
+        detector: report of stage `detector`.
+        metrics: test scores by level: `patches` and `fields`.
+        intervals: 95 % intervals by patient, under the same names.
+        test_set: patients, fields and pixels of the test set, and their digests.
+        start: source of the start weights, and their hash.
     """
 
     outputs: Outputs
@@ -43,61 +43,63 @@ class Results:
 
     @property
     def run_id(self) -> str:
-        """The MLflow run of the training."""
+        """Id of the training's MLflow run."""
         return str(self.trained["run_id"])
 
     @property
     def model_id(self) -> str:
-        """The detector as MLflow logged it."""
+        """Id of the detector as a logged model of MLflow."""
         return str(self.detector["model_id"])
 
     @property
     def start_weights(self) -> str:
-        """What the network started from, in a word."""
+        """Short name of the start weights."""
         return str(self.trained["start_weights"])
 
     @property
     def validation_f1(self) -> float:
-        """In whole fields of the validation patients, at the threshold chosen there."""
+        """F1 in the validation patients' whole fields, at the threshold chosen on them."""
         return float(self.detector["validation_fields"]["f1"])
 
     @property
     def heads_note(self) -> str:
-        """A sentence on who scored what, where the two levels were not scored by the same head."""
+        """A sentence for networks with a field head, which scores whole fields only; otherwise empty."""
         if not self.detector["settings"]["refit_fields"]:
             return ""
-        return f"{self.network}: patches are scored by the network's head, whole fields by their own (refit_fields)."
+        return (
+            f"{self.network}: the network's own head scores patches, a field head scores whole fields (refit_fields)."
+        )
 
     def size(self, level: str) -> str:
-        """How much the network was tested on."""
+        """Size of the test set, as text."""
         metrics = self.metrics[level]
         if level == "fields":
             return f"{metrics['mitoses']} in {metrics['fields']} fields"
         return f"{metrics['mitoses']} : {metrics['negatives']}"
 
     def cells(self, level: str) -> list[str]:
-        """The scores of a level in percent, with their intervals, in the order of SCORES."""
+        """Scores of a level in percent, with their intervals, in the order of SCORES."""
         return [percent(self.metrics[level].get(name), self.intervals[level].get(name)) for name in SCORES[level]]
 
     def require_patches(self, tags: Mapping[str, str], digest: str) -> None:
-        """Make sure that the network comes from the patches that are there.
+        """Check that the network was trained on the current patches.
 
         Args:
-            tags: of its MLflow run.
-            digest: of the patch store.
+            tags: tags of its MLflow run.
+            digest: digest of the patch store.
 
         Raises:
-            InputError: it comes from others.
+            InputError: it was trained on other patches.
         """
         if tags.get("patches") != digest:
             raise InputError(
-                f"{self.outputs.evaluated}: is of other patches than {PATCHES}; run {self.outputs.repro('evaluate')} "
-                "first"
+                f"{self.outputs.evaluated}: belongs to other patches than {PATCHES}; "
+                f"run {self.outputs.repro('evaluate')} first"
             )
 
 
 def logged_scores(metrics: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
-    """The test scores as MLflow names them: test/f1, test_at_half/f1, test_fields/f1 ...
+    """Test scores under their MLflow names: test/f1, test_at_half/f1, test_fields/f1 ...
 
     Args:
         metrics: content of metrics.json.
@@ -116,7 +118,7 @@ def logged_scores(metrics: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
 
 
 def logged_files(evaluated: Path) -> dict[str, list[Path]]:
-    """What of the folder of stage `evaluate` is logged to the run, by the run's folder."""
+    """Files of stage `evaluate` that are logged to the run, by the run's folder."""
     return {
         "pictures": [evaluated / f"{name}.png" for name in ("patches", "fields", "errors")],
         "pictures/overlays": sorted((evaluated / "overlays").iterdir()),
@@ -125,11 +127,11 @@ def logged_files(evaluated: Path) -> dict[str, list[Path]]:
 
 
 def read_results(outputs: Outputs) -> Results:
-    """Read what the stages left of an evaluated network.
+    """Read the results of an evaluated network.
 
     Raises:
-        InputError: a file is missing or of an older version, the files are not all of one training and one detector,
-            or a patient was trained on and tested.
+        InputError: a file is missing or from an older version, the files are not all from one training and one
+            detector, or a test patient was trained on.
     """
     remedy = f"run {outputs.repro('evaluate')} first"
     evaluated = outputs.evaluated
@@ -139,12 +141,12 @@ def read_results(outputs: Outputs) -> Results:
     try:
         _check(results, remedy)
     except (KeyError, TypeError) as error:
-        raise InputError(f"{evaluated}: is of an older version; {remedy}") from error
+        raise InputError(f"{evaluated}: was written by an older version; {remedy}") from error
     return results
 
 
 def _check(results: Results, remedy: str) -> None:
-    """Make sure that the files belong together.
+    """Check that the files belong together.
 
     Raises:
         InputError: they do not.
@@ -152,22 +154,25 @@ def _check(results: Results, remedy: str) -> None:
     """
     outputs, detector, test_set = results.outputs, results.detector, results.test_set
     if detector["run_id"] != results.trained["run_id"]:
-        raise InputError(f"{outputs.detected}: is of another training than {outputs.trained}; {remedy}")
+        raise InputError(f"{outputs.detected}: belongs to another training than {outputs.trained}; {remedy}")
     if any(test_set[name] != detector[name] for name in ("run_id", "model_id")):
-        raise InputError(f"{outputs.evaluated}: holds the scores of another detector than {outputs.detected}; {remedy}")
+        raise InputError(f"{outputs.evaluated}: contains scores of another detector than {outputs.detected}; {remedy}")
     patients = results.trained["patients"]
     if leaked := {*patients["train"], *patients["validation"]} & {*test_set["patients"]}:
-        raise InputError(f"{outputs.evaluated}: patient {min(leaked)} was trained on and tested; {remedy}")
+        raise InputError(f"{outputs.evaluated}: patient {min(leaked)} was used for training and for testing; {remedy}")
     for level in SCORES:
         if level not in results.metrics or level not in results.intervals:
             raise KeyError(level)
 
 
 def read_all(networks: Iterable[str]) -> tuple[list[Results], dict[str, str]]:
-    """The results of every evaluated network; and by network, why those of others cannot be used.
+    """Read the results of every evaluated network.
+
+    Returns:
+        The results that can be used, and by network the reason why others cannot.
 
     Raises:
-        InputError: no network has been evaluated, or none of those results can be used.
+        InputError: no network has been evaluated, or no results can be used.
     """
     found, unusable = [], {}
     for outputs in map(Outputs, networks):
@@ -184,12 +189,12 @@ def read_all(networks: Iterable[str]) -> tuple[list[Results], dict[str, str]]:
 
 
 def heading(score: str) -> str:
-    """A score's name at the head of a column."""
+    """A score's name as a column heading."""
     return score.upper() if score in ("f1", "ap") else score
 
 
 def percent(value: float | None, interval: Sequence[float] | None = None) -> str:
-    """A score in percent, with its interval on a second line where there is one; a dash where there is no score."""
+    """A score in percent, with its interval, if any, on a second line; a dash if there is no score."""
     if value is None or math.isnan(value):
         return "-"
     if interval is None:
@@ -198,7 +203,7 @@ def percent(value: float | None, interval: Sequence[float] | None = None) -> str
 
 
 def pooled_cells(scores: Mapping[str, Any]) -> list[str]:
-    """Pooled counts, and scores in percent with their intervals where it has some, in the order of POOLED."""
+    """Pooled counts, and scores in percent with their intervals, if any, in the order of POOLED."""
     counts = [str(scores[name]) for name in ("mitoses", "detections", "tp", "fp", "fn")]
     intervals = scores.get("intervals", {})
     return counts + [percent(scores[name], intervals.get(name)) for name in ("precision", "recall", "f1")]

@@ -1,4 +1,4 @@
-"""What stage `search@network` leaves: the best settings, a table of the trials, and pictures of the study."""
+"""Outputs of stage `search@network`: the best settings, a table of the trials, and pictures of the study."""
 
 import warnings
 from collections.abc import Sequence
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from mitoscope.files import atomic_folder, atomic_path, write_json
+from mitoscope.reporting.colours import BLUE, VERMILION
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
@@ -22,11 +23,11 @@ def write_outputs(
     """Write <network>.json, the table <network>.csv and the pictures <network>/*.png into `folder`.
 
     Args:
-        folder: results/search.
-        network: whose settings were searched.
+        folder: results/search/.
+        network: network whose settings were searched.
         result: content of the JSON file.
-        trials: those that count, and those that failed; where there are none the table and its folder are empty.
-        title: of the pictures.
+        trials: trials that count, and failed ones; without trials the table and the folder are empty.
+        title: title of the pictures.
 
     Returns:
         The table and the pictures.
@@ -38,12 +39,12 @@ def write_outputs(
     with atomic_folder(pictures, replace=True) as drawn:
         if trials:
             _draw(drawn, trials, title)
-    write_json(folder / f"{network}.json", result)  # last, because training looks for it
+    write_json(folder / f"{network}.json", result)  # last, because training reads it
     return [table, *sorted(pictures.iterdir())]
 
 
 def tabulate(network: str, trials: "Sequence[FrozenTrial]") -> pd.DataFrame:
-    """One row per trial, with its settings and its run in MLflow."""
+    """One row per trial, with its settings and its MLflow run."""
     rows = [
         {
             "network": network,
@@ -61,7 +62,7 @@ def tabulate(network: str, trials: "Sequence[FrozenTrial]") -> pd.DataFrame:
 
 
 def _draw(folder: Path, trials: "Sequence[FrozenTrial]", title: str) -> None:
-    """Draw how the search went; with two complete trials or more also which setting matters, and all trials at once."""
+    """Draw the history of the search; with two or more complete trials also importances and parallel coordinates."""
     import matplotlib as mpl
     import optuna
     from matplotlib import pyplot
@@ -72,13 +73,18 @@ def _draw(folder: Path, trials: "Sequence[FrozenTrial]", title: str) -> None:
 
     mpl.use("Agg")
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    study = optuna.create_study(direction="maximize")  # of these trials alone: the storage may hold more
+    study = optuna.create_study(direction="maximize")  # only of these trials: the storage may hold more
     study.add_trials(trials)
     objective = "validation F1"
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the drawings are "experimental", and axes on which all trials agree are flat
+        warnings.simplefilter("ignore")  # experimental functions, and axes on which all trials agree
         drawn = {"history": pictures.plot_optimization_history(study, target_name=objective)}
         drawn["history"].xaxis.set_major_locator(MaxNLocator(integer=True))
+        for dots in drawn["history"].collections:
+            dots.set_color(BLUE)
+        for line in drawn["history"].lines:
+            line.set(color=VERMILION, alpha=1)
+        drawn["history"].legend()
         if len(study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))) > 1:
             drawn["importance"] = pictures.plot_param_importances(study, target_name=objective)
             drawn["parallel"] = pictures.plot_parallel_coordinate(study, target_name=objective)
@@ -87,7 +93,7 @@ def _draw(folder: Path, trials: "Sequence[FrozenTrial]", title: str) -> None:
         assert isinstance(figure, Figure)
         axes.set_title(title)
         figure.set_size_inches(10, 5)
-        for bar in figure.axes:  # it lies on the labels of the last setting
+        for bar in figure.axes:  # the colour bar covers the labels of the last setting
             if bar.get_label() == "<colorbar>":
                 bar.set_position((1.05, 0.1, 0.02, 0.8))
         figure.savefig(folder / f"{name}.png", dpi=100, bbox_inches="tight")

@@ -1,1 +1,1 @@
-"""The detector behind MLflow."""
+"""Serve a detector through MLflow."""

@@ -1,4 +1,4 @@
-"""What the detector says of every row of a table."""
+"""Answer each row of a table with a detector."""
 
 from typing import Any
 
@@ -11,20 +11,19 @@ from mitoscope.serving.rows import FieldRow, Patches, PatchRow, RowRejected, che
 
 
 def answer(detector: Detector, table: pd.DataFrame) -> list[dict[str, Any]]:
-    """Answer every row, in the order of the rows.
+    """Return one answer per row, in the order of the rows.
 
-    A field is answered by its mitoses, the most probable first, and the threshold that they reach:
-    `{"mitoses": [{"row", "col", "probability"}, ...], "threshold"}`, row and col in the field's pixels; the answer is
-    that of `Detector.detect`. A patch is answered by `{"probability", "mitosis"}`, whether the probability reaches the
-    detector's threshold for single patches.
+    For a field: `{"mitoses": [{"row", "col", "probability"}, ...], "threshold"}`, the result of `Detector.detect`, with
+    the most probable mitosis first, and row and col in pixels of the field. For a patch: `{"probability", "mitosis"}`,
+    where `mitosis` says whether the probability reaches the detector's threshold for single patches.
 
     Args:
-        detector: answers.
-        table: as `rows.read_rows` takes it.
+        detector: the detector.
+        table: input of `rows.read_rows`.
 
     Raises:
-        MlflowException: the table has no column to answer.
-        RowRejected: a row cannot be answered. All rows are checked before the first one is answered.
+        MlflowException: the table has neither a column of fields nor one of patches.
+        RowRejected: a row cannot be answered. All rows are checked before any is answered.
     """
     rows = read_rows(table, detector.model.patch_size)
     for row in rows:
@@ -39,7 +38,7 @@ def answer(detector: Detector, table: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def _check_field(detector: Detector, row: FieldRow) -> None:
-    """Make sure that the detector knows such pixels, and that the field stays small where it is enlarged."""
+    """Check that the detector accepts the pixel size, and that the field is not too large after resizing."""
     extract = detector.extract
     try:
         microns = detector.check_pixels(row.microns_per_pixel)

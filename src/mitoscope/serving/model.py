@@ -1,10 +1,10 @@
-"""The detector as MLflow loads and serves it: rows with a field or a patch in, mitoses or a probability out.
+"""The model that MLflow loads and serves: it takes rows with a field or a patch, and returns mitoses or probabilities.
 
-MLflow runs this file when it loads a model ("models from code"), so nothing is ever unpickled. The package `mitoscope`
-travels in the model's folder, and a process that has not imported it before takes it from there.
+MLflow runs this file when it loads a model ("models from code"), so nothing is unpickled. The model's folder contains
+the package `mitoscope`, and a process that has not imported the package yet imports it from there.
 
-One process serves one version: Python imports a package once, so the second version that a process loads gets its own
-weights and settings, but the code of the first. Where that code differs, loading says so in one line.
+Load each version in a process of its own: Python imports a package once, so a second version in the same process gets
+its own weights and settings, but the code of the first. If that code differs, loading logs a warning of one line.
 """
 
 import hashlib
@@ -20,12 +20,12 @@ import mitoscope
 
 
 class MitosisModel(PythonModel):
-    """Answers every row of a table; the columns and the answers are those of `mitoscope.serving.answers`."""
+    """Model that answers each row of a table, as described in `mitoscope.serving.answers`."""
 
     def load_context(self, context: PythonModelContext) -> None:
-        """Read the detector from the model's own folder, onto the GPU where there is one."""
+        """Load the detector from the model's folder, onto the GPU if there is one."""
         warn_of_other_code(Path(__file__).parent / "code" / "mitoscope")
-        # Other code may lack what is imported here; the warning above then comes before the error.
+        # Other code may lack these modules; the warning above then comes before the ImportError.
         from mitoscope.detection.detector import Detector
         from mitoscope.learning.devices import join
 
@@ -35,10 +35,10 @@ class MitosisModel(PythonModel):
     def predict(
         self, context: PythonModelContext, model_input: pd.DataFrame, params: dict[str, Any] | None = None
     ) -> list[dict[str, Any]]:
-        """One answer per row, in the order of the rows.
+        """Return one answer per row, in the order of the rows.
 
         Raises:
-            RowRejected: a row cannot be answered; the line says which and why.
+            RowRejected: a row cannot be answered; the message says which and why.
         """
         from mitoscope.serving.answers import answer
 
@@ -46,19 +46,19 @@ class MitosisModel(PythonModel):
 
 
 def warn_of_other_code(travelled: Path) -> None:
-    """Log one line where the `mitoscope` in use is not the code in the folder `travelled`, which need not exist."""
+    """Log a warning if the imported `mitoscope` differs from the code in the folder `travelled`, if that exists."""
     used = Path(mitoscope.__file__).parent
     if travelled.is_dir() and not travelled.samefile(used) and _digest(travelled) != _digest(used):
         logging.getLogger("mitoscope").warning(
-            "the code that travelled with this model (%s) differs from the mitoscope that this process has imported "
-            "(%s), and so may its answers; load each version in a process of its own",
+            "the code that was logged with this model (%s) differs from the mitoscope that this process has imported "
+            "(%s), so answers may differ; load each version in a process of its own",
             travelled,
             used,
         )
 
 
 def _digest(package: Path) -> str:
-    """SHA-256 of the names and the content of a package's Python files."""
+    """Return the SHA-256 of the names and contents of a package's Python files."""
     digest = hashlib.sha256()
     for path in sorted(package.rglob("*.py")):
         content = path.read_bytes()

@@ -1,4 +1,4 @@
-"""What MLflow needs to log a detector."""
+"""Collect what MLflow needs to log a detector."""
 
 from importlib.metadata import version
 from pathlib import Path
@@ -14,7 +14,7 @@ from mitoscope.datasets.images import Image
 from mitoscope.detection.detector import Detector
 from mitoscope.serving.rows import FIELD, MICRONS, PATCH, encode_patch
 
-# The distributions that the code of a served model imports, used there or not. `mitoscope` itself travels as code.
+# Distributions that the code of a served model imports. `mitoscope` itself is logged as code.
 _NEEDS = (
     "filelock",
     "mlflow",
@@ -33,13 +33,13 @@ _NEEDS = (
 
 
 class LoggedModelParts(NamedTuple):
-    """All that is logged beside a detector's file.
+    """What is logged with a detector file.
 
     Attributes:
-        model_code: the module that MLflow runs to load the model.
-        package: folder of the package `mitoscope`, which travels with the model.
-        signature: the columns that the model takes, all optional, and those of its answers.
-        example: a table that the model answers.
+        model_code: module that MLflow runs to load the model.
+        package: folder of the package `mitoscope`, which is logged with the model.
+        signature: input columns, all optional, and output columns.
+        example: example input table.
         requirements: pip requirements with the installed versions.
     """
 
@@ -51,10 +51,10 @@ class LoggedModelParts(NamedTuple):
 
 
 def describe(detector: Detector, example_patch: Image) -> LoggedModelParts:
-    """What to log with a detector.
+    """Return what to log with a detector.
 
     Args:
-        detector: is logged.
+        detector: the detector to log.
         example_patch: (P, P, 3) uint8 RGB, a patch of the detector's size.
     """
     package = Path(mitoscope.__file__).parent
@@ -69,7 +69,7 @@ def describe(detector: Detector, example_patch: Image) -> LoggedModelParts:
 
 
 def _signature() -> ModelSignature:
-    """The columns. Every one is optional, because a row has a field or a patch."""
+    """Return the columns. Each is optional, because a row has either a field or a patch."""
     mitosis = Object([Property(name, DataType.double) for name in ("row", "col", "probability")])
     return ModelSignature(
         inputs=Schema(

@@ -1,4 +1,4 @@
-"""From a table of text to fields and patches; nothing is decoded before its size has been read from its header."""
+"""Read fields and patches from a table of base64 text; the size in an image's header is checked before decoding."""
 
 import base64
 import binascii
@@ -25,11 +25,11 @@ from mitoscope.datasets.images import Image, encode_image, read_image
 from mitoscope.errors import InputError
 
 FIELD, MICRONS, PATCH = "field", "microns_per_pixel", "patch"
-MOST_PIXELS = 100_000_000  # of a field, as it comes and as the detector enlarges it; 6 mm2 at 0.25 um per pixel
-MOST_BYTES = 4 * MOST_PIXELS  # of a file: a TIFF with alpha that is not compressed
+MOST_PIXELS = 100_000_000  # of a field, as sent and as enlarged by the detector; 6 mm2 at 0.25 um per pixel
+MOST_BYTES = 4 * MOST_PIXELS  # of a file: an uncompressed TIFF with alpha
 
 _COLOURS = {0: "grey", 2: "RGB", 3: "palette", 4: "grey and alpha", 6: "RGBA"}  # PNG's colour types
-# Pillow's readers by the first bytes of a file. `PIL.Image.open` would warn of large images in its own words.
+# Suffix and Pillow reader by the first bytes of a file. `PIL.Image.open` would add its own warnings on large images.
 _READERS: dict[bytes, tuple[str, Callable[[BytesIO], ImageFile]]] = {
     b"\x89PNG\r\n\x1a\n": (".png", PngImageFile),
     b"\xff\xd8\xff": (".jpg", JpegImageFile),
@@ -41,7 +41,7 @@ _READERS: dict[bytes, tuple[str, Callable[[BytesIO], ImageFile]]] = {
 
 
 class RowRejected(MlflowException):
-    """A row that cannot be answered; the server answers 400 with this one line."""
+    """A row that cannot be answered; the server returns status 400 with this one line."""
 
     def __init__(self, row: int, reason: str) -> None:
         line = f"row {row} (the first is 0): {reason}"
@@ -49,7 +49,7 @@ class RowRejected(MlflowException):
         self.line = line
 
     def serialize_as_json(self) -> str:
-        """The answer's body. MLflow's server has put the whole table before the message by then."""
+        """Return the response body, without the whole table, which MLflow's server puts before the message."""
         return json.dumps({"error_code": self.error_code, "message": self.line})
 
 
@@ -58,12 +58,12 @@ class FieldRow:
     """A row with a field.
 
     Attributes:
-        row: its number; the first is 0.
-        content: of the image file.
-        suffix: of such files.
-        width: px, by the file's header.
-        height: likewise.
-        microns_per_pixel: as sent; None = the row does not say.
+        row: row number, from 0.
+        content: content of the image file.
+        suffix: suffix of this image format.
+        width: px, from the file's header.
+        height: px, from the file's header.
+        microns_per_pixel: um per pixel as sent; None = not given.
     """
 
     row: int
@@ -74,17 +74,17 @@ class FieldRow:
     microns_per_pixel: float | None
 
     def decode(self) -> Image:
-        """The pixels, (H, W, 3) uint8 RGB, as every command of mitoscope reads them.
+        """Return the pixels, (H, W, 3) uint8 RGB, read in the same way as by the commands.
 
         Raises:
-            RowRejected: it is no whole 8-bit RGB image.
+            RowRejected: the image is damaged or not 8-bit RGB.
         """
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / f"field{self.suffix}"
             path.write_bytes(self.content)
             try:
                 return read_image(path)
-            except InputError as error:  # the sender does not know our temporary file
+            except InputError as error:  # the message must not name the temporary file
                 reason = str(error).removeprefix(f"{path}: ").replace(str(path), FIELD)
                 raise RowRejected(self.row, f"{FIELD}: {reason}") from error
 
@@ -94,27 +94,27 @@ class PatchRow:
     """A row with a patch.
 
     Attributes:
-        row: its number; the first is 0.
-        content: of the PNG file, whose header says what it should.
+        row: row number, from 0.
+        content: content of the PNG file; its header has been checked.
     """
 
     row: int
     content: bytes
 
     def decode(self) -> Image:
-        """The pixels, (P, P, 3) uint8 RGB.
+        """Return the pixels, (P, P, 3) uint8 RGB.
 
         Raises:
-            RowRejected: the PNG is broken or has a transparent colour.
+            RowRejected: the PNG is damaged or has a transparent colour.
         """
         pixels = cv2.imdecode(np.frombuffer(self.content, np.uint8), cv2.IMREAD_UNCHANGED)
         if pixels is None or pixels.ndim != 3 or pixels.shape[2] != 3:
-            raise RowRejected(self.row, f"{PATCH} is a broken PNG, or one with transparency")
+            raise RowRejected(self.row, f"{PATCH} is a PNG that is damaged or has transparency; send an 8-bit RGB PNG")
         return np.ascontiguousarray(pixels[..., ::-1])
 
 
 class Patches(Sequence[Image]):
-    """Patches that are decoded when they are scored: however long the table is, few are in the memory at once."""
+    """Patches that are decoded on access, so that few are in memory at once however long the table is."""
 
     def __init__(self, rows: Sequence[PatchRow]) -> None:
         self._rows = rows
@@ -123,26 +123,26 @@ class Patches(Sequence[Image]):
         return len(self._rows)
 
     def __getitem__(self, record):  # type: ignore[no-untyped-def]
-        """The (P, P, 3) uint8 patch number `record`."""
+        """Return patch number `record`, (P, P, 3) uint8 RGB."""
         return self._rows[record].decode()
 
 
 def encode_patch(patch: Image) -> str:
-    """A (P, P, 3) uint8 RGB patch as the column `patch` takes it."""
+    """Encode a (P, P, 3) uint8 RGB patch for the column `patch`."""
     return base64.b64encode(encode_image(patch, ".png")).decode()
 
 
 def read_rows(table: pd.DataFrame, patch_size: int) -> list[FieldRow | PatchRow]:
-    """Check all rows of a table before the first one is decoded.
+    """Read and check all rows of a table, without decoding their images.
 
     Args:
-        table: has a column `field` (base64 of a PNG, JPEG or TIFF file), with `microns_per_pixel` beside it or not, or
-            a column `patch` (base64 of a PNG file), or all of them; a row leaves empty what it does not use.
+        table: has a column `field` (base64 of a PNG, JPEG or TIFF file), optionally with `microns_per_pixel`, or a
+            column `patch` (base64 of a PNG file), or both; a row leaves unused columns empty.
         patch_size: side of a patch, px.
 
     Raises:
-        MlflowException: the table has neither column; the server answers 400.
-        RowRejected: a row has neither, or both, or is no image that may be decoded.
+        MlflowException: the table has neither column; the server returns status 400.
+        RowRejected: a row has neither or both, or its image cannot be used.
     """
     if FIELD not in table and PATCH not in table:
         raise MlflowException(
@@ -156,7 +156,7 @@ def read_rows(table: pd.DataFrame, patch_size: int) -> list[FieldRow | PatchRow]
 
 
 def _read_row(row: int, field: Any, microns: float | None, patch: Any, *, patch_size: int) -> FieldRow | PatchRow:
-    """A field or a patch; what a row leaves empty is None."""
+    """Read one row; empty cells are None."""
     if (field is None) == (patch is None):
         has = "neither" if field is None else "both"
         raise RowRejected(row, f"has {has} of {FIELD} and {PATCH}; send one of them")
@@ -178,13 +178,13 @@ def _is_empty(value: Any) -> bool:
 
 
 def _from_base64(text: Any, column: str, formats: str) -> bytes:
-    """The bytes of a file.
+    """Decode the base64 text of a file.
 
     Raises:
-        ValueError: it is no base64, or too long.
+        ValueError: the text is not base64, or too long.
     """
     if isinstance(text, str) and len(text) > (MOST_BYTES + 2) // 3 * 4:
-        raise ValueError(f"{column} is a file of more than {MOST_BYTES:,} bytes; cut the image")
+        raise ValueError(f"{column} is a file of more than {MOST_BYTES:,} bytes; split the image")
     try:
         return base64.b64decode(text, validate=True)
     except (binascii.Error, TypeError, ValueError) as error:
@@ -192,10 +192,10 @@ def _from_base64(text: Any, column: str, formats: str) -> bytes:
 
 
 def _read_header(content: bytes) -> tuple[str, int, int]:
-    """The suffix of an image file, and its width and height in px as its header gives them.
+    """Return the suffix of an image file, and its width and height in px from its header.
 
     Raises:
-        ValueError: it is no PNG, JPEG or TIFF file, or claims more pixels than may be decoded.
+        ValueError: it is not a PNG, JPEG or TIFF file, or its header is damaged or gives too many pixels.
     """
     start = next((start for start in _READERS if content.startswith(start)), None)
     if start is None:
@@ -204,14 +204,14 @@ def _read_header(content: bytes) -> tuple[str, int, int]:
     try:
         with reader(BytesIO(content)) as image:  # reads the header only
             width, height = image.size
-    except Exception as error:  # on garbage Pillow's readers stumble in many ways: SyntaxError, struct.error, ...
+    except Exception as error:  # on damaged files Pillow's readers raise SyntaxError, struct.error and others
         raise ValueError(f"{FIELD}: the image is truncated or damaged; encode it again from its source") from error
     check_size(width, height, 1)
     return suffix, width, height
 
 
 def check_size(width: int, height: int, scale: float) -> None:
-    """Make sure that an image is not too large for the memory.
+    """Check that an image is not too large for memory.
 
     Raises:
         ValueError: it has more than `MOST_PIXELS` as it is, or resized by `scale`.
@@ -219,15 +219,15 @@ def check_size(width: int, height: int, scale: float) -> None:
     if width * height * max(scale, 1) ** 2 > MOST_PIXELS:
         enlarged = f", which the detector enlarges {scale:.3g} times" if scale > 1 else ""
         raise ValueError(
-            f"{FIELD} has {width} x {height} px{enlarged}, more than {MOST_PIXELS:,} px at once; cut the image"
+            f"{FIELD} has {width} x {height} px{enlarged}, more than {MOST_PIXELS:,} px at once; split the image"
         )
 
 
 def _check_patch(content: bytes, patch_size: int) -> None:
-    """Believe the header of a PNG.
+    """Check the header of a patch's PNG file.
 
     Raises:
-        ValueError: it is no PNG, or not an 8-bit RGB image of patch_size x patch_size px.
+        ValueError: it is not a PNG, or not an 8-bit RGB image of patch_size x patch_size px.
     """
     if len(content) < 26 or content[:8] != b"\x89PNG\r\n\x1a\n" or content[12:16] != b"IHDR":
         raise ValueError(f"{PATCH} is not base64 of a PNG file")

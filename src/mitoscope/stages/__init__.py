@@ -1,1 +1,1 @@
-"""What dvc.yaml runs: one module per stage, with one entry function named like the stage."""
+"""The stages of dvc.yaml: one module per stage, with one entry function named like the stage."""

@@ -1,6 +1,7 @@
 """Stage `detector@network`: weights + validation fields -> models/<network>/detector.pt, results/detector/*.json.
 
-Everything that makes a detector of trained weights is fitted here, so other `views` or `refit_fields` train nothing.
+Everything that a detector needs besides trained weights is fitted here, so a change of `views` or `refit_fields` trains
+nothing.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -23,14 +24,14 @@ if TYPE_CHECKING:
 
 
 def detector(network: str, fold: int | None = None) -> None:
-    """Fit the detector of a trained network, and log it to the network's MLflow run as the model `detector`.
+    """Fit the detector of a trained network, and log it to the training's MLflow run as the model `detector`.
 
     Args:
-        network: has a block under `train` in params.yaml.
-        fold: of the cross-validation; None = the project's own split.
+        network: name of an entry under `train` in params.yaml.
+        fold: fold of the cross-validation; None = the project's own split.
 
     Raises:
-        InputError: bad params, or a file of an earlier stage is missing or of another training or split.
+        InputError: bad params, or a file of an earlier stage is missing or from another training or split.
     """
     from mitoscope.detection.fit import fit_detector
     from mitoscope.detection.stored import StoredFields, read_samples
@@ -44,11 +45,11 @@ def detector(network: str, fold: int | None = None) -> None:
     model, kept = load_network(outputs.weights)
     if kept.get("run_id") != trained["run_id"]:
         raise InputError(
-            f"{outputs.weights}: is of another training than {outputs.trained}; run {outputs.repro('train')} first"
+            f"{outputs.weights}: is from another training than {outputs.trained}; run {outputs.repro('train')} first"
         )
     if model.patch_size != (size := read_summary(PATCHES)["patch_size"]):
         raise InputError(
-            f"{PATCHES}: holds patches of {size} px, {outputs.weights} takes {model.patch_size} px; run "
+            f"{PATCHES}: contains patches of {size} px, but {outputs.weights} needs {model.patch_size} px; run "
             f"{outputs.repro('train')} first"
         )
     known, validation = (StoredFields.read(PATCHES, outputs.split, subset) for subset in ("train", "validation"))
@@ -83,10 +84,10 @@ def detector(network: str, fold: int | None = None) -> None:
 
 
 def _read_trained(outputs: Outputs) -> dict[str, Any]:
-    """What stage `train` reports of the network.
+    """Read the report of stage `train`.
 
     Raises:
-        InputError: the network has not been trained, or with another split.
+        InputError: the network has not been trained, or was trained with another split.
     """
     for path in (outputs.trained, outputs.weights):
         if not path.exists():
@@ -101,7 +102,7 @@ def _read_trained(outputs: Outputs) -> dict[str, Any]:
 
 
 def _origin(outputs: Outputs, trained: dict[str, Any], known: "list[StoredFields]") -> "Origin":
-    """Where the detector comes from, and by what it knows its patients again."""
+    """Return the detector's origin, which also identifies its training and validation patients."""
     from mitoscope.detection.origin import Origin
 
     summary = read_summary(PATCHES)
@@ -119,7 +120,7 @@ def _origin(outputs: Outputs, trained: dict[str, Any], known: "list[StoredFields
 
 
 def _log(outputs: Outputs, fitted: "Detector", training: "PatchSet", found: dict[str, float]) -> str:
-    """Log the detector to its training's run; returns the id of the logged model."""
+    """Log the detector to its training's run; return the id of the logged model."""
     from mitoscope.learning.augment import crop
     from mitoscope.serving.package import describe
     from mitoscope.tracking import runs

@@ -1,4 +1,4 @@
-"""Stage `evaluate@network`: the detector on the test patients' patches and fields -> results/evaluate/<network>/."""
+"""Stage `evaluate@network`: score the detector on test patches and test fields -> results/evaluate/<network>/."""
 
 import hashlib
 import json
@@ -26,15 +26,15 @@ Show = Callable[[str, int, int], None]
 
 
 def evaluate(network: str, fold: int | None = None) -> None:
-    """Score a network's detector on the test patients at both levels; write the results and log them to its run.
+    """Score a network's detector on the test patients' patches and fields; write the results and log them to its run.
 
     Args:
-        network: has a block under `train` in params.yaml.
-        fold: of the cross-validation; None = the project's own split.
+        network: name of an entry under `train` in params.yaml.
+        fold: fold of the cross-validation; None = the project's own split.
 
     Raises:
-        InputError: a file of an earlier stage is missing or of another training, the detector knows a test patient,
-            or the MLflow store lacks the network's run.
+        InputError: a file of an earlier stage is missing or from another training, the detector was fitted or its
+            threshold chosen on a test patient, or the MLflow store does not contain the network's run.
     """
     from mitoscope.detection.detector import Detector
     from mitoscope.detection.stored import StoredFields
@@ -48,13 +48,13 @@ def evaluate(network: str, fold: int | None = None) -> None:
         raise InputError(f"{outputs.detector}: no such file; run {outputs.repro('detector')} first")
     detector = Detector.load(outputs.detector)
     report = _read_report(outputs, detector.origin.run_id)
-    require_run(connect(), detector.origin.run_id)  # now, as scoring may take long
+    require_run(connect(), detector.origin.run_id)  # before scoring, which may take long
     stored = StoredFields.read(PATCHES, outputs.split, "test")
     digest = dataset_digest(DATA, read_summary(PATCHES)["digest"])
     if known := detector.origin.known(stored.images, digest):
         raise InputError(
             f"{outputs.split}: patient {known[0]} is tested, but {outputs.detector} has learnt from this patient or "
-            f"has its threshold from there; run {outputs.repro('evaluate')}, which trains with this split"
+            f"its threshold was chosen on this patient; run {outputs.repro('evaluate')}, which trains with this split"
         )
     tested = [field for field in list_fields(DATA) if field.name in stored.areas_mm2]
 
@@ -68,7 +68,7 @@ def evaluate(network: str, fold: int | None = None) -> None:
     )
     names = {name: report[name] for name in ("run_id", "model_id")}
     write_json(outputs.evaluated / "test_set.json", names | describe_test_set(tested, stored, digest))
-    # Last, because it is what the other commands look for.
+    # metrics.json is written last: other commands take it as the sign that the results are complete.
     write_json(outputs.evaluated / "intervals.json", {"patches": patches.intervals, "fields": fields.intervals})
     write_json(outputs.evaluated / "metrics.json", metrics)
     synthetic = ", synthetic data" if detector.origin.synthetic else ""
@@ -80,14 +80,14 @@ def evaluate(network: str, fold: int | None = None) -> None:
 
 
 class Scores(NamedTuple):
-    """The scores of one level, and their 95 % intervals by patient under the same names."""
+    """The scores of one level, and their 95 % intervals by patient, under the same names."""
 
     metrics: dict[str, Any]
     intervals: dict[str, Any]
 
 
 def _score_patches(detector: "Detector", outputs: Outputs, settings: Evaluate, show: Show) -> Scores:
-    """Score the test patches, each by itself; write predictions, confusion and curves, and draw them."""
+    """Score the test patches one by one; write predictions, confusion and curves, and draw them."""
     from mitoscope.detection.stored import read_samples
     from mitoscope.evaluation.patches import score_predictions
     from mitoscope.reporting.figures import draw_scores
@@ -108,7 +108,7 @@ def _score_patches(detector: "Detector", outputs: Outputs, settings: Evaluate, s
     metrics, intervals = score_predictions(predictions, threshold, settings)
     precision, recall, cuts = precision_recall_curve(predictions.label, predictions.probability)
     false_positive_rate, true_positive_rate, roc_cuts = roc_curve(predictions.label, predictions.probability)
-    words = {0: "negative", 1: "mitosis"}  # a row per patch: what it is and what it was taken for
+    words = {0: "negative", 1: "mitosis"}  # one row per patch: true and predicted class
     confusion = {"actual": predictions.label.map(words), "predicted": predictions.predicted.map(words)}
     curves: dict[str, dict[str, Any]] = {
         "confusion": confusion,
@@ -180,10 +180,10 @@ def _write_tables(outputs: Outputs, tables: dict[str, pd.DataFrame]) -> None:
 
 
 def describe_test_set(fields: list[FieldOfView], stored: "StoredFields", digest: str) -> dict[str, Any]:
-    """Patients, fields and pixels of a test set, and a SHA-256 of all that a score in it depends on but the detector.
+    """Describe a test set: patients, fields, pixel hashes, and a SHA-256 of everything in it that scores depend on.
 
     Args:
-        fields: that were tested.
+        fields: the tested fields.
         stored: the same fields in the patch store.
         digest: DVC's hash of the dataset.
     """
@@ -202,17 +202,17 @@ def describe_test_set(fields: list[FieldOfView], stored: "StoredFields", digest:
 
 
 def _read_report(outputs: Outputs, run_id: str) -> dict[str, Any]:
-    """What stage `detector` reports, which must be of the same training as the detector and the report of `train`.
+    """Read the report of stage `detector`; check that it, the detector and the report of `train` are from one training.
 
     Raises:
-        InputError: it is missing or of another training.
+        InputError: a report is missing or from another training.
     """
     report: dict[str, Any] = {}
     for path in (outputs.trained, outputs.detected):
         report = read_json(path, f"run {outputs.repro('detector')} first")
         if report["run_id"] != run_id:
             raise InputError(
-                f"{outputs.detector}: is of run {run_id}, but {path} is of run {report['run_id']}; run "
+                f"{outputs.detector}: is from run {run_id}, but {path} is from run {report['run_id']}; run "
                 f"{outputs.repro('detector')} first"
             )
     return report

@@ -1,4 +1,4 @@
-"""Stage `extract`: fields -> the patch store patches/, and a gallery of what is in it."""
+"""Stage `extract`: fields -> the patch store patches/, and a gallery of examples."""
 
 import hashlib
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ _SHOWN_PER_CLASS = 40
 
 
 def extract() -> None:
-    """Write the patch store: an array per field, index.csv and summary.json.
+    """Write the patch store (an array per field, index.csv and summary.json) and the gallery.
 
     Raises:
         InputError: params.yaml or a file of data/ is bad; the old store stays as it was.
@@ -42,21 +42,21 @@ def extract() -> None:
     edge = samples[samples.edge].label
     console.print(
         f"{mitoses} mitoses and {len(samples) - mitoses} negatives from {len(fields)} fields, of which {edge.sum()} "
-        f"and {(edge == 0).sum()} are too near an edge to train on; see {GALLERY}"
+        f"and {(edge == 0).sum()} are too near an edge to train on; examples: {GALLERY}"
     )
     if unchanged := read_summary(PATCHES)["stain_unchanged"]:
-        console.print(f"{unchanged} fields have too little tissue to normalise their stain: left as they are")
+        console.print(f"{unchanged} fields have too little tissue for stain normalisation and are left unchanged")
 
 
 @dataclass(frozen=True)
 class FieldPatches:
-    """What one field gave.
+    """The patches of one field.
 
     Attributes:
-        index: its rows, COLUMNS.
+        index: index rows, COLUMNS.
         windows: (N, S, S, 3) uint8, in the order of the rows.
-        facts: its size, area and pixel size, and the SHA-256 of its pixels, by which a detector knows it again.
-        normalised: whether its stain could be normalised.
+        facts: size, area, pixel size, and the SHA-256 of the pixels, by which a detector recognises the field.
+        normalised: whether the stain was normalised.
     """
 
     index: pd.DataFrame
@@ -66,7 +66,7 @@ class FieldPatches:
 
 
 def extract_field(field: FieldOfView, settings: Extract, description: Description) -> FieldPatches:
-    """Cut the annotated centres and the candidates of one field.
+    """Cut windows around the annotated centres and the candidates of one field.
 
     Raises:
         InputError: the image, the CSV or the mask is bad.
@@ -78,7 +78,7 @@ def extract_field(field: FieldOfView, settings: Extract, description: Descriptio
     prepared = prepare(image, microns, settings)
     candidates = prepared.candidates(read_candidate_mask(field.image, shape))
     distance_um = distance_to_nearest(candidates, centres) * microns
-    near = distance_um <= settings.exclusion_um  # false for NaN: without a mitosis nothing is near one
+    near = distance_um <= settings.exclusion_um  # false for NaN, the distance in a field without mitoses
     points = np.concatenate([centres, candidates[near], candidates[~near]])
     windows = prepared.windows(points)
     positives, negatives = len(centres) + int(near.sum()), int((~near).sum())
@@ -108,16 +108,16 @@ def extract_field(field: FieldOfView, settings: Extract, description: Descriptio
 
 
 def _hash_pixels(image: Image) -> str:
-    """SHA-256 of a field's shape and pixels: the same whatever lossless format and name it is stored under."""
+    """Return the SHA-256 of a field's shape and pixels, which is independent of file name and lossless format."""
     return hashlib.sha256(str(image.shape).encode() + np.ascontiguousarray(image).tobytes()).hexdigest()
 
 
 def _write_store(folder: Path, fields: list[FieldOfView], settings: Extract, description: Description) -> pd.DataFrame:
-    """Write the arrays, the index, which is returned, and the summary."""
+    """Write the arrays, the index and the summary; return the index."""
     found: dict[str, FieldPatches] = {}
     digest = hashlib.sha256()
-    # Threads: OpenCV and NumPy release the interpreter's lock. They only cut; what they cut is written here, so that
-    # no thread still writes into the folder when a bad field ends the stage.
+    # Threads, because OpenCV and NumPy release the GIL. They only cut; this thread writes, so that no thread still
+    # writes into the folder when a bad field ends the stage.
     with progress() as show:
         jobs = Parallel(n_jobs=-1, prefer="threads", return_as="generator")(
             delayed(extract_field)(field, settings, description) for field in fields
@@ -138,7 +138,7 @@ def _write_store(folder: Path, fields: list[FieldOfView], settings: Extract, des
 def _summarise(
     index: pd.DataFrame, found: dict[str, FieldPatches], settings: Extract, description: Description, digest: str
 ) -> dict[str, Any]:
-    """The content of summary.json."""
+    """Return the content of summary.json."""
     samples = index[is_sample(index)]
     edge = samples[samples.edge].label
     return {
@@ -165,7 +165,7 @@ def _summarise(
 
 
 def _draw_examples(index: pd.DataFrame, settings: Extract, description: Description) -> None:
-    """Draw some patches of each class, unrotated, under their names."""
+    """Draw some unrotated patches of each class with their names."""
     size = settings.patch_size
     margin = (window_size(size) - size) // 2
     sections = []
@@ -177,5 +177,5 @@ def _draw_examples(index: pd.DataFrame, settings: Extract, description: Descript
             window = np.load(store_path(PATCHES, str(row.patient), str(row.field)), mmap_mode="r")[row.record]
             examples.append((sample_name(row), window[margin : margin + size, margin : margin + size]))
         word = "synthetic " if description.synthetic else ""
-        sections.append((f"{len(inner)} {word}{title}, {len(shown)} of them", examples))
+        sections.append((f"{len(inner)} {word}{title}, {len(shown)} shown", examples))
     draw_gallery(GALLERY, sections)

@@ -1,4 +1,4 @@
-"""Stage `pool@network` of the cross-validation: what every fold found -> results/crossvalidate/<network>.*."""
+"""Stage `pool@network` of the cross-validation: pool the results of all folds -> results/crossvalidate/<network>.*."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,19 +23,19 @@ from mitoscope.reporting.results import Results, read_results
 from mitoscope.tracking.provenance import dataset_digest, hash_settings
 
 _TABLES: dict[Level, str] = {"patches": "predictions.csv", "fields": "objects.csv"}
-# What a fold has of its own, and a URL that may hold a password.
+# Left out of the settings: the number of the fold, and a URL that may contain a password.
 _LEFT_OUT = {"split": {"fold"}, "search": {"storage"}}
 
 
 @dataclass(frozen=True)
 class Fold:
-    """What one fold left.
+    """The results of one fold.
 
     Attributes:
-        number: of the fold.
-        results: of its stages; their test set names the patients that it tests.
-        tables: by level, a row per test patch or per object of the test fields: patient, label, probability, and
-            predicted (1 where the probability reaches the threshold that this fold's validation patients chose).
+        number: number of the fold.
+        results: reports of its stages; their test set names the patients that the fold tests.
+        tables: by level, a row per test patch or per object in the test fields: patient, label, probability, and
+            predicted (1 if the probability reaches the threshold chosen on this fold's validation patients).
         fields: a row per test field: patient, area_mm2, and densities per mm2.
     """
 
@@ -51,14 +51,14 @@ class Fold:
 
 
 def pool(network: str) -> None:
-    """Pool what the test patients of every fold gave.
+    """Pool the results of the test patients of all folds.
 
     Writes <network>.json (settings and their digest, folds, pooled scores), <network>.csv (a row per patient and
     level), <network>-objects.csv (the objects of all folds) and <network>.png (FROC curves and pooled counts).
 
     Raises:
-        InputError: bad params, a fold's files are missing or do not belong together, or they are of another number of
-            folds or another split.
+        InputError: bad params, or a fold's files are missing, do not belong together, or are from another split or
+            number of folds.
     """
     params = read_params()
     folds = read_folds(network, params.split.folds)
@@ -73,7 +73,7 @@ def pool(network: str) -> None:
         "dataset": dataset,
         "start_weights": start,
         "params": settings_of(params, network),
-        # Of what differs from the defaults: an option that is new, or written out with its default, changes nothing.
+        # Only entries that differ from their defaults, so a new option does not change the digest.
         "digest": hash_settings([dataset, start, settings_of(params, network, chosen=True)]),
         "folds": [_describe_fold(fold) for fold in folds],
         "pooled": pooled,
@@ -92,10 +92,10 @@ def pool(network: str) -> None:
 
 
 def read_folds(network: str, count: int) -> list[Fold]:
-    """Read what all folds of a network left.
+    """Read the results of all folds of a network.
 
     Args:
-        network: has a block under `train` in params.yaml.
+        network: name of an entry under `train` in params.yaml.
         count: `split.folds`.
 
     Raises:
@@ -109,10 +109,10 @@ def read_folds(network: str, count: int) -> list[Fold]:
             raise InputError(f"{path}: no such file, but split.folds is {count}; {remedy}")
         split = read_split(path)
         if split.fold.nunique() != count:
-            raise InputError(f"{path}: is of {split.fold.nunique()} folds, but split.folds is {count}; {remedy}")
+            raise InputError(f"{path}: has {split.fold.nunique()} folds, but split.folds is {count}; {remedy}")
         results = read_results(outputs)
         if sorted(results.test_set["patients"]) != sorted(split.patient[split.subset == "test"]):
-            raise InputError(f"{outputs.evaluated}: was tested on other patients than those of {path}; {remedy}")
+            raise InputError(f"{outputs.evaluated}: the tested patients are not those in {path}; {remedy}")
         tables = {level: _read_table(outputs.evaluated / name) for level, name in _TABLES.items()}
         folds.append(Fold(number, results, tables, _read_table(outputs.evaluated / "fields.csv")))
         patients |= set(split.patient)
@@ -126,21 +126,22 @@ def _read_table(path: Path) -> pd.DataFrame:
 
 
 def pool_counts(folds: Sequence[Fold], settings: Evaluate) -> tuple[dict[Level, dict[str, Any]], pd.DataFrame]:
-    """Scores of the test patients of all folds together, and of each patient.
+    """Score the test patients of all folds together, and each patient alone.
 
-    Every fold has another network, whose probabilities are on a scale of their own: they are cut at the fold's own
-    threshold and only then pooled, and there is no pooled average precision.
+    Each fold has its own trained network, and probabilities of different networks are not comparable. So each fold's
+    own threshold is applied before pooling, and there is no pooled average precision.
 
     Args:
-        folds: with every patient in the test subset of one of them.
-        settings: of the intervals.
+        folds: all folds; each patient is tested in exactly one.
+        settings: settings of the intervals.
 
     Returns:
-        By level: patients, the counts mitoses, detections, tp, fp, fn; the metrics at the threshold as fractions of 1;
-        and under `intervals` their 95 % intervals by patient, empty with a single patient; of fields the area too.
-        And a row per level and patient: the fold, the same counts and metrics (recall and f1 empty without mitosis),
-        and the f1 of the patient's own best threshold, which shows how much the validation patients' threshold loses
-        and which nobody can attain, since it is chosen on the patient that it scores.
+        By level: the number of patients; the counts mitoses, detections, tp, fp, fn; the metrics at the threshold as
+        fractions of 1; under `intervals` their 95 % intervals by patient, empty with a single patient; and for fields
+        the area.
+        And a row per level and patient: the fold, the same counts and metrics (recall and f1 are empty without
+        mitoses), and the f1 at the patient's own best threshold. The last shows how much is lost with the validation
+        patients' threshold; it is not attainable, since this threshold is chosen on the patient that it scores.
     """
     totals = pd.concat([fold.fields for fold in folds]).groupby("patient").area_mm2.sum()
     areas = {str(patient): float(area) for patient, area in totals.items()}
@@ -175,7 +176,7 @@ def pool_counts(folds: Sequence[Fold], settings: Evaluate) -> tuple[dict[Level, 
 
 
 def _count(table: pd.DataFrame, level: Level, area_mm2: float | None = None) -> dict[str, Any]:
-    """Counts and metrics of the rows of a level's table, at the threshold of each row's fold."""
+    """Return counts and metrics of the rows of a level's table, at the threshold of each row's fold."""
     true, found = table.label == 1, table.predicted == 1
     counts = {"mitoses": true, "detections": found, "tp": true & found, "fp": ~true & found, "fn": true & ~found}
     predicted = table.predicted.to_numpy(dtype=float)
@@ -184,7 +185,7 @@ def _count(table: pd.DataFrame, level: Level, area_mm2: float | None = None) -> 
 
 
 def settings_of(params: Params, network: str, *, chosen: bool = False) -> dict[str, Any]:
-    """The settings behind a network's cross-validation: all of them, or those that differ from their defaults."""
+    """Return the settings of a network's cross-validation: all, or (`chosen`) those that differ from their defaults."""
     blocks = {
         "split": params.split,
         "extract": params.extract,
@@ -209,7 +210,7 @@ def _describe_fold(fold: Fold) -> dict[str, Any]:
 def _draw(path: Path, folds: Sequence[Fold], report: dict[str, Any]) -> None:
     """Draw the FROC curve of every fold, the pooled counts, and the densities of all fields."""
     curves = {}
-    # By patient, as in the panel of the fields: leaving one patient out, each has one colour in both.
+    # Ordered by patient, like the panel of the fields, so that with one patient per fold the colours match.
     for fold in sorted(folds, key=lambda fold: fold.tested):
         objects = fold.tables["fields"]
         points = froc(objects.label.to_numpy(), objects.probability.to_numpy(), float(fold.fields.area_mm2.sum()))

@@ -1,7 +1,7 @@
-"""Stage `search@network`: trials of learning rates and rotations -> results/search/<network>.json, .csv and pictures.
+"""Stage `search@network`: try learning rates and rotations -> results/search/<network>.json, .csv and pictures.
 
-The study lives outside DVC, in the database that `search.storage` names, so that a search that was killed goes on
-where it was, and several processes or machines share one.
+The study is stored outside DVC, in the database that `search.storage` names, so that a killed search can continue, and
+several processes or machines can share a study.
 """
 
 import json
@@ -27,22 +27,22 @@ if TYPE_CHECKING:
     from mitoscope.tracking.searches import Outcome
 
 _CLASSES = ("positive", "negative")  # whose rotations are searched
-_FAILED = "MLflow failed ({}); started again, the search goes on"
+_FAILED = "MLflow failed ({}); run this again to continue the search"
 
 Show = Callable[[str, int, int], None]
 
 
 def search(network: str, fold: int | None = None) -> None:
-    """Try settings of a network as the search block of params.yaml says; write the best, all trials and pictures.
+    """Search settings of a network, as the block `search` of params.yaml says; write the best, all trials and pictures.
 
-    Processes that search the same network in the same storage share its trials, and each writes the same result.
+    Processes that search for the same network in the same storage share its trials; each writes the same result.
 
     Args:
-        network: has a block under `train` in params.yaml.
-        fold: of the cross-validation; None = the project's own split.
+        network: name of an entry under `train` in params.yaml.
+        fold: fold of the cross-validation; None = the project's own split.
 
     Raises:
-        InputError: bad params or inputs, a storage or MLflow store that fails, or no trial that ended well.
+        InputError: bad params or inputs, the storage or the MLflow store fails, or no trial was completed.
     """
     settings, outputs = read_params().search, Outputs(network, fold)
     if not settings.trials:
@@ -54,7 +54,7 @@ def search(network: str, fold: int | None = None) -> None:
     from mitoscope.tracking.store import store, telling
 
     inputs = read_inputs(outputs)
-    start_model(inputs)  # what cannot work ends here
+    start_model(inputs)  # fail early if the network cannot be trained
     base = _trial_settings(inputs.settings, settings)
     name = _name(inputs, settings, base)
     lock = FileLock(project() / WORK / "search.lock")
@@ -65,7 +65,7 @@ def search(network: str, fold: int | None = None) -> None:
             searches.close_trial(run_id, "lost")
 
     with telling(_FAILED, store(Path()), mlflow.MlflowException):
-        with lock:  # the first process makes the tables, the study and its run
+        with lock:  # the first process creates the tables, the study and its run
             study = studies.open_study(settings, name, on_lost)
             if not study.get_trials(deepcopy=False):
                 study.enqueue_trial(_known_settings(inputs.settings, settings))
@@ -75,7 +75,7 @@ def search(network: str, fold: int | None = None) -> None:
             study.set_user_attr("run_id", parent)
             searches.close_leftovers(parent, {trial.user_attrs.get("run_id", "") for trial in _running(study)})
         done = studies.finished(study)
-        console.print(f"{inputs.name}: searches in study {name}, {done} of {settings.trials} trials are done")
+        console.print(f"{inputs.name}: study {name}, {done} of {settings.trials} trials are done")
         try:
             with progress() as show:
                 studies.run_trials(
@@ -87,12 +87,12 @@ def search(network: str, fold: int | None = None) -> None:
             with lock:
                 _write(inputs, study, settings.trials, parent, name)
         except BaseException:
-            searches.close_study(parent, "KILLED")  # until it goes on
+            searches.close_study(parent, "KILLED")  # until it is resumed
             raise
 
 
 def _name(inputs: Inputs, settings: Search, base: Train) -> str:
-    """The study of these inputs, space and code: what trials of anything else found must not be taken for theirs."""
+    """Return the study's name; its hash of inputs, search space and code keeps trials of different ones apart."""
     evidence = {
         "inputs": inputs.sources,
         "train": base.chosen(),
@@ -103,7 +103,7 @@ def _name(inputs: Inputs, settings: Search, base: Train) -> str:
 
 
 def _trial_settings(train: Train, settings: Search) -> Train:
-    """The train block as a trial uses it: shorter, and without mining where that would begin after its end."""
+    """Return the train block for a trial: shorter, and without mining if that would start after the last epoch."""
     changes: dict[str, Any] = {
         "optimisation": {"epochs": settings.epochs},
         "sampling": {"samples_per_epoch": settings.samples_per_epoch},
@@ -114,7 +114,7 @@ def _trial_settings(train: Train, settings: Search) -> Train:
 
 
 def _known_settings(train: Train, settings: Search) -> dict[str, Any]:
-    """The settings of the train block, as far as they are in the space: the ones to beat, in the first trial."""
+    """Return the settings of the train block that are in the search space; the first trial uses them."""
     known: dict[str, Any] = {}
     if settings.lr[0] <= train.optimisation.lr <= settings.lr[1]:
         known["lr"] = train.optimisation.lr
@@ -126,7 +126,7 @@ def _known_settings(train: Train, settings: Search) -> dict[str, Any]:
 
 
 def _run_trial(trial: "Trial", study: "Study", settings: Search, inputs: Inputs, parent: str, show: Show) -> float:
-    """Train with some settings; the highest validation F1 of its epochs."""
+    """Train with the settings of a trial; return the validation F1 of its best epoch."""
     import optuna
 
     from mitoscope.evaluation.metrics import patch_scores
@@ -134,7 +134,7 @@ def _run_trial(trial: "Trial", study: "Study", settings: Search, inputs: Inputs,
     from mitoscope.learning.loop import fit
     from mitoscope.tracking import searches, studies
 
-    # Chance of its own for each trial, so that a search that goes on does not repeat itself.
+    # A seed for each trial, so that a resumed search does not repeat its proposals.
     study.sampler = optuna.samplers.TPESampler(
         seed=settings.seed + trial.number, n_startup_trials=settings.startup_trials, multivariate=False
     )
@@ -198,7 +198,7 @@ def _write(inputs: Inputs, study: "Study", budget: int, parent: str, name: str) 
     best = studies.best(study, budget)
     if best is None:
         raise InputError(
-            f"params.yaml: search.lr: no trial of {inputs.network} came to an end; choose lower learning rates"
+            f"params.yaml: search.lr: no trial of {inputs.network} was completed; choose lower learning rates"
         )
     chosen = _settings_of(best)
     result = {"study": name, "trial": best.number, "validation_f1": best.value, "settings": chosen}
@@ -216,13 +216,13 @@ def _write(inputs: Inputs, study: "Study", budget: int, parent: str, name: str) 
 
 
 def _settings_of(trial: "Trial | FrozenTrial") -> dict[str, Any]:
-    """What a trial tried, as entries of a train block."""
+    """Return the settings of a trial as entries of a train block."""
     rotations = {kind: [float(angle) for angle in trial.params[kind].split()] for kind in _CLASSES}
     return {"optimisation": {"lr": trial.params["lr"]}, "sampling": {"rotations": rotations}}
 
 
 def _as_text(angles: Sequence[float]) -> str:
-    """Angles as one choice of a search: Optuna's choices are no lists."""
+    """Return angles as text, because Optuna's choices cannot be lists."""
     return " ".join(repr(angle).removesuffix(".0") for angle in angles)
 
 

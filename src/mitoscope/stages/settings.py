@@ -1,8 +1,8 @@
-"""Stage `settings`: what params.yaml chooses for each network -> results/settings/<network>/*.json.
+"""Stage `settings`: the settings of each network in params.yaml -> results/settings/<network>/*.json.
 
-The stages behind it depend on these files instead of on params.yaml. They hold the entries that differ from their
-defaults, so an entry that is written out with its default value, or left out, changes nothing and trains nobody; and
-what changes for one network leaves the others alone.
+Later stages depend on these files instead of params.yaml. The files contain only the entries that differ from their
+defaults, so an entry written out with its default value runs nothing again. A change for one network does not affect
+the others.
 """
 
 from typing import Any
@@ -13,7 +13,7 @@ from mitoscope.paths import SETTINGS
 
 
 def settings() -> None:
-    """Write start.json, train.json and detection.json of every network: what stages weights, train, detector use."""
+    """Write start.json, train.json and detection.json of each network, for the stages weights, train and detector."""
     params = read_params()
     with atomic_folder(SETTINGS, replace=True) as folder:
         for network in params.train:
@@ -22,7 +22,7 @@ def settings() -> None:
 
 
 def chosen(params: Params, network: str) -> dict[str, dict[str, Any]]:
-    """The settings of a network that differ from their defaults, by the file that holds them."""
+    """Return the settings of a network that differ from their defaults, by the name of their file."""
     train = params.train_of(network)
     model = train.model.chosen()
     return {

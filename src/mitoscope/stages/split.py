@@ -1,4 +1,4 @@
-"""Stage `split`: which patients test, which validate, which train -> results/split.csv."""
+"""Stage `split`: assign patients to training, validation and test -> results/split.csv."""
 
 from pathlib import Path
 
@@ -18,10 +18,10 @@ from mitoscope.progress import console, progress
 
 
 def split(fold: int | None = None) -> None:
-    """Write `patient,fold,subset,mitoses,fields`, with every patient in one subset only.
+    """Write a table of patients: patient, fold, subset, mitoses, fields. Each patient is in one subset.
 
     Args:
-        fold: of the cross-validation, which tests instead of `split.fold`; None = the project's own split.
+        fold: fold of the cross-validation that tests instead of `split.fold`; None = the project's own split.
 
     Raises:
         InputError: bad params or data, or a subset has no mitosis.
@@ -38,17 +38,17 @@ def split(fold: int | None = None) -> None:
         console.print(f"{subset}: {part.mitoses.sum()} mitoses in {part.fields.sum()} fields of patients {patients}")
     if moved:
         console.print(
-            f"since the last split {len(moved)} patients are in another fold: {', '.join(moved)}; a network of before "
-            "may have learnt from what is tested now",
+            f"since the last split {len(moved)} patients have moved to another fold: {', '.join(moved)}; an earlier "
+            "network may have learnt from patients that are now tested",
             style="yellow",
         )
 
 
 def count_mitoses() -> pd.DataFrame:
-    """One row per field of the dataset: patient, field, mitoses.
+    """Return one row per field of the dataset: patient, field, mitoses.
 
     Raises:
-        InputError: an image or a CSV is bad.
+        InputError: an image or a CSV file is bad.
     """
     description, fields = read_description(DATA), list_fields(DATA)
     rows = []
@@ -64,29 +64,29 @@ def count_mitoses() -> pd.DataFrame:
 def assign(fields: pd.DataFrame, *, folds: int, fold: int, seed: int) -> pd.DataFrame:
     """Assign patients to subsets: fold `fold` tests, the next validates, the others train.
 
-    Where every fold is one patient, they follow each other in the order of their names: who validates whom then
-    depends on no count. Else the folds get alike shares of the fields and mitoses.
+    If each fold is one patient, the folds are in the order of the patients' names, so they do not depend on counts.
+    Otherwise the folds get similar shares of the fields and mitoses.
 
     Args:
         fields: one row per field: patient, field, mitoses.
         folds: number of folds; as many as patients = leave one patient out.
         fold: the fold that tests.
-        seed: of the shuffling.
+        seed: random seed of the shuffling.
 
     Returns:
         One row per patient, sorted: patient, fold, subset (train, validation or test), mitoses, fields.
 
     Raises:
-        InputError: more folds than patients, no such fold, or a subset without mitosis.
+        InputError: more folds than patients, `fold` does not exist, or a subset has no mitosis.
     """
     patients = fields.groupby("patient", sort=True).agg(mitoses=("mitoses", "sum"), fields=("field", "count"))
     if folds > len(patients):
         raise InputError(f"params.yaml: split.folds is {folds}, but there are only {len(patients)} patients")
     if fold >= folds:
-        raise InputError(f"params.yaml: split.folds is {folds}: there is no fold {fold}, the last is {folds - 1}")
+        raise InputError(f"params.yaml: split.folds is {folds}, so there is no fold {fold}; the last is {folds - 1}")
     number = pd.Series(range(len(patients)), index=patients.index)
     if folds < len(patients):
-        # One sample per field and one per mitosis: so the folds get alike shares of both.
+        # One sample per field and one per mitosis, so that the folds get similar shares of both.
         groups = np.repeat(fields.patient.to_numpy(), fields.mitoses.to_numpy() + 1)
         labels = np.concatenate([[0] + [1] * count for count in fields.mitoses])
         splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
@@ -109,7 +109,7 @@ def assign(fields: pd.DataFrame, *, folds: int, fold: int, seed: int) -> pd.Data
 
 
 def _moved(path: Path, table: pd.DataFrame) -> list[str]:
-    """The patients that an earlier split had in another fold, as when others come or go; DVC keeps the file."""
+    """Return the patients that were in another fold in the last split; DVC keeps its file (`persist`)."""
     if not path.exists():
         return []
     before = read_split(path)

@@ -1,4 +1,4 @@
-"""Stage `weights@network`: what a network starts from -> models/<network>/start.pt and start.json."""
+"""Stage `weights@network`: the start weights of a network -> models/<network>/start.pt and start.json."""
 
 import urllib.request
 from http.client import HTTPException
@@ -15,10 +15,10 @@ _CHUNK = 1 << 20
 
 
 def weights(network: str) -> None:
-    """Write the start weights of a network as `weights` in params.yaml says: auto, imagenet, random or a file.
+    """Write the start weights of a network, as `weights` in params.yaml says: auto, imagenet, random or a file.
 
     Raises:
-        InputError: bad params, or the weights cannot be had or are another network's.
+        InputError: bad params, or the weights are not available or belong to another network.
     """
     params = read_params()
     settings, wanted = params.train_of(network).model, params.weights_of(network)
@@ -36,12 +36,12 @@ def weights(network: str) -> None:
     except (OSError, HTTPException, ValueError) as error:
         if wanted == "imagenet":
             raise InputError(
-                f"ImageNet weights of {backbone} cannot be had ({error}); set weights.{network} in params.yaml to a "
-                "file, auto or random"
+                f"ImageNet weights of {backbone} are not available ({error}); set weights.{network} in params.yaml to "
+                "a file, auto or random"
             ) from error
         console.print(
-            f"[bold red]warning: {network} starts from RANDOM weights[/]: the ImageNet weights of {backbone} cannot be "
-            f"had ({error}). Expect a worse model; `dvc repro -f weights@{network}` tries again."
+            f"[bold red]warning: {network} starts from RANDOM weights[/]: the ImageNet weights of {backbone} are not "
+            f"available ({error}). Expect a worse model; `dvc repro -f weights@{network}` tries again."
         )
     source = None if path is None else checkpoints.load(path)
     try:
@@ -68,17 +68,17 @@ def weights(network: str) -> None:
 
 
 def _last_layer(missing: list[str]) -> str:
-    """The layer of the last missing parameter: the head, which is always new."""
+    """Return the layer of the last missing parameter: the head, which never comes from the weights."""
     return missing[-1].rpartition(".")[0]
 
 
 def _imagenet(backbone: str) -> Path:
-    """The file of a backbone's ImageNet weights, from torch's cache, or downloaded to .work/imagenet.
+    """Return the file of a backbone's ImageNet weights: from torch's cache, or downloaded to .work/imagenet.
 
     Raises:
-        ValueError: the backbone has no such weights.
+        ValueError: the backbone has no ImageNet weights.
         InputError: the file's hash is wrong.
-        OSError: neither cached nor reachable.
+        OSError: the weights are neither cached nor reachable.
     """
     import torch
 
@@ -89,7 +89,7 @@ def _imagenet(backbone: str) -> Path:
     path = next((place for place in places if place.exists()), None)
     if path is None:
         path = places[-1]
-        console.print(f"downloading {name} (up to {_TIMEOUT_SECONDS} s of silence, then giving up)")
+        console.print(f"downloading {name} (timeout: {_TIMEOUT_SECONDS} s without data)")
         with urllib.request.urlopen(url, timeout=_TIMEOUT_SECONDS) as answer, progress() as show:
             total = int(answer.headers.get("Content-Length", 0))
             with atomic_path(path) as temporary:
@@ -98,7 +98,7 @@ def _imagenet(backbone: str) -> Path:
                         file.write(chunk)
                         show(name, file.tell(), total)
                 if not hash_file(temporary).startswith(stamp):
-                    raise OSError("what came is not the file: cut off, or a proxy's answer")
+                    raise OSError("the download is not the file: it was cut off, or a proxy answered")
     if not hash_file(path).startswith(stamp):
-        raise InputError(f"{path}: its SHA-256 is not the one in its name; delete it and run again")
+        raise InputError(f"{path}: its SHA-256 does not match the one in its name; delete the file and run this again")
     return path

@@ -1,1 +1,1 @@
-"""MLflow: where runs are stored and what they hold."""
+"""MLflow: the store, its runs and the model registry."""

@@ -1,4 +1,4 @@
-"""What the MLflow store knows of finished trainings, and what is added to their runs later."""
+"""Read finished trainings from the MLflow store, and add files to their runs."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -19,13 +19,13 @@ class Training:
     """The run of a training.
 
     Attributes:
-        run_id: its id.
-        name: its name.
-        started: when.
-        digest: of the dataset, as it was logged; empty where none was.
-        params: settings, as text.
+        run_id: MLflow's id of the run.
+        name: name of the run.
+        started: start time, UTC.
+        digest: logged digest of the dataset; empty if no dataset was logged.
+        params: logged settings, as text.
         tags: network, start weights, git commit ...
-        metrics: the last value of each.
+        metrics: last value of each metric.
     """
 
     run_id: str
@@ -38,23 +38,23 @@ class Training:
 
 
 def training(run_id: str) -> Training:
-    """The training with this run.
+    """Return the training whose run has this id.
 
     Raises:
-        InputError: the store cannot be opened or does not have the run.
+        InputError: the store cannot be opened or does not contain the run.
     """
     return _read(require_run(open_store(), run_id))
 
 
 def finished_trainings(digest: str) -> list[Training]:
-    """All finished trainings on the dataset with this digest, newest first; also where the experiment was deleted."""
+    """Return all finished trainings on a dataset with this digest, newest first; the experiment may be deleted."""
     import mlflow
     from mlflow.entities import ViewType
 
     experiment = open_store().get_experiment_by_name(EXPERIMENT)
     if experiment is None:
         return []
-    deleted = experiment.lifecycle_stage == "deleted"  # and all of its runs with it
+    deleted = experiment.lifecycle_stage == "deleted"  # its runs are then deleted too
     found = mlflow.search_runs(
         [experiment.experiment_id],
         run_view_type=ViewType.ALL if deleted else ViewType.ACTIVE_ONLY,
@@ -67,7 +67,7 @@ def finished_trainings(digest: str) -> list[Training]:
 
 
 def fetch(run_id: str, artifact: str, folder: Path) -> Path | None:
-    """Put a file of a run into `folder`; None where the run has no such file."""
+    """Download a file of a run into `folder` and return its path; None if the run has no such file."""
     client = open_store()
     if artifact not in {item.path for item in client.list_artifacts(run_id, str(Path(artifact).parent))}:
         return None
@@ -75,7 +75,7 @@ def fetch(run_id: str, artifact: str, folder: Path) -> Path | None:
 
 
 def log_text(run_ids: Iterable[str], text: str, name: str) -> None:
-    """Log `text` as the file `name` of each run, in the place of an earlier one.
+    """Log `text` as the file `name` of each run; this replaces an earlier file of that name.
 
     Raises:
         InputError: the store cannot be opened, or its experiment was deleted.

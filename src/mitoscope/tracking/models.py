@@ -1,4 +1,4 @@
-"""Detectors by name: a file, a run of the MLflow store, or a version in its registry."""
+"""Find a detector by name: a file, a run in the MLflow store, or a version in its registry."""
 
 import tempfile
 from collections.abc import Iterator
@@ -15,18 +15,18 @@ from mitoscope.tracking.store import open_store, require_database, store, withou
 
 @contextmanager
 def detector_file(model: str) -> Iterator[Path]:
-    """Yield the file of a detector for the time of the block.
+    """Yield the path of a detector file; a downloaded file is removed when the block ends.
 
     Args:
-        model: a file, `runs:/<run id>/detector`, or `models:/...` with a name and version, an alias or a model's id.
+        model: a file, `runs:/<run id>/detector`, or `models:/...` with a name and version, an alias or a model id.
 
     Raises:
-        InputError: there is no such file, run or version, or it holds no detector of mitoscope.
+        InputError: the file, run or version does not exist, or it is not a mitoscope detector.
     """
     if not model.startswith(("runs:/", "models:/")):
         if not Path(model).is_file():
             raise InputError(
-                f"{model}: no such model file; give a file as models/NETWORK/detector.pt, "
+                f"{model}: no such model file; give a file such as models/NETWORK/detector.pt, "
                 f"runs:/<run id>/{DETECTOR} or models:/{MODEL}@{CHAMPION}"
             )
         yield Path(model)
@@ -35,7 +35,7 @@ def detector_file(model: str) -> Iterator[Path]:
     from mlflow.artifacts import download_artifacts
 
     if model.startswith("runs:/") and len(model.split("/")) < 3:
-        raise InputError(f"{model}: names a run, not its model; add /{DETECTOR}")
+        raise InputError(f"{model}: this is a run, not a model; add /{DETECTOR}")
     require_database(model)
     open_store()
     if model == f"models:/{MODEL}@{CHAMPION}":
@@ -49,5 +49,5 @@ def detector_file(model: str) -> Iterator[Path]:
             reason = without_passwords((str(error).splitlines() or [type(error).__name__])[0])
             raise InputError(f"{model}: no such model in the MLflow store {store(Path())} ({reason})") from error
         if DETECTOR not in artifacts:
-            raise InputError(f"{model}: holds no detector, but a network of mitoscope 0.1; make one with `dvc repro`")
+            raise InputError(f"{model}: contains a network of mitoscope 0.1, not a detector; make one with `dvc repro`")
         yield logged / artifacts[DETECTOR]["path"]

@@ -1,8 +1,8 @@
 """The model registry: versions of `mitoscope` with their evidence, and the aliases that the gate moves.
 
-Each version is a detector, a logged model of MLflow; one training may have given several. What happened is written in
-the registry itself: the champions in their order as a tag of the registered model, and what was rolled back or retired
-as a tag of its version. So any checkout of the project sees the same history.
+Each version is a detector, stored as a logged model in MLflow; one training can have several. The history is stored in
+the registry itself: a tag of the registered model lists the champions in order, and a tag of a version says that it was
+rolled back or retired. So every checkout of the project sees the same history.
 """
 
 import json
@@ -19,10 +19,10 @@ from mitoscope.tracking.store import connect, locked, open_store, store, telling
 MODEL = "mitoscope"
 CHAMPION, CHALLENGER = "champion", "challenger"
 _HISTORY, _ROLLED_BACK, _RETIRED = "champions", "rolled_back", "retired"
-_REMEMBERED = 1000  # champions; a tag holds 100,000 characters
+_REMEMBERED = 1000  # champions; a tag is limited to 100,000 characters
 _BY_ID = "models:/"
-_PROMOTE = "`mitoscope promote` makes one"
-_ABOUT = "Detectors of mitotic figures. The alias champion moves by `mitoscope promote`, `rollback` and `registry`."
+_PROMOTE = "`mitoscope promote` chooses one"
+_ABOUT = "Detectors of mitotic figures. `mitoscope promote`, `rollback` and `registry retire` move the alias champion."
 
 
 @dataclass(frozen=True)
@@ -30,12 +30,12 @@ class Version:
     """One version of the registered model.
 
     Attributes:
-        number: as MLflow counts, from 1.
-        model_id: of the detector, MLflow's logged model.
-        run_id: of its training.
-        tags: its evidence and its history.
-        card: the model card, Markdown.
-        aliases: `champion`, `challenger`, or others that people gave.
+        number: MLflow's version number, from 1.
+        model_id: id of the detector's logged model in MLflow.
+        run_id: id of the training's run.
+        tags: evidence and history.
+        card: model card, Markdown.
+        aliases: `champion`, `challenger`, and any that users set.
     """
 
     number: int
@@ -47,28 +47,28 @@ class Version:
 
     @property
     def rolled_back(self) -> bool:
-        """Whether people took it back after it had been the champion."""
+        """Whether a rollback replaced it as the champion."""
         return _ROLLED_BACK in self.tags
 
     @property
     def retired(self) -> bool:
-        """Whether people took it out of the contest: it is no champion again, and no yardstick."""
+        """Whether it was withdrawn: it cannot become the champion, and new detectors are not compared with it."""
         return _RETIRED in self.tags
 
     @property
     def eligible(self) -> bool:
-        """Whether it may be the champion."""
+        """Whether it may become the champion."""
         return not (self.rolled_back or self.retired)
 
     @property
     def described_aliases(self) -> str:
-        """Its aliases, and whether it was rolled back or retired, for a table."""
+        """Text for a table: its aliases, and "rolled back" or "retired" if it is."""
         fates = [tag.replace("_", " ") for tag in (_ROLLED_BACK, _RETIRED) if tag in self.tags]
         return ", ".join((*self.aliases, *fates))
 
 
 def list_versions() -> list[Version]:
-    """All versions, the first one first; none where nothing was registered yet."""
+    """Return all versions, oldest first; empty if nothing is registered yet."""
     client = open_store()
     model = next(iter(client.search_registered_models(f"name = '{MODEL}'")), None)
     if model is None:
@@ -91,35 +91,35 @@ def list_versions() -> list[Version]:
 
 
 def champions() -> list[Version]:
-    """The eligible versions that are or were the champion and still exist, oldest first."""
+    """Return the existing, eligible versions that are or were the champion, oldest first."""
     versions = {version.number: version for version in list_versions()}
-    # An alias that people gave in the UI is in no history.
+    # An alias that was set in the UI is not in the history.
     now = [number for number, version in versions.items() if CHAMPION in version.aliases]
     numbers = dict.fromkeys([entry["version"] for entry in _history()] + now)
     return [versions[number] for number in numbers if number in versions and versions[number].eligible]
 
 
 def require_champion() -> None:
-    """Make sure that there is a champion.
+    """Check that there is a champion.
 
     Raises:
-        InputError: there is none; the line names the command that makes one.
+        InputError: there is none; the message names the command that chooses one.
     """
     versions = list_versions()
     if not any(CHAMPION in version.aliases for version in versions):
         before = _predecessor(None, versions)
-        remedy = f"`mitoscope rollback` puts version {before.number} back" if before else _PROMOTE
+        remedy = f"`mitoscope rollback` makes version {before.number} the champion again" if before else _PROMOTE
         raise InputError(f"{_BY_ID}{MODEL}@{CHAMPION}: there is no champion; {remedy}")
 
 
 def register(model_id: str, run_id: str, tags: Mapping[str, str], card: str) -> Version:
-    """The version of a detector, made where there is none, with this evidence; nothing is written that is there.
+    """Register a detector unless it is registered, update its evidence where it differs, and return its version.
 
     Args:
-        model_id: of the logged model.
-        run_id: of the training.
-        tags: the evidence.
-        card: the model card, Markdown of at most 5000 characters.
+        model_id: id of the detector's logged model.
+        run_id: id of the training's run.
+        tags: evidence.
+        card: model card, Markdown of at most 5000 characters.
 
     Raises:
         InputError: the store cannot be opened, or the experiment of the logged model was deleted.
@@ -137,8 +137,8 @@ def register(model_id: str, run_id: str, tags: Mapping[str, str], card: str) -> 
         source = f"{_BY_ID}{model_id}"
         client.create_model_version(MODEL, source, run_id, dict(tags), description=card, model_id=model_id)
         known = [version for version in list_versions() if version.model_id == model_id]
-        for twin in known[1:]:  # of another promotion at the same moment on another machine
-            with suppress(mlflow.MlflowException):  # the other one was faster
+        for twin in known[1:]:  # registered by another machine at the same moment
+            with suppress(mlflow.MlflowException):  # the other machine was faster
                 client.delete_model_version(MODEL, str(twin.number))
     version = known[0]
     changed = {name: value for name, value in tags.items() if version.tags.get(name) != value}
@@ -150,10 +150,10 @@ def register(model_id: str, run_id: str, tags: Mapping[str, str], card: str) -> 
 
 
 def make_champion(version: Version) -> None:
-    """Make a version the champion, and take the alias challenger from it. Again, it changes nothing.
+    """Make a version the champion and remove its alias challenger. Repeating this changes nothing.
 
     Raises:
-        InputError: it is retired.
+        InputError: the version is retired.
     """
     if version.retired:
         raise InputError(f"{MODEL}: version {version.number} is retired and cannot become the champion")
@@ -165,16 +165,16 @@ def make_champion(version: Version) -> None:
 
 
 def make_challenger(version: Version) -> None:
-    """Make a version the challenger, unless it is retired."""
+    """Make a version the challenger unless it is retired."""
     if CHALLENGER not in version.aliases and not version.retired:
         open_store().set_registered_model_alias(MODEL, CHALLENGER, str(version.number))
 
 
 def roll_back() -> tuple[Version | None, Version]:
-    """Put the champion's predecessor back; returns the former and the new champion.
+    """Make the champion's predecessor the champion again; return the former and the new champion.
 
-    The predecessor is the latest eligible champion before it. The version that loses the alias is marked, so that the
-    gate does not promote it again. Where nobody has the alias, as after its version was deleted, the former is None.
+    The predecessor is the latest eligible champion before it. The version that loses the alias is marked, so the gate
+    does not promote it again. If no version has the alias, for example because it was deleted, the former is None.
 
     Raises:
         InputError: there is no predecessor, or there was never a champion.
@@ -183,9 +183,9 @@ def roll_back() -> tuple[Version | None, Version]:
     current = next((version for version in versions if CHAMPION in version.aliases), None)
     before = _predecessor(current, versions)
     if before is None and current is not None:
-        raise InputError(f"{MODEL}: version {current.number} had no champion before it that could be put back")
+        raise InputError(f"{MODEL}: there was no eligible champion before version {current.number}")
     if before is None:
-        raise InputError(f"{MODEL}: has no champion to roll back; {_PROMOTE}")
+        raise InputError(f"{MODEL}: there is no champion to roll back; {_PROMOTE}")
     if current is not None:
         note(current, {_ROLLED_BACK: _now()})
     _give_alias(before)
@@ -193,25 +193,25 @@ def roll_back() -> tuple[Version | None, Version]:
 
 
 def _predecessor(current: Version | None, versions: list[Version]) -> Version | None:
-    """The latest champion before `current`, or of all, that can be put back."""
+    """Return the latest eligible champion before `current`, or the latest of all if `current` is None."""
     order = [entry["version"] for entry in _history()]
-    if current is not None and current.number in order:  # the alias may have been given in the UI
+    if current is not None and current.number in order:  # the alias may have been set in the UI
         order = order[: len(order) - 1 - order[::-1].index(current.number)]
     usable = {version.number: version for version in versions if version.eligible and version != current}
     return next((usable[number] for number in reversed(order) if number in usable), None)
 
 
 def retire(number: int) -> Version:
-    """Take a version out of the contest, and the aliases from it; returns it as it was. Again, it changes nothing.
+    """Withdraw a version and remove its aliases; return it as it was. Repeating this changes nothing.
 
-    So a changed split cannot lock a champion in that knows the new test patients.
+    After a change of the split, this removes a champion that was fitted or validated on the new test patients.
 
     Raises:
-        InputError: there is no such version.
+        InputError: the version does not exist.
     """
     version = next((version for version in list_versions() if version.number == number), None)
     if version is None:
-        raise InputError(f"{MODEL}: has no version {number}; `mitoscope registry` shows those that there are")
+        raise InputError(f"{MODEL}: there is no version {number}; `mitoscope registry` lists the versions")
     if not version.retired:
         note(version, {_RETIRED: _now()})
     for alias in {CHAMPION, CHALLENGER} & {*version.aliases}:
@@ -221,33 +221,33 @@ def retire(number: int) -> Version:
 
 @contextmanager
 def one_at_a_time() -> Iterator[None]:
-    """What a promotion, a rollback and a retirement hold while they judge and write.
+    """Hold the registry's lock: promotion, rollback and retirement run one at a time.
 
     Raises:
-        InputError: the store stops answering on the way.
+        InputError: the store fails during the block.
     """
     import mlflow
 
-    with locked("registry"), telling("MLflow failed ({}); start this again", store(Path()), mlflow.MlflowException):
+    with locked("registry"), telling("MLflow failed ({}); run this again", store(Path()), mlflow.MlflowException):
         yield
 
 
 def note(version: Version, tags: Mapping[str, str]) -> None:
-    """Write tags on a version."""
+    """Set tags of a version."""
     client = open_store()
     for name, value in tags.items():
         client.set_model_version_tag(MODEL, str(version.number), name, value)
 
 
 def _history() -> list[dict[str, Any]]:
-    """The champions in their order: version, since. One that came back is there more than once."""
+    """Return the champions in order, each with `version` and `since`. A restored champion is listed again."""
     model = next(iter(open_store().search_registered_models(f"name = '{MODEL}'")), None)
     history: list[dict[str, Any]] = json.loads(model.tags.get(_HISTORY, "[]")) if model else []
     return history
 
 
 def _give_alias(version: Version) -> None:
-    """The alias champion moves at once: whatever is killed before, the champion is who it was."""
+    """Give a version the alias champion in one step, so that a killed process leaves either champion."""
     client = open_store()
     if CHAMPION not in version.aliases:
         client.set_registered_model_alias(MODEL, CHAMPION, str(version.number))

@@ -1,7 +1,6 @@
-"""A project that was copied or moved: the paths in its own store follow it, because MLflow stores them absolute.
+"""Update the absolute paths in a project's own MLflow store after the project was copied or moved.
 
-Otherwise the copy would write its runs' files into the original, and lose its models where someone deletes "the old
-copy".
+Otherwise a copy would write its runs' files into the original, and lose its models when the original is deleted.
 """
 
 import os
@@ -16,7 +15,7 @@ from urllib.request import url2pathname
 from mitoscope.errors import InputError
 from mitoscope.progress import console
 
-# Table -> columns in which MLflow stores where a file is.
+# Table -> columns in which MLflow stores the location of a file.
 _LOCATIONS = {
     "experiments": ("artifact_location",),
     "runs": ("artifact_uri",),
@@ -27,17 +26,17 @@ _LOCATIONS = {
 
 
 def follow_project(database: Path, artifacts: Path) -> None:
-    """Make the paths in a project's own store those of its own `artifacts`, in one transaction.
+    """Make the paths in a project's own store point to its own `artifacts`, in one transaction.
 
-    Nothing is written where they are so already, or where the runs' files were put elsewhere on purpose, under
-    another name than that of `artifacts`.
+    Nothing is written if they already do, or if the runs' files are in a folder with another name than `artifacts`,
+    which someone has chosen on purpose.
 
     Args:
-        database: the SQLite file; there may be none yet.
-        artifacts: where the runs' files belong.
+        database: SQLite file, which may not exist yet.
+        artifacts: folder of the runs' files.
 
     Raises:
-        InputError: the files did not come along; the line names where they are and how to bring them.
+        InputError: the files were not copied; the message says where they are and how to copy them.
     """
     if not database.exists():
         return
@@ -45,23 +44,23 @@ def follow_project(database: Path, artifacts: Path) -> None:
         with closing(sqlite3.connect(database, timeout=60)) as connection, connection:
             columns = list(_columns(connection))
             for former in _former_folders(connection, columns, artifacts):
-                # Beside it lies `mlruns`, where MLflow's own experiment `Default` has its files.
+                # MLflow stores the files of its own experiment `Default` next to it, in `mlruns`.
                 for name in (artifacts.name, "mlruns"):
                     _move(connection, columns, former.with_name(name), artifacts.with_name(name))
-                console.print(f"{database}: the files of its runs are now those in {artifacts}, no longer in {former}")
+                console.print(f"{database}: the files of its runs are now read from {artifacts} instead of {former}")
     except sqlite3.Error as error:
-        raise InputError(f"{database}: is no MLflow store that can be read and written ({error})") from error
+        raise InputError(f"{database}: cannot be used as an MLflow store ({error})") from error
 
 
 def _columns(connection: sqlite3.Connection) -> Iterator[tuple[str, str]]:
-    """The tables and columns of `_LOCATIONS` that this store has; an older MLflow's has fewer."""
+    """Yield the tables and columns of `_LOCATIONS` that this store has; older MLflow stores have fewer."""
     for table, names in _LOCATIONS.items():
         there = {row[1] for row in connection.execute(f"PRAGMA table_info({table})")}
         yield from ((table, name) for name in names if name in there)
 
 
 def _former_folders(connection: sqlite3.Connection, columns: list[tuple[str, str]], artifacts: Path) -> list[Path]:
-    """Where the experiments' files lay while the project was elsewhere."""
+    """Return the folders of the experiments' files from before the project was copied or moved."""
     if ("experiments", "artifact_location") not in columns:
         return []
     locations = connection.execute("SELECT DISTINCT artifact_location FROM experiments")
@@ -70,23 +69,23 @@ def _former_folders(connection: sqlite3.Connection, columns: list[tuple[str, str
 
 
 def _move(connection: sqlite3.Connection, columns: list[tuple[str, str]], old: Path, new: Path) -> None:
-    """Replace the folder `old` by `new` in all columns.
+    """Replace the folder `old` with `new` in all columns.
 
     Raises:
-        InputError: the files of the runs and models did not come along.
+        InputError: the files of the runs and models were not copied.
     """
     owners = [column for column in columns if column[0] in ("runs", "logged_models")]
     locations = [row[0] for table, name in owners for row in connection.execute(f"SELECT {name} FROM {table}")]
     paths = [path for path in map(_local_path, locations) if path and path.is_relative_to(old)]
     there, here = shlex.quote(str(old)), shlex.quote(str(new))
-    if any(os.path.exists(path) and not (new / path.relative_to(old)).exists() for path in paths):  # noqa: PTH110 (False where it may not be looked at)
+    if any(os.path.exists(path) and not (new / path.relative_to(old)).exists() for path in paths):  # noqa: PTH110 (False without permission)
         remedy = f"copy them with `cp -a {there}/. {here}`"
-        raise InputError(f"{new}: the files of the runs are in {old}, which is another project's; {remedy}")
+        raise InputError(f"{new}: the files of the runs are still in the other project, in {old}; {remedy}")
     if paths and not new.is_dir():
-        remedy = f"bring that folder here, or, where it is lost, go on without it after `mkdir {here}`"
+        remedy = f"move that folder here or, if it is lost, continue without it after `mkdir {here}`"
         raise InputError(f"{new}: the files of the runs were in {old}; {remedy}")
     for table, name in columns:
-        # MLflow writes file:///... for what it was told, and a plain path for what it chose itself.
+        # MLflow stores file:///... for a location that it was given, and a plain path for one that it chose.
         for before, after in ((old.as_uri(), new.as_uri()), (str(old), str(new))):
             connection.execute(
                 f"UPDATE {table} SET {name} = ? || substr({name}, ?) WHERE {name} = ? OR substr({name}, 1, ?) = ?",
@@ -95,7 +94,7 @@ def _move(connection: sqlite3.Connection, columns: list[tuple[str, str]], old: P
 
 
 def _local_path(location: str | None) -> Path | None:
-    """The path that a location names, None where it is on a server."""
+    """Return the local path of a location; None if it is on a server."""
     if location is None:
         return None
     parts = urlsplit(location)

@@ -1,4 +1,4 @@
-"""Runs in MLflow: one per trained network, holding everything that can be asked about it later."""
+"""Log trainings, detectors and test results to MLflow: one run per trained network."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -15,20 +15,20 @@ if TYPE_CHECKING:
     from mlflow.models import ModelSignature
 
 DETECTOR = "detector"  # name of the logged models, and of the file in them
-_TRAINING_FAILED = "MLflow failed ({}); started again, the training goes on from its last epoch"
-_LOGGING_FAILED = "MLflow failed ({}); start this again"
+_TRAINING_FAILED = "MLflow failed ({}); run this again to continue the training from its last epoch"
+_LOGGING_FAILED = "MLflow failed ({}); run this again"
 _ABANDONED_HOURS = 1  # logging a detector takes seconds
 
 
 @contextmanager
 def training_run(name: str, run_id_file: Path, params: Mapping[str, Any], tags: Mapping[str, str]) -> Iterator[str]:
-    """Open the run of a training, with system metrics; yields its id.
+    """Open the run of a training, with system metrics, and yield its id.
 
-    The id is stored in `run_id_file`: where that names a run of this store, the run goes on, which its killed
-    predecessor left; else a new one begins and gets `params` and `tags`.
+    The id is stored in `run_id_file`. If this file names a run in this store, that run is resumed; otherwise a new run
+    starts with `params` and `tags`.
 
     Raises:
-        InputError: the store cannot be opened, its experiment was deleted, or it stops answering on the way.
+        InputError: the store cannot be opened, its experiment was deleted, or it fails during the block.
     """
     import mlflow
 
@@ -52,7 +52,7 @@ def training_run(name: str, run_id_file: Path, params: Mapping[str, Any], tags: 
 
 
 def log_dataset(name: str, digest: str, source: Path) -> None:
-    """Log a dataset as input of the active run; `digest` has at most 36 characters, as a DVC md5 with `.dir` has."""
+    """Log a dataset as input of the active run; `digest` has at most 36 characters, like a DVC md5 with `.dir`."""
     import mlflow
     from mlflow.data.meta_dataset import MetaDataset
     from mlflow.data.sources import LocalArtifactDatasetSource  # type: ignore[attr-defined]
@@ -62,7 +62,7 @@ def log_dataset(name: str, digest: str, source: Path) -> None:
 
 
 def log_epochs(run_id: str, history: Sequence[Mapping[str, float]]) -> None:
-    """Log the epochs that the run lacks; so a resumed run gets none twice and misses none."""
+    """Log the epochs that are not in the run yet, so a resumed run gets each epoch exactly once."""
     import mlflow
 
     logged = {metric.step for metric in mlflow.MlflowClient().get_metric_history(run_id, "train/loss")}
@@ -72,12 +72,12 @@ def log_epochs(run_id: str, history: Sequence[Mapping[str, float]]) -> None:
 
 
 def log_training(*, metrics: Mapping[str, float], last_checkpoint: Path, pictures: Sequence[Path]) -> None:
-    """Log what a training gave to the active run.
+    """Log the results of a training to the active run.
 
     Args:
-        metrics: of the best epoch; logged as `best_<name>`.
-        last_checkpoint: file of the last epoch; goes into the folder `checkpoints`.
-        pictures: the learning curves and what else shows how it learned; go into the folder `pictures`.
+        metrics: metrics of the best epoch; logged as `best_<name>`.
+        last_checkpoint: checkpoint file of the last epoch; logged in the folder `checkpoints`.
+        pictures: learning curves and other pictures; logged in the folder `pictures`.
     """
     import mlflow
 
@@ -99,26 +99,26 @@ def log_detector(
     params: Mapping[str, Any],
     metrics: Mapping[str, float],
 ) -> str:
-    """Log a detector as a model of the run that trained its network, which has ended and stays so.
+    """Log a detector as a model of the run that trained its network; the run stays ended.
 
-    One run may have several detectors; `runs:/<run id>/detector` is the newest.
+    One run can have several detectors; `runs:/<run id>/detector` is the newest.
 
     Args:
-        run_id: of the training.
-        model_code: the module that loads and serves the model ("models from code": nothing is ever unpickled).
-        package: folder of the Python package that `model_code` needs; it travels with the model.
-        detector: file of the detector.
-        example: a table that the model takes.
-        signature: the columns that it takes and answers.
-        requirements: pip requirements of the model, given so that MLflow need not guess them.
-        params: how it detects; logged on the model, since one run may have several detectors.
-        metrics: of the detector; logged on the model and on the run.
+        run_id: id of the training's run.
+        model_code: module that loads and serves the model ("models from code", so nothing is unpickled).
+        package: folder of the Python package that `model_code` needs; logged with the model.
+        detector: detector file.
+        example: example input table.
+        signature: input and output columns.
+        requirements: pip requirements of the model; MLflow would guess them otherwise.
+        params: detection settings; logged to the model, since one run can have several detectors.
+        metrics: metrics of the detector; logged to the model and to the run.
 
     Returns:
         The id of the logged model.
 
     Raises:
-        InputError: the store cannot be opened, its experiment was deleted, it lacks the run, or stops answering.
+        InputError: the store cannot be opened, its experiment was deleted, it does not contain the run, or it fails.
     """
     import mlflow
     from mlflow.models import Model
@@ -127,7 +127,7 @@ def log_detector(
     with telling(_LOGGING_FAILED, store(Path()), mlflow.MlflowException):
         run = require_run(client, run_id)
         _remove_half_detectors(client, run.info.experiment_id, run_id)
-        # Not `mlflow.pyfunc.log_model`, which takes no run and so would open this one again.
+        # `mlflow.pyfunc.log_model` takes no run id, so it would have to reopen the run.
         info = Model.log(
             artifact_path=None,
             name=DETECTOR,
@@ -146,7 +146,7 @@ def log_detector(
 
 
 def _remove_half_detectors(client: "MlflowClient", experiment_id: str, run_id: str) -> None:
-    """Remove the detectors of a run whose logging failed, or was killed; another process may be logging one now."""
+    """Delete a run's detectors whose logging failed, or has been pending for more than `_ABANDONED_HOURS`."""
     from mlflow.entities import LoggedModelStatus
 
     youngest = (time() - _ABANDONED_HOURS * 3600) * 1000
@@ -158,10 +158,10 @@ def _remove_half_detectors(client: "MlflowClient", experiment_id: str, run_id: s
 
 
 def log_results(run_id: str, model_id: str, metrics: Mapping[str, float], files: Mapping[str, Sequence[Path]]) -> None:
-    """Log the test metrics on a finished run and its model, and `files` (folder of the run -> files) on the run.
+    """Log test metrics to a finished run and its model, and `files` (folder in the run -> files) to the run.
 
     Raises:
-        InputError: the store does not have the run, as when another store is in use than at the training.
+        InputError: the store does not contain the run, for example because the training used another store.
     """
     import mlflow
 
@@ -175,7 +175,7 @@ def log_results(run_id: str, model_id: str, metrics: Mapping[str, float], files:
 
 
 def flatten(params: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested settings as `block.entry` names."""
+    """Flatten nested settings to `block.entry` names."""
     flat: dict[str, Any] = {}
     for name, value in params.items():
         if isinstance(value, Mapping):

@@ -1,4 +1,4 @@
-"""Searches in MLflow: one run per study, and one nested in it per trial, in an experiment beside the trainings'."""
+"""Log searches to MLflow: one run per study with a nested run per trial, in an experiment of their own."""
 
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
@@ -8,7 +8,7 @@ from mitoscope.tracking.runs import flatten
 from mitoscope.tracking.store import connect, exists
 
 EXPERIMENT = "mitoscope search"
-# What became of a trial -> the status of its run. Pruning is no failure.
+# Outcome of a trial -> status of its run. Pruning is not a failure.
 _STATUS = {
     "complete": "FINISHED",
     "pruned": "KILLED",
@@ -22,13 +22,13 @@ Outcome = Literal["complete", "pruned", "diverged", "interrupted", "lost", "surp
 
 
 def open_study(run_id: str | None, name: str, params: Mapping[str, Any], tags: Mapping[str, str]) -> str:
-    """Open the run of a study; returns its id.
+    """Open the run of a study and return its id.
 
     Args:
-        run_id: of a study that goes on; where the store lacks it, or it is None, a new run begins.
-        name: of a new run.
-        params: of a new run.
-        tags: of a new run.
+        run_id: id of the run to continue; if it is None or not in the store, a new run starts.
+        name: name of a new run.
+        params: params of a new run.
+        tags: tags of a new run.
 
     Raises:
         InputError: the store cannot be opened, or its experiment was deleted.
@@ -38,7 +38,7 @@ def open_study(run_id: str | None, name: str, params: Mapping[str, Any], tags: M
         client.update_run(run_id, status="RUNNING")
         return run_id
     experiment = client.get_experiment_by_name(EXPERIMENT)
-    assert experiment is not None  # `connect` made it
+    assert experiment is not None  # created by `connect`
     new: str = client.create_run(experiment.experiment_id, run_name=name, tags=dict(tags)).info.run_id
     for key, value in flatten(params).items():
         client.log_param(new, key, value)
@@ -46,11 +46,11 @@ def open_study(run_id: str | None, name: str, params: Mapping[str, Any], tags: M
 
 
 def close_leftovers(parent: str, alive: Collection[str]) -> None:
-    """End the runs of trials that were killed before their study knew them.
+    """End the runs of trials that were killed before the study recorded their run.
 
     Args:
-        parent: the run of the study.
-        alive: runs of the trials that are running.
+        parent: run id of the study.
+        alive: run ids of the trials that are running.
     """
     from mlflow import MlflowClient
 
@@ -63,7 +63,7 @@ def close_leftovers(parent: str, alive: Collection[str]) -> None:
 
 
 def open_trial(parent: str, number: int) -> str:
-    """Open the run of a trial, nested in that of its study; returns its id."""
+    """Open the run of a trial, nested in the run of its study, and return its id."""
     from mlflow import MlflowClient
 
     client = MlflowClient()
@@ -89,7 +89,7 @@ def log_epoch(run_id: str, metrics: Mapping[str, float], step: int) -> None:
 
 
 def close_trial(run_id: str, outcome: Outcome) -> None:
-    """End the run of a trial, with what became of it as tag `outcome`; nothing where the store has no such run."""
+    """End the run of a trial and set its tag `outcome`; do nothing if the store does not contain the run."""
     from mlflow import MlflowClient
 
     client = MlflowClient()
@@ -101,7 +101,7 @@ def close_trial(run_id: str, outcome: Outcome) -> None:
 def close_study(
     run_id: str, status: str, metrics: Mapping[str, float] | None = None, files: Sequence[Path] = ()
 ) -> None:
-    """End the run of a study with its figures and files."""
+    """Log metrics and files to the run of a study, and end it."""
     import mlflow
 
     client = mlflow.MlflowClient()

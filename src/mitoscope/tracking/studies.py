@@ -1,7 +1,7 @@
-"""Trials of a study that several processes may share, and that any of them may leave at any moment.
+"""Run the trials of an Optuna study that several processes can share, each of which may be killed at any time.
 
-Every trial has a heartbeat in the study's database. One that stops is taken for dead and queued again by whoever looks
-next; so no process has to end well, and the budget counts trials that ended, wherever they ran.
+Each trial has a heartbeat in the study's database. When it stops, another process marks the trial as failed and queues
+it again. The budget counts finished trials, in whichever process they ran.
 """
 
 import os
@@ -22,31 +22,31 @@ if TYPE_CHECKING:
     from optuna.storages import RDBStorage
     from optuna.trial import FrozenTrial
 
-_HEARTBEAT, _GRACE = 5, 30  # seconds: a trial without a sign of life for so long is taken for dead, and tried again
+_HEARTBEAT, _GRACE = 5, 30  # seconds; after the grace period a trial without a heartbeat is queued again
 _MOST_RETRIES = 3
-_LOOK_AGAIN = 2.0  # seconds, while other processes finish the last trials
+_LOOK_AGAIN = 2.0  # seconds between checks while other processes finish the last trials
 _BEGUN = "begun"
 _VARIABLE = "MITOSCOPE_SEARCH_STORAGE"
 
 
 class SurplusError(Exception):
-    """Other processes have used the budget while this trial began."""
+    """Other processes used up the budget while this trial was starting."""
 
 
 class LostError(Exception):
-    """Another process took this trial for dead, as when this one was asleep."""
+    """Another process marked this trial as failed, for example because this process was suspended."""
 
 
 def open_study(settings: Search, name: str, on_lost: "Callable[[FrozenTrial], None]") -> "Study":
-    """The study in its storage, made where it is new.
+    """Open a study in its storage, and create it if it is new.
 
     Args:
-        settings: with the storage.
-        name: of the study.
-        on_lost: called with a trial whose process died, after it was queued again.
+        settings: search settings, which name the storage.
+        name: name of the study.
+        on_lost: called with a trial whose process died, after the trial was queued again.
 
     Raises:
-        InputError: the storage cannot be opened; the line does not show its password.
+        InputError: the storage cannot be opened; the message contains no password.
     """
     import optuna
     from sqlalchemy.exc import SQLAlchemyError
@@ -66,7 +66,7 @@ def open_study(settings: Search, name: str, on_lost: "Callable[[FrozenTrial], No
             study_name=name,
             storage=optuna.storages.RDBStorage(
                 url,
-                # Two processes write to one SQLite file: wait for each other.
+                # Processes that write to one SQLite file wait for each other.
                 engine_kwargs={"connect_args": {"timeout": 60}} if url.startswith("sqlite") else None,
                 heartbeat_interval=_HEARTBEAT,
                 grace_period=_GRACE,
@@ -77,22 +77,22 @@ def open_study(settings: Search, name: str, on_lost: "Callable[[FrozenTrial], No
             pruner=optuna.pruners.MedianPruner(n_startup_trials=settings.startup_trials),
         )
     except (SQLAlchemyError, optuna.exceptions.OptunaError, ImportError, ValueError) as error:
-        if "://" not in url:  # and may hold a password all the same
-            what = "is no database's URL, such as sqlite:///.work/search.db or postgresql://USER:PASSWORD@SERVER/NAME"
+        if "://" not in url:  # not shown: it may contain a password
+            what = "is not a database URL such as sqlite:///.work/search.db or postgresql://USER:PASSWORD@SERVER/NAME"
             raise InputError(f"{source}: {what}") from error
         scheme, reason = url.partition("://")[0], without_passwords(str(error)).strip().partition("\n")[0]
-        raise InputError(f"{source}: {scheme} storage cannot be opened ({reason})") from error
+        raise InputError(f"{source}: the {scheme} storage cannot be opened ({reason})") from error
 
 
 def run_trials(
     study: "Study", budget: int, objective: "Callable[[Trial], float]", on_trial: Callable[[], None]
 ) -> None:
-    """Run trials until as many have ended, here or elsewhere, as the budget has.
+    """Run trials until `budget` trials have finished, in this process or others.
 
     Args:
-        study: from `open_study`.
-        budget: trials that end complete or pruned.
-        objective: trains with the settings of a trial. Calls `claim` and `Trial.report`.
+        study: study from `open_study`.
+        budget: number of trials that end complete or pruned.
+        objective: trains with the settings of a trial; calls `claim` and `Trial.report`.
         on_trial: called after every trial of this process.
     """
     import optuna
@@ -103,7 +103,7 @@ def run_trials(
     while (done := finished(study)) < budget:
         optuna.storages.fail_stale_trials(study)
         running = study.get_trials(deepcopy=False, states=running_state)
-        for trial in running:  # killed before its first sign of life: Optuna never takes it for dead
+        for trial in running:  # killed before its first heartbeat: Optuna would never mark it as failed
             since = first_seen.setdefault(trial.number, time.monotonic())
             if trial.user_attrs.get(_BEGUN) != trial.number and time.monotonic() - since > _GRACE:
                 study.tell(trial.number, state=optuna.trial.TrialState.FAIL, skip_if_finished=True)
@@ -113,17 +113,17 @@ def run_trials(
             on_trial()
             continue
         if not told:
-            console.print("waits for the last trials, which run in other processes or have died")
+            console.print("waiting for the last trials, which are running in other processes or have died")
             told = True
         time.sleep(_LOOK_AGAIN)
 
 
 def _run_one(study: "Study", budget: int, objective: "Callable[[Trial], float]") -> None:
-    """One trial, begun with a heartbeat, and queued again where this process is interrupted."""
+    """Run one trial with a heartbeat from its start; queue it again if this process is interrupted."""
     from optuna.exceptions import UpdateFinishedTrialError
 
     def guarded(trial: "Trial") -> float:
-        # Optuna's own first heartbeat comes from a thread, and a trial without any is never taken for dead.
+        # Optuna records its first heartbeat in a thread; a trial killed before that would never be marked as failed.
         _storage(study).record_heartbeat(trial._trial_id)
         trial.set_user_attr(_BEGUN, trial.number)
         claim(trial, study, budget)
@@ -138,20 +138,20 @@ def _run_one(study: "Study", budget: int, objective: "Callable[[Trial], float]")
     try:
         study.optimize(guarded, n_trials=1, catch=(SurplusError, LostError))
     except ValueError as error:
-        # Another process took this trial for dead and queued it again, so its end cannot be told any more.
+        # Another process marked this trial as failed and queued it again, so its result cannot be stored.
         if "Cannot tell" not in str(error):
             raise
-        console.print("a trial of this process gave no sign of life for too long: it was queued again")
+        console.print("a trial of this process had no heartbeat for too long and was queued again")
 
 
 def claim(trial: "Trial", study: "Study", budget: int) -> None:
-    """Give up a trial where trials that began before it have used the budget.
+    """Give up a trial if trials that started before it use up the budget.
 
-    To be called twice, at the start and after the first epoch: of two that begin at the same moment the one may not see
-    the other at first.
+    Call this at the start and again after the first epoch: trials that start at the same moment may not see each other
+    at first.
 
     Raises:
-        SurplusError: it is one too many.
+        SurplusError: the trial exceeds the budget.
     """
     from optuna.trial import TrialState
 
@@ -163,16 +163,16 @@ def claim(trial: "Trial", study: "Study", budget: int) -> None:
 
 
 def finished(study: "Study") -> int:
-    """How many trials count towards the budget."""
+    """Return the number of trials that count towards the budget."""
     from optuna.trial import TrialState
 
     return len(study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED)))
 
 
 def counted(study: "Study", budget: int) -> "list[FrozenTrial]":
-    """The trials that a search with this budget consists of: the first that ended complete or pruned, in that order.
+    """Return the first `budget` trials that ended complete or pruned, in that order; these make up the search.
 
-    More may have run, for a larger budget, or in processes that worked at the same time.
+    More may have run, for a larger budget or in several processes at once.
     """
     from optuna.trial import TrialState
 
@@ -181,7 +181,7 @@ def counted(study: "Study", budget: int) -> "list[FrozenTrial]":
 
 
 def best(study: "Study", budget: int) -> "FrozenTrial | None":
-    """The complete trial with the highest value among those counted, the earlier one of two; None where none is."""
+    """Return the counted complete trial with the highest value (of equal ones the first to end), or None."""
     from optuna.trial import TrialState
 
     complete = [trial for trial in counted(study, budget) if trial.state == TrialState.COMPLETE]
@@ -189,7 +189,7 @@ def best(study: "Study", budget: int) -> "FrozenTrial | None":
 
 
 def shown(study: "Study", budget: int) -> "list[FrozenTrial]":
-    """The trials counted and those that failed before the last of them ended, by number: what a table shows."""
+    """Return the trials for a table: those counted, and those that failed before the last of them ended, by number."""
     from optuna.trial import TrialState
 
     trials = counted(study, budget)
@@ -200,12 +200,12 @@ def shown(study: "Study", budget: int) -> "list[FrozenTrial]":
 
 
 def _end(trial: "FrozenTrial") -> tuple[datetime, int]:
-    """When a finished trial ended; the number settles ties."""
+    """Return when a trial ended, and its number to break ties."""
     assert trial.datetime_complete is not None
     return trial.datetime_complete, trial.number
 
 
 def _storage(study: "Study") -> "RDBStorage":
-    """The database behind Optuna's cache of it: what knows heartbeats."""
+    """Return the database behind Optuna's cache; only the database has heartbeats."""
     storage: RDBStorage = study._storage  # type: ignore[assignment]
     return storage

@@ -173,4 +173,4 @@ def test_a_tar_that_claims_a_terabyte_is_refused_at_once(tmp_path, source, out):
 
 def test_the_same_name_in_two_folders_is_refused(tmp_path, source, out):
     archive = tar_with(tmp_path / "archive.tar", source, name="elsewhere/01_01.csv")
-    assert "holds 01_01.csv twice" in refused(import_janowczyk, archive, out=out)
+    assert "contains 01_01.csv twice" in refused(import_janowczyk, archive, out=out)

@@ -65,8 +65,8 @@ BAD_FILES = {
     "a grey image": ("02_01.tif", encode(".tif", tissue(2)[..., 0]), "grey"),
     "an RGBA image": ("02_01.tif", encode(".tif", np.dstack([tissue(2), tissue(3)[..., :1]])), "4 channels"),
     "a field without a patient": ("photo.tif", encode(".tif", tissue(2)), "no patient id"),
-    "a field in two formats": ("02_01.tiff", encode(".tif", tissue(2)), "again"),
-    "a mask of another size": ("02_01_cmask.png", encode(".png", tissue(2)[:9]), "must be equal"),
+    "a field in two formats": ("02_01.tiff", encode(".tif", tissue(2)), "same field name"),
+    "a mask of another size": ("02_01_cmask.png", encode(".png", tissue(2)[:9]), "make both equal"),
     "a mask that is no image": ("02_01_pc.png", b"hello", "not an image"),
     "a row outside": ("02_01.csv", b"1,2\n40,2\n", "row 2: row 40, col 2 lies outside"),
     "a row of letters": ("02_01.csv", b"row,col\n1,2\n", "row 1: 'row,col' is not two numbers"),
@@ -98,5 +98,5 @@ def test_a_source_that_is_missing_or_holds_no_field_is_refused(tmp_path, out):
     assert "no such file or folder" in refused(import_janowczyk, tmp_path / "mitosis.tgz", out=out)
     empty = tmp_path / "empty"
     empty.mkdir()
-    assert refused(import_janowczyk, empty, out=out).startswith(f"{empty}: holds no field")
-    assert "holds no field" in refused(import_janowczyk, pack(empty, tmp_path / "empty.tgz"), out=out)
+    assert refused(import_janowczyk, empty, out=out).startswith(f"{empty}: contains no fields")
+    assert "contains no fields" in refused(import_janowczyk, pack(empty, tmp_path / "empty.tgz"), out=out)

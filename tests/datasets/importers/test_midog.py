@@ -143,9 +143,9 @@ GOOD_BOX = box(30, 30, 36, 36)
     ("changes", "complaint"),
     [
         ({"categories": [{"id": 1, "name": "not mitotic figure"}]}, "no category `mitotic figure`"),
-        ({"annotations": []}, "annotates no image"),
+        ({"annotations": []}, "annotates no images"),
         ({"annotations": [GOOD_BOX, box(1, 1, 7, 7, image_id=9)]}, "annotations.1: there is no image 9"),
-        ({"annotations": [GOOD_BOX, box(36, 30, 30, 36)]}, "annotations.1: [36.0, 30.0, 30.0, 36.0] is no box"),
+        ({"annotations": [GOOD_BOX, box(36, 30, 30, 36)]}, "annotations.1: [36.0, 30.0, 30.0, 36.0] is not a box"),
         ({"annotations": [GOOD_BOX, box(46, 30, 52, 36)]}, "annotations.1: "),  # its centre is outside
         ({"annotations": [GOOD_BOX, box(30, 30, 30, 36)]}, "annotations.1: "),  # it has no width
         ({"annotations": [GOOD_BOX, box(30, 30, float("nan"), 36)]}, "annotations.1"),

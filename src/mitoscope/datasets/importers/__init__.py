@@ -1,7 +1,7 @@
-"""Bring public datasets into the raw layout; one module per source.
+"""Import public datasets into the raw layout; one module per source.
 
-Whatever goes wrong, the output folder stays as it was: an importer gathers the files beside it (`files.atomic_folder`)
-and ends with `check_import`, so that only a dataset without problems takes its place.
+If an import fails, the output folder is left unchanged: an importer collects the files in a temporary folder
+(`files.atomic_folder`) and ends with `check_import`, so that only a dataset without problems replaces the output.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,7 +14,7 @@ from mitoscope.errors import InputError
 
 @dataclass(frozen=True)
 class Summary:
-    """What an import brought, and the names of the files that it left behind."""
+    """The counts of an imported dataset, and the names of the files that were skipped."""
 
     fields: int
     patients: int
@@ -25,13 +25,13 @@ class Summary:
 def check_import(
     folder: Path, *, origins: Mapping[Path, str], skipped: Sequence[str], on_progress: Progress
 ) -> Summary:
-    """Read the gathered dataset through once.
+    """Read the whole collected dataset once and summarise it.
 
     Args:
-        folder: where it is gathered.
-        origins: where what lies in it came from; a problem names this, as the gathered file is about to vanish.
-        skipped: the names of the files that were left behind.
-        on_progress: called with a step's name, how much of it is done and how much there is.
+        folder: the temporary folder with the dataset.
+        origins: the source of each path in it; a problem names the source, because the folder will be deleted.
+        skipped: the names of the skipped files.
+        on_progress: called with the name of a step, the amount done and the total.
 
     Raises:
         InputError: the dataset has a problem.

@@ -1,7 +1,7 @@
 """Safe unpacking of .tar (with any compression) and .zip archives.
 
-`extractall` is avoided: how safe its filters are depends on the Python release. Members are streamed to names of our
-own choice instead, so that nothing in an archive decides where, or as what, it is written.
+`extractall` is avoided, because the safety of its filters depends on the Python release. Members are streamed to names
+that mitoscope chooses instead, so that an archive controls neither where nor as what type of file it is written.
 """
 
 import lzma
@@ -20,19 +20,19 @@ from typing import IO, Literal, cast
 from mitoscope.datasets.validation import Progress
 from mitoscope.errors import InputError
 
-# Janowczyk's archive has about 1,500 files and 3.5 GB; MIDOG++ unpacked has 65 GB. What exceeds these was made to
-# fill the disk, or is not one of them.
+# Janowczyk's archive has about 1,500 files and 3.5 GB; MIDOG++ unpacked has 65 GB. An archive that exceeds these limits
+# is a decompression bomb or another dataset.
 MAX_MEMBERS = 20_000
 MAX_BYTES = 64 * 2**30
 
 _MEGABYTE = 2**20
-# Absolute names, parent folders, Windows' separators and drives, and what would break a message into two lines.
+# Absolute paths, parent folders, Windows separators and drives, and control characters, which would break a message.
 _UNSAFE_NAME = re.compile(r"^/|(^|/)\.\.(/|$)|[\\:\x00-\x1f]")
 
 
 @dataclass(frozen=True)
 class Member:
-    """A file to copy. `open` must be called before the next member is asked for."""
+    """A member of an archive or a folder. Call `open` before requesting the next member."""
 
     name: str
     size: int
@@ -41,7 +41,11 @@ class Member:
 
 
 def archive_files(source: Path, on_progress: Progress) -> Iterator[Member]:
-    """The files of an archive, refused as soon as a member is unsafe or the archive is too large."""
+    """Yield the files of an archive.
+
+    Raises:
+        InputError: a member is unsafe, or the archive is too large or cannot be read.
+    """
     total = source.stat().st_size
     size = 0
     with archive_errors(source), source.open("rb") as raw:
@@ -68,18 +72,18 @@ def _tar_members(raw: IO[bytes]) -> Iterator[Member]:
                 "file" if member.isfile() else "folder" if member.isdir() else "other"
             )
             yield Member(member.name, member.size, kind, partial(_extract, tar, member))
-        # A header that is cut or damaged ends the loop like the end mark does, so look for the mark; and read on, as
-        # the compressed stream's checksum comes after it.
+        # A truncated or damaged header ends the loop just like the end marker, so check for the marker. Then read to
+        # the end, because the checksum of the compressed stream follows it.
         stream = cast(IO[bytes], tar.fileobj)
         stream.seek(tar.offset)
         if stream.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
-            raise tarfile.ReadError("no end mark")
+            raise tarfile.ReadError("no end marker")
         while stream.read(_MEGABYTE):
             pass
 
 
 def _extract(tar: tarfile.TarFile, member: tarfile.TarInfo) -> IO[bytes]:
-    return cast(IO[bytes], tar.extractfile(member))  # None is only for members that are no files
+    return cast(IO[bytes], tar.extractfile(member))  # None only for members that are not files
 
 
 def _zip_members(raw: IO[bytes]) -> Iterator[Member]:
@@ -92,12 +96,12 @@ def _zip_members(raw: IO[bytes]) -> Iterator[Member]:
 
 @contextmanager
 def archive_errors(source: Path) -> Iterator[None]:
-    """Turn what the readers raise at a broken or encrypted archive into one line."""
+    """Turn the readers' errors about a damaged or encrypted archive into one line."""
     try:
         yield
     except (tarfile.TarError, zipfile.BadZipFile, EOFError, zlib.error, lzma.LZMAError, RuntimeError, OSError) as error:
         if isinstance(error, OSError) and error.errno is not None:
-            raise  # the system's, such as a full disk; the decompressors' own have no number
+            raise  # an error of the system, such as a full disk; those of the decompressors have no errno
         raise InputError(
-            f"{source}: is truncated, damaged, encrypted or no .tgz, .tar or .zip archive; download it again"
+            f"{source}: is truncated, damaged, encrypted, or not a .tgz, .tar or .zip archive; download it again"
         ) from error

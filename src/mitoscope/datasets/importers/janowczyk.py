@@ -1,4 +1,4 @@
-"""Janowczyk's archive, or the folder that it unpacks to, as it is."""
+"""Import Janowczyk's archive, or the folder that it unpacks to."""
 
 import io
 import shutil
@@ -20,19 +20,20 @@ _MEGABYTE = 2**20
 def import_janowczyk(
     source: Path, out: Path, *, replace: bool = False, on_progress: Progress = lambda step, done, total: None
 ) -> Summary:
-    """Bring a dataset in Janowczyk's flat layout into the folder `out`.
+    """Import a dataset in Janowczyk's flat layout into the folder `out`.
 
-    Images, CSVs, masks and `dataset.yaml` are copied, other files are skipped. Folders inside an archive do not
-    matter, names do.
+    Images, CSVs, masks and `dataset.yaml` are copied; other files are skipped. Folders inside an archive are ignored:
+    only file names count.
 
     Args:
-        source: The folder, or the .tgz, .tar or .zip archive of it.
-        out: The new raw dataset; its parents are made.
-        replace: Put the new dataset in the place of what `out` holds.
-        on_progress: Called with a step's name, how much of it is done and how much there is.
+        source: The folder, or a .tgz, .tar or .zip archive of it.
+        out: The new raw dataset; its parent folders are created.
+        replace: Replace the contents of `out`.
+        on_progress: Called with the name of a step, the amount done and the total.
 
     Raises:
-        InputError: the source is missing, truncated, unsafe to unpack or not a valid dataset, or `out` is in use.
+        InputError: the source is missing, truncated, unsafe to unpack or not a valid dataset, or `out` is not empty and
+            `replace` is false.
     """
     if not source.exists():
         raise InputError(f"{source}: no such file or folder; give Janowczyk's archive or the folder it unpacks to")
@@ -44,7 +45,7 @@ def import_janowczyk(
                 skipped.append(member.name)
                 continue
             if (folder / name).exists():
-                raise InputError(f"{source}: holds {name} twice; keep one of them")
+                raise InputError(f"{source}: contains {name} twice; keep one of them")
             with archive_errors(source), member.open() as packed, (folder / name).open("wb") as unpacked:
                 shutil.copyfileobj(packed, unpacked, _MEGABYTE)
         if not (folder / "dataset.yaml").exists():

@@ -1,4 +1,4 @@
-"""MIDOG 2021, 2022 and ++: boxes in a JSON file become centres, and every image a patient."""
+"""Import MIDOG 2021, 2022 and ++: the boxes of the JSON file become centres, and each image becomes a patient."""
 
 import re
 import shutil
@@ -26,28 +26,29 @@ def import_midog(
     replace: bool = False,
     on_progress: Progress = lambda step, done, total: None,
 ) -> Summary:
-    """Bring MIDOG 2021, 2022 or ++ into the folder `out`: 001.tiff becomes field 01 of patient 001.
+    """Import MIDOG 2021, 2022 or ++ into the folder `out`: 001.tiff becomes field 01 of patient 001.
 
-    The centres of the boxes of the category "mitotic figure" become mitosis centres; a centre given twice is one.
-    MIDOG marks every image that it annotates, if only with look-alikes, so an image without any box comes from a
-    scanner that was left unlabelled: it is skipped, as it would teach that nothing in it is a mitosis.
+    The centres of the boxes of the category "mitotic figure" become mitosis centres; duplicate centres are merged.
+    Every image that MIDOG annotates has boxes, at least of look-alikes. An image without boxes comes from a scanner
+    that was left unlabelled. It is skipped, because training would treat all its mitoses as negatives.
 
     Args:
         images: The folder of the TIFF images.
         annotations: `MIDOG.json` or `MIDOG++.json`.
-        out: The new raw dataset; its parents are made.
-        replace: Put the new dataset in the place of what `out` holds.
-        on_progress: Called with a step's name, how much of it is done and how much there is.
+        out: The new raw dataset; its parent folders are created.
+        replace: Replace the contents of `out`.
+        on_progress: Called with the name of a step, the amount done and the total.
 
     Raises:
-        InputError: the JSON is not MIDOG's, an annotated image is missing or cannot be read, or `out` is in use.
+        InputError: the JSON is not MIDOG's, an annotated image is missing or cannot be read, or `out` is not empty and
+            `replace` is false.
     """
     if not images.is_dir():
-        raise InputError(f"{images}: no such folder; give the folder that holds MIDOG's images")
+        raise InputError(f"{images}: no such folder; give the folder with MIDOG's images")
     centres = _read_midog(annotations)
     for name in centres:
         if not (images / name).is_file():
-            raise InputError(f"{images / name}: no such image, yet {annotations.name} annotates it; download it again")
+            raise InputError(f"{images / name}: no such image, but {annotations.name} annotates it; download it again")
     origins: dict[Path, str] = {}
     with atomic_folder(out, replace=replace) as folder:
         for done, (name, of_image) in enumerate(centres.items(), start=1):
@@ -63,7 +64,7 @@ def import_midog(
         return check_import(folder, origins=origins, skipped=skipped, on_progress=on_progress)
 
 
-# MIDOG's JSON, which has COCO's entries but not its boxes.
+# MIDOG's JSON has the entries of COCO, but another box format.
 
 
 class _Image(BaseModel):
@@ -91,7 +92,7 @@ class _Midog(BaseModel):
 
 
 def _read_midog(path: Path) -> dict[str, Centres]:
-    """The file name of every annotated image with its (N, 2) mitosis centres: row, col in pixels."""
+    """Return the (N, 2) mitosis centres (row, col in pixels) of each annotated image, by file name."""
     try:
         midog = _Midog.model_validate_json(path.read_bytes())
     except OSError as error:
@@ -108,9 +109,9 @@ def _read_midog(path: Path) -> dict[str, Centres]:
     annotated = {annotation.image_id for annotation in midog.annotations}
     names = {image.id: _image_name(path, image) for image in midog.images if image.id in annotated}
     if not names:
-        raise InputError(f"{path}: annotates no image; is it MIDOG.json or MIDOG++.json?")
+        raise InputError(f"{path}: annotates no images; is it MIDOG.json or MIDOG++.json?")
     if len({Path(name).stem for name in names.values()}) < len(names):
-        raise InputError(f"{path}: two images have the same name, thus the same patient; keep one of them")
+        raise InputError(f"{path}: two images have the same name, so they would be one patient; keep one of them")
     mitoses: dict[int, dict[tuple[float, float], None]] = {image_id: {} for image_id in names}
     for annotation, (x, y) in zip(midog.annotations, _box_centres(path, midog.annotations, images), strict=True):
         if annotation.category_id in mitotic:
@@ -119,20 +120,20 @@ def _read_midog(path: Path) -> dict[str, Centres]:
 
 
 def _image_name(path: Path, image: _Image) -> str:
-    """The name of an image's file without the folder; its stem is going to be the patient's id."""
+    """Return the file name of an image without its folder; the stem becomes the patient id."""
     name = PurePosixPath(image.file_name).name
     if not re.fullmatch(r"[A-Za-z0-9]+\.[A-Za-z]+", name) or Path(name).suffix.lower() not in IMAGE_SUFFIXES:
-        raise InputError(f"{path}: image {image.id} is called {image.file_name!r}; expected a name such as 001.tiff")
+        raise InputError(f"{path}: image {image.id} is named {image.file_name!r}; expected a name such as 001.tiff")
     return name
 
 
 def _box_centres(path: Path, annotations: list[_Annotation], images: Mapping[int, _Image]) -> npt.NDArray[np.float64]:
-    """The (N, 2) centres x, y of all boxes.
+    """Return the (N, 2) centres x, y of all boxes.
 
-    MIDOG's own files give two corners (x0, y0, x1, y1) of boxes of 50 x 50 px, where COCO, to which some copies have
-    been converted, gives a corner and a size (x, y, width, height). All boxes of a file are of one kind, and only the
-    true reading makes each of them a box around a point of its image: read as corners, COCO's boxes turn inside out
-    as soon as x > width; read as COCO's, corners lead out of the image. Where both readings hold it is MIDOG's.
+    MIDOG's own files give two corners (x0, y0, x1, y1) of boxes of 50 x 50 px. Some copies have been converted to COCO,
+    which gives a corner and a size (x, y, width, height). All boxes of a file have the same format, and only the right
+    one makes each of them a box centred inside its image: read as corners, a COCO box has a negative size if
+    x > width; read as COCO, corners lead outside the image. If both formats fit, MIDOG's is used.
     """
     boxes = np.array([annotation.bbox for annotation in annotations])
     sizes = np.array([(images[a.image_id].width, images[a.image_id].height) for a in annotations])
@@ -145,6 +146,6 @@ def _box_centres(path: Path, annotations: list[_Annotation], images: Mapping[int
             return np.asarray(centres, dtype=np.float64)
         wrong.append(int(np.argmin(fits)))
     raise InputError(
-        f"{path}: annotations.{wrong[0]}: {list(annotations[wrong[0]].bbox)} is no box around a point of its image; "
-        "expected x0, y0, x1, y1 (MIDOG) or x, y, width, height (COCO) in pixels for all of them"
+        f"{path}: annotations.{wrong[0]}: {list(annotations[wrong[0]].bbox)} is not a box centred inside its image; "
+        "expected x0, y0, x1, y1 (MIDOG) or x, y, width, height (COCO) in pixels for all boxes"
     )

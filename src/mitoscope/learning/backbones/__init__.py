@@ -1,7 +1,7 @@
-"""Where networks come from: one module of this package per source, found by name.
+"""Sources of networks: one module of this package per source, found by name.
 
-`resnet18` is torchvision's, `timm/resnet18` is that of the module `timm` here. A module that is added is found as well;
-it has the functions of `Source`.
+`resnet18` comes from torchvision, and `timm/resnet18` from the module `timm` in this package. A new module is found
+automatically; it must have the functions of `Source`.
 """
 
 import pkgutil
@@ -13,7 +13,7 @@ from typing import NamedTuple, Protocol, cast
 from torch import Tensor, nn
 
 Colour = tuple[float, float, float]
-# The mean and standard deviation of ImageNet's pixels, between 0 and 1; what weights from there expect.
+# Mean and standard deviation of ImageNet's pixels (0 to 1), which ImageNet weights expect.
 IMAGENET: tuple[Colour, Colour] = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
@@ -21,22 +21,22 @@ class Backbone(nn.Module, ABC):
     """A network without its head.
 
     Attributes:
-        channels: of each level.
+        channels: number of channels of each level.
     """
 
     channels: list[int]
 
     @abstractmethod
     def forward(self, images: Tensor) -> list[Tensor]:
-        """The activations of every level, (N, channels, height, width), of (N, 3, S, S) normalised images."""
+        """Return the activations (N, channels, height, width) of each level for (N, 3, S, S) normalised images."""
 
     @abstractmethod
     def places(self) -> Mapping[str, str | None]:
-        """Where the tensors of a file of start weights belong.
+        """Map the tensors of a start weights file to this module.
 
         Returns:
-            For every name in the state dict of the whole network the name in this module's, or None for what the head
-            takes the place of.
+            For every name in the state dict of the whole network, the name in this module's state dict, or None for a
+            tensor that the new head replaces.
         """
 
 
@@ -44,9 +44,9 @@ class Download(NamedTuple):
     """A file of start weights.
 
     Attributes:
-        url: where it is.
-        file: its name.
-        sha256: the first hexadecimal digits of its hash, 8 or more.
+        url: address of the file.
+        file: name of the file.
+        sha256: the first 8 or more hexadecimal digits of its hash.
     """
 
     url: str
@@ -55,26 +55,26 @@ class Download(NamedTuple):
 
 
 class Source(Protocol):
-    """What a module of this package offers. Everything raises ValueError where there is no such network."""
+    """The interface of a module in this package. Functions raise ValueError if there is no network of that name."""
 
     def backbone(self, name: str) -> Backbone:
-        """The network without its head, randomly initialised."""
+        """Return the network without its head, randomly initialised."""
 
     def classifier(self, name: str) -> nn.Module:
-        """The network with two outputs, randomly initialised; the last of its parameters are the last layer's."""
+        """Return the network with two outputs, randomly initialised; its last parameters belong to the last layer."""
 
     def normalisation(self, name: str) -> tuple[Colour, Colour]:
-        """The mean and standard deviation that the network's start weights expect of pixels between 0 and 1."""
+        """Return the mean and standard deviation of pixels (0 to 1) that the network's start weights expect."""
 
     def current_names(self, state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-        """The tensors of a file of start weights under the names that the network has today."""
+        """Rename the tensors of a start weights file to the network's current names."""
 
     def imagenet_weights(self, name: str) -> Download:
-        """A state dict that was trained on ImageNet."""
+        """Return the download of a state dict trained on ImageNet."""
 
 
 def find(backbone: str) -> tuple[Source, str]:
-    """The module that a backbone comes from, and the backbone's name there.
+    """Return the module that provides a backbone, and the backbone's name in that module.
 
     Raises:
         ValueError: there is no such module.
@@ -89,10 +89,10 @@ def find(backbone: str) -> tuple[Source, str]:
 
 
 def imagenet_weights(backbone: str) -> Download:
-    """Where a backbone's ImageNet weights are.
+    """Return the download of a backbone's ImageNet weights.
 
     Raises:
-        ValueError: there is no such network, or there are no ImageNet weights of it to download.
+        ValueError: there is no such network, or it has no ImageNet weights to download.
     """
     source, name = find(backbone)
     return source.imagenet_weights(name)

@@ -1,4 +1,4 @@
-"""The networks of the package timm (extra `timm`), with random weights or those of a file."""
+"""Networks of the package timm (extra `timm`), with random weights or weights from a file."""
 
 from collections.abc import Mapping
 from types import ModuleType
@@ -10,16 +10,16 @@ from mitoscope.learning.backbones import IMAGENET, Backbone, Colour, Download
 
 
 class _Features(Backbone):
-    """What timm calls a feature extractor of a network: it knows the last activation at each resolution.
+    """A timm feature extractor, which returns the last activation of a network at each resolution.
 
     Args:
-        name: of the network.
+        name: name of the network.
 
     Raises:
-        ValueError: timm has no such network, or no feature extractor of it.
+        ValueError: timm has no such network, or no feature extractor for it.
     """
 
-    extractor: Any  # timm has several classes of it
+    extractor: Any  # timm has several classes of extractors
 
     def __init__(self, name: str) -> None:
         super().__init__()
@@ -38,7 +38,7 @@ class _Features(Backbone):
         own = self.state_dict()
         found: dict[str, str | None] = {}
         for name in _create(self.name, num_classes=2).state_dict():
-            # Some extractors hold the network as it is, others its children, or the entries of those that are lists.
+            # Some extractors contain the whole network, others its children, or the entries of children that are lists.
             parts = (f"model.{name}", f"body.{name}", name, name.replace(".", "_", 1))
             here = (f"extractor.{part}" for part in parts)
             found[name] = next((place for place in here if place in own), None)
@@ -55,7 +55,7 @@ def _timm() -> ModuleType:
 
 def _create(name: str, **settings: Any) -> nn.Module:
     timm = _timm()
-    if not timm.is_model(name):  # create_model would look for some names on the network
+    if not timm.is_model(name):  # create_model would look up some names on the internet
         raise ValueError(f"timm has no network {name!r}")
     try:
         network: nn.Module = timm.create_model(name, pretrained=False, **settings)
@@ -86,7 +86,7 @@ def current_names(state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
 
 
 def imagenet_weights(name: str) -> Download:
-    """As `Source.imagenet_weights`: timm's are on a hub with its own client."""
+    """As `Source.imagenet_weights`, but always an error: timm's weights are on a hub with its own client."""
     raise ValueError(
-        f"no ImageNet weights are downloaded for timm/{name}: save its state dict and name the file under `weights`"
+        f"mitoscope downloads no ImageNet weights for timm/{name}: save its state dict and set the file in `weights`"
     )

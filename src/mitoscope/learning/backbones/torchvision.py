@@ -9,11 +9,11 @@ from torchvision import models
 
 from mitoscope.learning.backbones import IMAGENET, Backbone, Colour, Download
 
-_TRIAL = 64  # px; the smallest multiple of 32 that all these networks take
-# AlexNet keeps its last resolution over three convolutions, and the rule's last level would be what is pooled of them.
-# Every convolution is a level instead: the published figures of its pooled head were reached with these.
+_TRIAL = 64  # px; the smallest multiple of 32 that all these networks accept
+# AlexNet keeps its last resolution over three convolutions, and by the general rule its last level would be the pooling
+# after them. Instead every convolution is a level; the published figures of its pooled head were reached this way.
 _LEVELS = {"alexnet": ("1", "4", "7", "9", "11")}
-# The networks whose layers take one another's output, and the children that only hold such layers.
+# Networks whose layers form a simple sequence.
 _IN_A_ROW = (
     models.AlexNet,
     models.ConvNeXt,
@@ -32,20 +32,20 @@ _CONTAINERS, _HEAD = ("features", "layers", "trunk_output"), ("avgpool", "classi
 
 
 class _Layers(Backbone):
-    """Layers that take one another's output; the last one at each resolution is a level.
+    """The layers of a network as a sequence; the last layer at each resolution is a level.
 
     Args:
-        name: of the network.
-        network: whose layers these are.
+        name: name of the network.
+        network: the network with the layers.
 
     Raises:
-        ValueError: the network's layers are connected in another way.
+        ValueError: the network's layers do not form a simple sequence.
     """
 
     def __init__(self, name: str, network: nn.Module) -> None:
         super().__init__()
         if not isinstance(network, _IN_A_ROW):
-            raise ValueError(f"there is no pooled head for {name}, whose layers do not simply follow one another")
+            raise ValueError(f"there is no pooled head for {name}, because its layers do not form a simple sequence")
         self._places: dict[str, str | None] = dict.fromkeys(network.state_dict())
         for full, layer in _layers(network).items():
             short = full.rpartition(".")[2]
@@ -57,7 +57,7 @@ class _Layers(Backbone):
         self.channels = [shapes[layer][1] for layer in self.levels]
 
     def _shapes(self) -> dict[str, torch.Size]:
-        """The shape of every layer's output for a blank image."""
+        """Return the output shape of every layer for a blank image."""
         shapes, activations = {}, torch.zeros(1, 3, _TRIAL, _TRIAL)
         self.eval()
         with torch.no_grad():
@@ -75,7 +75,7 @@ class _Layers(Backbone):
             if name in self.levels:
                 levels.append(activations)
             if len(levels) == len(self.levels):
-                break  # what follows the last level is for the network's own classifier
+                break  # layers after the last level serve the network's own classifier
         return levels
 
     def places(self) -> dict[str, str | None]:
@@ -84,7 +84,7 @@ class _Layers(Backbone):
 
 
 def _layers(network: nn.Module) -> dict[str, nn.Module]:
-    """The layers before the pooling by their full names, in their order."""
+    """Return the layers before the pooling by their full names, in order."""
     found: dict[str, nn.Module] = {}
     for child, layer in network.named_children():
         if child in _CONTAINERS:
@@ -95,7 +95,7 @@ def _layers(network: nn.Module) -> dict[str, nn.Module]:
 
 
 def _make(name: str) -> nn.Module:
-    if name not in models.list_models(module=models):  # which also has networks for segmentation and detection
+    if name not in models.list_models(module=models):  # without the networks for segmentation and detection
         raise ValueError(f"torchvision has no classification network {name!r}")
     network: nn.Module = models.get_model(name, weights=None, num_classes=2)
     return network
@@ -117,7 +117,7 @@ def normalisation(name: str) -> tuple[Colour, Colour]:
 
 
 def current_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """As `Source.current_names`: torchvision's DenseNet files say `norm.1` where the module says `norm1`."""
+    """As `Source.current_names`: torchvision's DenseNet files have `norm.1` where the module has `norm1`."""
     old = re.compile(r"(denselayer\d+\.(?:norm|relu|conv))\.([12])\.")
     return {old.sub(r"\1\2.", name): tensor for name, tensor in state.items()}
 
@@ -129,5 +129,5 @@ def imagenet_weights(name: str) -> Download:
     except (ValueError, KeyError) as error:
         raise ValueError(f"torchvision has no network {name!r} with ImageNet weights") from error
     file = url.rpartition("/")[2]
-    # torchvision puts the start of the file's SHA-256 into its name.
+    # torchvision puts the first digits of the file's SHA-256 in its name.
     return Download(url, file, file.rpartition(".")[0].rpartition("-")[2])

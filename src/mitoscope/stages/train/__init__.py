@@ -1,6 +1,6 @@
 """Stage `train@network`: patches + split + start weights -> models/<network>/best.pt and results/train/<network>.*.
 
-What it leaves are weights; stage `detector` makes a detector of them.
+It writes weights; stage `detector` makes a detector from them.
 """
 
 import json
@@ -26,16 +26,16 @@ if TYPE_CHECKING:
 
 
 def train(network: str, fold: int | None = None) -> None:
-    """Train a network as its block in params.yaml says; a killed training goes on where it was.
+    """Train a network, as its block in params.yaml says; a killed training continues where it was.
 
-    Under torchrun every process trains its share; the first one logs the run and writes the outputs.
+    Under torchrun each process trains on its share; the first process logs the run and writes the outputs.
 
     Args:
-        network: has a block under `train` in params.yaml.
-        fold: of the cross-validation; None = the project's own split.
+        network: name of an entry under `train` in params.yaml.
+        fold: fold of the cross-validation; None = the project's own split.
 
     Raises:
-        InputError: bad params or inputs, or another training of this network is under way.
+        InputError: bad params or inputs, or another training of this network is running.
     """
     from mitoscope.evaluation.metrics import patch_scores
     from mitoscope.learning.devices import join
@@ -64,7 +64,7 @@ def train(network: str, fold: int | None = None) -> None:
             return
         busy = (
             f"another training of {inputs.name} is still running as process {{pid}}; wait for it, or stop it with "
-            "`kill {pid}` and run this again: it goes on from its last epoch"
+            "`kill {pid}` and run this again to continue from its last epoch"
         )
         with exclusive(WORK / f"train-{inputs.name}.lock", busy):
             _prepare(work, evidence)
@@ -72,7 +72,7 @@ def train(network: str, fold: int | None = None) -> None:
                 try:
                     fitted = fit_here(on_epoch=log_epochs, on_batch=show)
                 except KeyboardInterrupt:
-                    console.print(f"{network}: interrupted; started again, it goes on from its last epoch")
+                    console.print(f"{network}: interrupted; run this again to continue from the last epoch")
                     raise
                 except FloatingPointError as error:
                     raise InputError(f"params.yaml: train.{network}: {error}") from error
@@ -81,20 +81,23 @@ def train(network: str, fold: int | None = None) -> None:
 
 
 def _searched(outputs: Outputs) -> dict[str, Any]:
-    """What stage `search` found; nothing where it is off."""
+    """Return the settings that stage `search` found; empty if the search is off."""
     network, path = outputs.network, outputs.searched / f"{outputs.network}.json"
-    found = read_json(path, f"run {outputs.repro('search')} first")
+    if not path.exists():
+        raise InputError(f"{path}: no such file; run {outputs.repro('search')} first")
+    again = f"run {outputs.repro('search')} with -f"
+    found = read_json(path, again)
     try:
         settings = {part: dict(entries) for part, entries in found["settings"].items()}
     except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise InputError(f"{path}: holds no settings of a search; run {outputs.repro('search')} with -f") from error
+        raise InputError(f"{path}: is not a result of a search; {again}") from error
     if settings:
-        console.print(f"{network}: takes {json.dumps(settings)} from {path}")
+        console.print(f"{network}: uses {json.dumps(settings)} from {path}")
     return settings
 
 
 def _prepare(work: Path, evidence: dict[str, Any]) -> None:
-    """Make the folder of the checkpoints, and say why an interrupted training of before is not resumed."""
+    """Create the folder of the checkpoints; report earlier interrupted trainings that cannot be resumed, and why."""
     record = work / "evidence.json"
     if record.exists():
         return
@@ -104,7 +107,7 @@ def _prepare(work: Path, evidence: dict[str, Any]) -> None:
         differs = [name for name in evidence if before.get(name) != evidence[name]]
         if (other.parent / "last.pt").exists():
             console.print(
-                f"{other.parent}: an interrupted training that differs in {', '.join(differs)}: starts afresh"
+                f"{other.parent}: not resumed, because this interrupted training differs in {', '.join(differs)}"
             )
     write_json(record, evidence)
 
@@ -113,7 +116,7 @@ def _prepare(work: Path, evidence: dict[str, Any]) -> None:
 def _logged_run(
     inputs: Inputs, device: "Device", work: Path, fingerprint: str
 ) -> "Iterator[tuple[str, Callable[[list[Epoch]], None]]]":
-    """Open the MLflow run; yields its id and what logs the epochs so far."""
+    """Open the MLflow run; yield its id and a function that logs the epochs so far."""
     from mitoscope.tracking import runs
 
     evidence, start = inputs.evidence(device), inputs.start

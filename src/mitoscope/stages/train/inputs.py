@@ -1,4 +1,4 @@
-"""What a training depends on, read and checked once: for stage `train`, and for every trial of stage `search`."""
+"""Read and check the inputs of a training, for stage `train` and the trials of stage `search`."""
 
 import os
 from collections.abc import Mapping
@@ -22,23 +22,23 @@ if TYPE_CHECKING:
     from mitoscope.learning.devices import Device
     from mitoscope.learning.networks import PatchNetwork
 
-# What the weights depend on besides the settings and the files: epochs of two versions are never mixed.
+# Code that the weights depend on; a training is resumed only if it has not changed.
 CODE = ("learning/**/*.py", "detection/stored.py", "datasets/patches.py", "evaluation/metrics.py", "stages/train/*.py")
 
 
 @dataclass(frozen=True)
 class Inputs:
-    """Everything that a training depends on, read and checked once: also for the trials of stage `search`.
+    """Inputs of a training, read and checked once; all trials of a search use the same.
 
     Attributes:
-        outputs: where the stages of this network and split read and write.
-        settings: the training block.
-        split: the settings of the split, `fold` being the one that tests.
-        start: start.json of the weights.
+        outputs: paths of this network and split.
+        settings: train block.
+        split: settings of the split; `fold` is the fold that tests.
+        start: start.json of the start weights.
         summary: summary.json of the patch store.
-        training: patches to learn from.
+        training: training patches.
         rows: index rows of the training patches.
-        validation: patches that choose the best epoch.
+        validation: validation patches, which choose the best epoch.
         sources: hashes of the files of earlier stages.
     """
 
@@ -59,16 +59,16 @@ class Inputs:
 
     @property
     def name(self) -> str:
-        """The network, and the fold where it is one of the cross-validation's."""
+        """The network and, in a cross-validation, the fold."""
         return self.network if self.outputs.fold is None else f"{self.network}-fold{self.outputs.fold}"
 
     @property
     def synthetic(self) -> bool:
-        """Whether the data were drawn."""
+        """Whether the data is synthetic."""
         return bool(self.summary["dataset"]["synthetic"])
 
     def evidence(self, device: "Device") -> dict[str, Any]:
-        """Everything that the weights depend on, by name."""
+        """Return everything that the weights depend on, by name."""
         import torch
 
         packages = ["torch", "torchvision", "numpy"]
@@ -82,11 +82,11 @@ class Inputs:
             "device": device.torch.type,
             "precision": "bf16" if device.bf16 else "fp32",
             "threads": torch.get_num_threads(),
-            "processes": device.world,  # an epoch's batches are shared out among them
+            "processes": device.world,  # the batches of an epoch are divided among them
         }
 
     def tags(self) -> dict[str, str]:
-        """What a run in MLflow is found by."""
+        """Return the tags of the MLflow run."""
         dataset = self.summary["dataset"]
         return {
             "network": self.network,
@@ -103,11 +103,11 @@ def read_inputs(outputs: Outputs, searched: Mapping[str, Any] | None = None) -> 
     """Read the inputs of a training.
 
     Args:
-        outputs: of a network that has a block under `train` in params.yaml.
-        searched: entries that take the place of the block's, as a search found them.
+        outputs: paths of a network that has a block under `train` in params.yaml.
+        searched: entries from a search, which replace those of the block.
 
     Raises:
-        InputError: bad params or `searched`, or a file of an earlier stage is missing or lacks a class.
+        InputError: bad params or `searched`, a file of an earlier stage is missing, or a subset lacks a class.
     """
     from mitoscope.detection.stored import read_samples
 
@@ -146,17 +146,17 @@ def read_inputs(outputs: Outputs, searched: Mapping[str, Any] | None = None) -> 
 
 
 def replace_settings(settings: Train, changes: Mapping[str, Any]) -> Train:
-    """A training block with other values for some entries of its parts, checked as those of params.yaml are."""
+    """Return a train block with changed entries, validated in the same way as params.yaml."""
     content = settings.model_dump()
     return Train.model_validate(content | {part: content.get(part, {}) | entries for part, entries in changes.items()})
 
 
 def start_model(inputs: Inputs) -> "PatchNetwork":
-    """The network with its start weights, tried on two patches so that what cannot work ends before a run begins.
+    """Return the network with its start weights; test it on two patches, so that errors appear before a run starts.
 
     Raises:
-        InputError: the start weights are another network's, the network cannot take patches of `input_size`, or there
-            are too many processes for the batch size.
+        InputError: the start weights belong to another network, the network cannot process patches of `input_size`, or
+            there are too many processes for the batch size.
     """
     from mitoscope.learning import checkpoints
     from mitoscope.learning.networks import build, check_forward
@@ -176,7 +176,8 @@ def start_model(inputs: Inputs) -> "PatchNetwork":
     batch = min(settings.optimisation.batch_size, settings.sampling.samples_per_epoch)
     if batch // int(os.environ.get("WORLD_SIZE", "1")) < 2:
         raise InputError(
-            f"params.yaml: train.{network}.optimisation.batch_size: fewer than two patches are left for each process"
+            f"params.yaml: train.{network}.optimisation.batch_size: each process gets fewer than two patches; choose a "
+            "larger batch or fewer processes"
         )
     if settings.model.trainable == "head":
         model.freeze_all_but_head()

@@ -1,4 +1,4 @@
-"""What stage `train` leaves: the best weights, curves, a report, and all of it in MLflow."""
+"""Write the outputs of stage `train` (best weights, curves, report) and log them to MLflow."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -65,7 +65,7 @@ def write_outputs(inputs: "Inputs", run_id: str, fitted: "Fitted", work: Path, f
 
 
 def _draw_mined(inputs: "Inputs", hardness: npt.NDArray[np.float64], work: Path) -> Path:
-    """Draw the negatives that the last mining found hardest, each with its score; returns the picture."""
+    """Draw the hardest negatives of the last mining with their scores; return the path of the picture."""
     from mitoscope.learning.augment import crop
 
     negatives = np.flatnonzero(inputs.training.labels == 0)

@@ -57,10 +57,10 @@ lint: .venv/.installed ## Check style, types, the dependencies of each stage, an
 	ruff format --check .
 	mypy
 	python scripts/check_stage_deps.py
-	sphinx-build -q -W --keep-going docs docs/_build
+	sphinx-build -q -E -W --keep-going docs docs/_build
 
 docs: .venv/.installed ## Build the docs site and serve it on port 8000
-	sphinx-build -q -W --keep-going docs docs/_build
+	sphinx-build -q -E -W --keep-going docs docs/_build
 	@echo "Open http://127.0.0.1:8000; Ctrl-C stops it"
 	@python -m http.server --bind 127.0.0.1 --directory docs/_build 8000
 

@@ -57,8 +57,9 @@ def params_page() -> str:
     head = [
         "# params.yaml",
         "",
-        "Every entry may be left out and then has its default; only `train` needs at least one network. An entry that",
-        "is unknown, out of its limits or named as in an earlier version ends the command with one line that says so.",
+        "Entries and whole blocks may be left out and then have their defaults. DVC needs `launch`, and `train` needs",
+        "at least one network. An entry that is unknown, out of its limits or named as in an earlier version ends the",
+        "command with one line that says so.",
         "",
         *_HEAD,
         *plain,

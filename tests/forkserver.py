@@ -60,18 +60,25 @@ def running(folder: Path) -> Iterator[Path]:
 
 
 def serve(address: Path) -> None:
-    """Fork for each command that is asked for, for ever."""
+    """Fork for each command that is asked for, as long as the process lives that started this one."""
     for package in PACKAGES:
         importlib.import_module(package)
     gc.collect()
     gc.freeze()  # what is here already need not be looked at, and copied, in each command
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for those who answer
+    parent = os.getppid()
     with socket.socket(socket.AF_UNIX) as listener:
+        listener.settimeout(5)
         listener.bind(str(address.with_suffix(".new")))
         listener.listen()
         address.with_suffix(".new").rename(address)  # now commands find it
         while True:
-            connection, _ = listener.accept()
+            connection = None
+            while connection is None:
+                with contextlib.suppress(TimeoutError):
+                    connection, _ = listener.accept()
+                if os.getppid() != parent:  # pytest was killed
+                    return
             with connection:
                 if os.fork() == 0:
                     listener.close()

@@ -13,6 +13,7 @@ from mitoscope.params import Evaluate
 from tests.conftest import NETWORK, tiny_params, write_params
 from tests.evaluation.test_intervals import objects
 from tests.results import change, read, write_results
+from tests.tables import read_rows
 
 Printed = Callable[[], list[list[str]]]
 
@@ -23,8 +24,7 @@ def printed(capsys: pytest.CaptureFixture[str]) -> Printed:
 
     def run() -> list[list[str]]:
         compare()
-        lines = capsys.readouterr().out.splitlines()
-        return [[cell.strip() for cell in re.split("[│┃]", line) if cell.strip()] for line in lines]
+        return read_rows(capsys.readouterr().out)
 
     return run
 

@@ -21,6 +21,7 @@ from mitoscope.errors import InputError
 from mitoscope.files import exclusive
 from mitoscope.params import Split, read_params
 from tests.conftest import NETWORK, tiny_params, write_params
+from tests.tables import read_rows
 
 pytestmark = pytest.mark.slow
 
@@ -75,10 +76,9 @@ def test_it_says_what_each_fold_tests_and_prints_what_was_pooled(dvc, capfd):
     assert "fold 0: tests 01; threshold chosen on 02" in said and "fold 3: tests 04" in said
     assert f"Running stage 'crossvalidation/dvc.yaml:pool@{NETWORK}'" in said
     assert f"{NETWORK}, random start weights, synthetic data: test patches of 4 folds" in said
-    (first,) = (line.split() for line in said.splitlines() if line.startswith("│ 01"))
-    assert [word for word in first if word != "│"] == ["01", "2", "1", "1", "0", "1", "100.0", "50.0", "66.7", "80.0"]
-    (empty,) = (line.split() for line in said.splitlines() if line.startswith("│ NA"))
-    assert [word for word in empty if word != "│"][-3:] == ["-", "66.7", "-"]
+    rows = {row[0]: row for row in read_rows(said)}
+    assert rows["01"] == ["01", "2", "1", "1", "0", "1", "100.0", "50.0", "66.7", "80.0"]
+    assert rows["NA"][-3:] == ["-", "66.7", "-"]
     assert "[50, 100]" in said and "a diagnosis, not a result" in said
 
     written = FOLDS.stat().st_mtime_ns

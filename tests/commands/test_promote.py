@@ -1,6 +1,5 @@
 """What is registered, what passes the gate, and that nothing lets the champion go down step by step."""
 
-import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from mitoscope.paths import REGISTRY, Outputs
 from mitoscope.tracking import registry
 from tests.conftest import NETWORK, tiny_params, write_params
 from tests.results import change, holder, read, run_of_training, write_results
+from tests.tables import read_rows
 from tests.test_layers import imports
 from tests.threads import at_once
 
@@ -246,7 +246,7 @@ def test_a_champion_that_knows_a_test_patient_refuses_until_it_is_retired(evalua
     promote()
     value, passed = against_champions()
     assert "the champion, version 1, knows the test patients 02" in value and not passed
-    assert "`mitoscope registry retire 1`" in " ".join(re.split(r"[\s│]+", capsys.readouterr().out))
+    assert "`mitoscope registry retire 1`" in " ".join(row[-1] for row in read_rows(capsys.readouterr().out))
     assert (state()["champion"], state()["challenger"]) == (1, 2)
     registry.retire(1)
     promote()

@@ -1,5 +1,6 @@
 """Where a project stands, in each state on its way, with the command that comes next."""
 
+import os
 import re
 import shutil
 import subprocess
@@ -10,8 +11,9 @@ import pytest
 from dvc.repo import Repo
 
 from mitoscope.commands.status import status
+from mitoscope.errors import InputError
 from mitoscope.files import write_json
-from mitoscope.paths import REGISTRY
+from mitoscope.paths import REGISTRY, Outputs
 from tests.conftest import NETWORK
 from tests.results import write_results
 
@@ -52,18 +54,56 @@ def test_what_has_not_run_is_out_of_date(said):
     assert lines["test fields"] == "no network has been evaluated" and lines["champion"] == "none yet"
 
 
-def test_scores_and_champion_are_shown_as_they_were_left(said):
+@pytest.fixture
+def up_to_date(said):
+    """A pipeline with nothing to run, results of a network, and DVC's hash of the data."""
     Path("dvc.yaml").write_text("stages: {}")
-    write_results()
-    lines = said()
+    Path("data.dvc").write_text("outs: [{md5: abc.dir, path: data}]")
+    write_results(dataset_digest="abc.dir")
+    return said
+
+
+def leave_crossvalidation(digest: str) -> None:
+    fields = {"f1": 0.621, "intervals": {"f1": [0.56, 0.66]}}
+    report = {"dataset": {"md5": digest}, "folds": [{}] * 4, "pooled": {"fields": fields}}
+    write_json(Path(f"results/crossvalidate/{NETWORK}.json"), report)
+
+
+def test_scores_and_champion_are_shown_as_they_were_left(up_to_date):
+    lines = up_to_date()
     assert lines["pipeline"] == "up to date" and lines["next"] == "mitoscope promote"
-    assert lines["test fields"] == f"{NETWORK}: F1 33.3 [11, 55] %, 4 in 2 fields, from random weights"
-    pooled = {"f1": 0.621, "intervals": {"f1": [0.56, 0.66]}}
-    write_json(Path(f"results/crossvalidate/{NETWORK}.json"), {"folds": [{}] * 4, "pooled": {"fields": pooled}})
+    assert lines["test fields"] == f"{NETWORK}: F1 33.3 [11, 55] %, 4 in 2 fields, from random weights, synthetic"
+    leave_crossvalidation("abc.dir")
     write_json(REGISTRY, {"versions": {NETWORK: 2}, "champion": 2})
-    lines = said()
-    assert lines["cross-validation"] == f"{NETWORK}: F1 62.1 [56, 66] %, 4 folds"
-    assert lines["champion"].startswith(f"version 2, {NETWORK}") and lines["next"].startswith("mitoscope compare")
+    lines = up_to_date()
+    assert lines["cross-validation"] == f"{NETWORK}: F1 62.1 [56, 66] %, 4 folds, synthetic"
+    assert lines["champion"] == f"version 2, {NETWORK}" and lines["next"].startswith("mitoscope compare")
+
+
+def test_results_of_other_data_are_said_to_be(up_to_date):
+    leave_crossvalidation("of others")
+    write_results(dataset_digest="of others")
+    lines = up_to_date()
+    assert lines["test fields"].endswith("(from other data)")
+    assert lines["cross-validation"].endswith("(from other data)")
+
+
+def test_a_network_that_did_not_pass_is_not_to_be_promoted_again(up_to_date):
+    write_json(REGISTRY, {"versions": {NETWORK: 1}, "champion": None})
+    lines = up_to_date()
+    assert lines["champion"].startswith("none: no detector has passed") and "compare" in lines["next"]
+
+
+def test_results_that_cannot_be_used_are_named(up_to_date):
+    Outputs(NETWORK).detected.write_text("{")
+    lines = up_to_date()
+    assert "is not a JSON file" in lines["test fields"] and lines["next"] == "dvc repro"
+
+
+def test_a_pipeline_that_dvc_cannot_read_is_one_line(up_to_date):
+    Path("dvc.yaml").write_text("stages: {split: {cmd: 'echo ${nothing}'}}")
+    with pytest.raises(InputError, match=r"^dvc\.yaml: .*nothing.*correct dvc\.yaml or params\.yaml$"):
+        up_to_date()
 
 
 def test_it_answers_while_another_command_holds_dvcs_lock(said):
@@ -75,3 +115,14 @@ def test_it_answers_while_another_command_holds_dvcs_lock(said):
     finally:
         holder.communicate(b"\n")
     assert lines["pipeline"].startswith("unknown while another DVC command") and "wait" in lines["next"]
+
+
+def test_it_answers_while_dvc_runs_a_stage(up_to_date):
+    locks = Path(".dvc/tmp/rwlock")
+    locks.parent.mkdir(exist_ok=True)
+    write_json(
+        locks, {"write": {str(Path("results").resolve()): {"pid": os.getppid(), "cmd": "dvc repro"}}, "read": {}}
+    )
+    assert up_to_date()["pipeline"].startswith("unknown while another DVC command")
+    write_json(locks, {"write": {}, "read": {}})
+    assert up_to_date()["pipeline"] == "up to date"

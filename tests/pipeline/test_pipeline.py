@@ -225,6 +225,7 @@ def test_a_default_that_is_written_out_or_left_out_runs_nothing(project: Project
         params["detection"][FIRST]["suppress_um"] = 7.5
         params["train"][SECOND]["model"] |= {"seed": 0, "backbone": None}
         del params["train"][FIRST]["sampling"]["flips"]
+        params["evaluate"]["seed"] = params["split"]["seed"] = 0
 
     project.change_params(defaults)
     assert stages_in(project.run("dvc", "repro")) == ["settings"]

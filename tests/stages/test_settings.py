@@ -2,16 +2,18 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from mitoscope.errors import InputError
-from mitoscope.params import Detection, Train
+from mitoscope.params import Params
 from mitoscope.stages.settings import settings
-from tests.conftest import Params, tiny_params, write_params
+from tests.conftest import tiny_params, write_params
 
 NETWORKS = ("resnet18", "squeezenet1_1")
-FILES = {f"{network}/{name}.json" for network in NETWORKS for name in ("start", "train", "detection")}
+SHARED_FILES = {f"{name}.json" for name in ("split", "extract", "search", "evaluate")}
+FILES = SHARED_FILES | {f"{network}/{name}.json" for network in NETWORKS for name in ("start", "train", "detection")}
 
 
 @pytest.fixture(autouse=True)
@@ -19,7 +21,7 @@ def empty_project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
-def written(params: Params) -> dict[str, str]:
+def written(params: dict[str, Any]) -> dict[str, str]:
     """What the stage writes: the files' contents by their paths."""
     write_params(params)
     settings()
@@ -28,7 +30,7 @@ def written(params: Params) -> dict[str, str]:
     return {path.relative_to(folder).as_posix(): path.read_text() for path in files}
 
 
-def two_networks() -> Params:
+def two_networks() -> dict[str, Any]:
     """Params of NETWORKS with settings of their own."""
     block = next(iter(tiny_params()["train"].values()))
     return {
@@ -38,7 +40,7 @@ def two_networks() -> Params:
     }
 
 
-def changed(before: Params, after: Params) -> set[str]:
+def changed(before: dict[str, Any], after: dict[str, Any]) -> set[str]:
     first, second = written(before), written(after)
     assert first.keys() == second.keys() == FILES
     return {name for name in FILES if first[name] != second[name]}
@@ -47,13 +49,13 @@ def changed(before: Params, after: Params) -> set[str]:
 def test_an_entry_at_its_default_is_as_one_left_out():
     network = NETWORKS[0]
     left_out = written({"train": {network: {}}})
-    default = {"train": Train(), "detection": Detection()}
-    spelled = {block: {network: model.model_dump(mode="json")} for block, model in default.items()}
-    assert written(spelled | {"weights": {network: "auto"}}) == left_out
+    default = Params.model_validate({"train": {network: {}}, "weights": {network: "auto"}, "detection": {network: {}}})
+    assert written(default.model_dump(mode="json")) == left_out
     assert {name: json.loads(text) for name, text in left_out.items()} == {
         f"{network}/start.json": {"weights": "auto"},
         f"{network}/train.json": {},
         f"{network}/detection.json": {},
+        **{name: {} for name in SHARED_FILES},
     }
 
 
@@ -89,20 +91,25 @@ def test_a_change_of_one_network_changes_only_its_files(path, value, files):
     assert changed(two_networks(), after) == {f"{network}/{name}.json" for name in files}
 
 
-def test_other_blocks_change_nothing():
-    others = {
-        "split": {"folds": 9},
-        "search": {"trials": 3},
-        "evaluate": {"bootstrap": 200},
-        "extract": {"patch_um": 20},
-    }
-    assert changed(two_networks(), two_networks() | others) == set()
+@pytest.mark.parametrize(
+    ("block", "content", "files"),
+    [
+        ("split", {"folds": 9}, {"split.json"}),
+        ("extract", {"patch_um": 20}, {"extract.json"}),
+        ("search", {"trials": 3}, {"search.json"}),
+        ("evaluate", {"bootstrap": 200}, {"evaluate.json"}),
+        ("promote", {"min_f1": 0.6}, set()),
+        ("launch", "torchrun mitoscope", set()),
+    ],
+)
+def test_a_block_that_all_networks_share_has_a_file_of_its_own(block, content, files):
+    assert changed(two_networks(), two_networks() | {block: content}) == files
 
 
 def test_a_network_that_is_gone_leaves_no_files():
     written(two_networks())
     params = {block: {NETWORKS[0]: entries[NETWORKS[0]]} for block, entries in two_networks().items()}
-    assert {name.split("/")[0] for name in written(params)} == {NETWORKS[0]}
+    assert {name.split("/")[0] for name in set(written(params)) - SHARED_FILES} == {NETWORKS[0]}
 
 
 def test_bad_params_leave_the_old_files():

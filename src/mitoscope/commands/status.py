@@ -4,18 +4,21 @@ It loads neither torch nor MLflow, so it is fast.
 """
 
 from collections.abc import Iterable
+from pathlib import Path
 
 from rich import box
 from rich.markup import escape
 from rich.table import Table
 
 from mitoscope.datasets.fields import read_description, scan_fields
+from mitoscope.datasets.patches import read_summary
 from mitoscope.errors import InputError
 from mitoscope.files import read_json
 from mitoscope.params import read_params
-from mitoscope.paths import CROSSVALIDATED, DATA, REGISTRY
+from mitoscope.paths import CROSSVALIDATED, DATA, PATCHES, REGISTRY, Outputs
 from mitoscope.progress import console
 from mitoscope.reporting.results import percent, read_all
+from mitoscope.tracking.provenance import dataset_digest
 
 _UNKNOWN = "unknown while another DVC command is running here"
 
@@ -24,13 +27,13 @@ def status() -> None:
     """Print the data, the stages that are out of date, the latest scores, the champion and the next command.
 
     Raises:
-        InputError: params.yaml cannot be used.
+        InputError: params.yaml, dvc.yaml, dataset.yaml or a result cannot be used.
     """
     networks = read_params().train
     data, sound = _data()
     stale = _stale_stages() if sound else None
-    scores = _scores(networks)
-    champion = _champion()
+    scores, evaluated = _scores(networks)
+    champion, promoted = _champion()
     table = Table(box=box.SIMPLE, show_header=False, show_edge=False, padding=(0, 2, 0, 0))
     table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold")
@@ -41,8 +44,8 @@ def status() -> None:
         table.add_row("test fields", escape(line))
     for line in _crossvalidations():
         table.add_row("cross-validation", escape(line))
-    table.add_row("champion", champion or "none yet")
-    table.add_row("next", _next_command(sound, stale, bool(scores), champion is not None))
+    table.add_row("champion", champion)
+    table.add_row("next", _next_command(sound, stale, evaluated=evaluated, promoted=promoted))
     console.print(table)
 
 
@@ -61,16 +64,33 @@ def _data() -> tuple[str, bool]:
 
 
 def _stale_stages() -> list[str] | None:
-    """Return the stages that are out of date; None while another DVC command holds the lock."""
+    """Return the stages that are out of date; None while another DVC command runs here.
+
+    Raises:
+        InputError: DVC cannot read dvc.yaml.
+    """
+    from dvc.exceptions import DvcException
     from dvc.lock import LockError
     from dvc.repo import Repo
 
+    if _runs_stage():
+        return None
     try:
         with Repo() as repo:
-            changed = repo.status()
+            return list(repo.status(targets=["dvc.yaml"]))  # without the folds of a cross-validation
     except LockError:
         return None
-    return [name for name in changed if not name.startswith("crossvalidation/")]
+    except DvcException as error:
+        raise InputError(f"dvc.yaml: {' '.join(str(error).split())}; correct dvc.yaml or params.yaml") from error
+
+
+def _runs_stage() -> bool:
+    """Whether a stage of DVC runs here: meanwhile DVC holds no lock, but notes its process in .dvc/tmp/rwlock."""
+    import psutil
+
+    path = Path(".dvc/tmp/rwlock")
+    holders = read_json(path, "remove it if no DVC command runs").get("write", {}) if path.exists() else {}
+    return any(psutil.pid_exists(holder["pid"]) for holder in holders.values() if holder)
 
 
 def _describe_stages(stale: list[str]) -> str:
@@ -80,44 +100,63 @@ def _describe_stages(stale: list[str]) -> str:
     return f"out of date: {shown}"
 
 
-def _scores(networks: Iterable[str]) -> list[str]:
-    """Return a line per evaluated network with its F1 in the whole test fields, or why its files cannot be used."""
+def _scores(networks: Iterable[str]) -> tuple[list[str], bool]:
+    """Return a line per evaluated network with its F1 in whole test fields, and whether the results can be used."""
+    names = [name for name in networks if (Outputs(name).evaluated / "metrics.json").exists()]
+    if not names:
+        return [], False
     try:
-        evaluated, unusable = read_all(networks)
-    except InputError:
-        return []
+        evaluated, unusable = read_all(names)
+    except InputError as error:
+        return [str(error)], False
     lines = []
     for results in evaluated:
         interval = results.intervals["fields"].get("f1")
         f1 = percent(results.metrics["fields"]["f1"], interval).replace("\n", " ")
-        lines.append(f"{results.network}: F1 {f1} %, {results.size('fields')}, from {results.start_weights} weights")
-    return lines + list(unusable.values())
+        text = f"{results.network}: F1 {f1} %, {results.size('fields')}, from {results.start_weights} weights"
+        lines.append(text + _of_other_data(results.test_set["dataset_digest"]))
+    return lines + list(unusable.values()), True
 
 
 def _crossvalidations() -> list[str]:
     """Return a line per finished cross-validation with its pooled F1."""
     lines = []
     for path in sorted(CROSSVALIDATED.glob("*.json")):
-        report = read_json(path, f"run `mitoscope crossvalidate {path.stem}` again")
-        fields = report["pooled"]["fields"]
-        f1 = percent(fields["f1"], fields.get("intervals", {}).get("f1")).replace("\n", " ")
-        lines.append(f"{path.stem}: F1 {f1} %, {len(report['folds'])} folds")
+        remedy = f"run `mitoscope crossvalidate {path.stem}` again"
+        report = read_json(path, remedy)
+        try:
+            fields, folds, digest = report["pooled"]["fields"], len(report["folds"]), report["dataset"]["md5"]
+            f1 = percent(fields["f1"], fields.get("intervals", {}).get("f1")).replace("\n", " ")
+        except (KeyError, TypeError) as error:
+            raise InputError(f"{path}: was written by another version; {remedy}") from error
+        lines.append(f"{path.stem}: F1 {f1} %, {folds} folds{_of_other_data(digest)}")
     return lines
 
 
-def _champion() -> str | None:
-    """Describe the champion after the last `mitoscope promote`; None if there is none."""
+def _of_other_data(digest: str) -> str:
+    """Say so, if a result is from other data than those in data/, or if the data are synthetic."""
+    patches = read_summary(PATCHES)["digest"] if (PATCHES / "summary.json").exists() else ""
+    if digest != dataset_digest(DATA, patches):
+        return " (from other data)"
+    return ", synthetic" if read_description(DATA).synthetic else ""
+
+
+def _champion() -> tuple[str, bool]:
+    """Describe the champion after the last `mitoscope promote`, and say whether that looked at today's detectors."""
     if not REGISTRY.exists():
-        return None
-    state = read_json(REGISTRY, "run `mitoscope promote` again")
-    if state["champion"] is None:
-        return None
-    networks = {number: network for network, number in state["versions"].items()}
-    network = networks.get(state["champion"], "from an earlier pipeline run")
-    return f"version {state['champion']}, {network} (at the last `mitoscope promote`)"
+        return "none yet", False
+    remedy = "run `mitoscope promote` again"
+    state = read_json(REGISTRY, remedy)
+    try:
+        champion, networks = state["champion"], {number: name for name, number in state["versions"].items()}
+    except (AttributeError, KeyError) as error:
+        raise InputError(f"{REGISTRY}: was written by another version; {remedy}") from error
+    if champion is None:
+        return "none: no detector has passed the gate", True
+    return f"version {champion}, {networks.get(champion, 'from an earlier pipeline run')}", True
 
 
-def _next_command(sound: bool, stale: list[str] | None, evaluated: bool, champion: bool) -> str:
+def _next_command(sound: bool, stale: list[str] | None, *, evaluated: bool, promoted: bool) -> str:
     """Return the next command, as text."""
     if not DATA.is_dir():
         return "dvc pull data.dvc   (the synthetic sample), or mitoscope import -h"
@@ -127,4 +166,4 @@ def _next_command(sound: bool, stale: list[str] | None, evaluated: bool, champio
         return "wait for it to end, then mitoscope status"
     if stale or not evaluated:
         return "dvc repro"
-    return "mitoscope compare, report or ui" if champion else "mitoscope promote"
+    return "mitoscope compare, report or ui" if promoted else "mitoscope promote"

@@ -14,8 +14,8 @@ from mitoscope.learning.networks import PatchNetwork, build
 def save(path: Path, content: Mapping[str, Any]) -> None:
     """Write `content` (tensors, numbers, text, lists and dicts of them) to `path` atomically.
 
-    Equal content gives equal bytes, whatever the file name: torch would store the name of a path in the file, so it
-    gets a file object instead.
+    The same content gives the same bytes, whatever the file name: torch would store the name of a path in the file, so
+    it gets a file object instead.
 
     Raises:
         OSError: the file cannot be written; an existing file is left unchanged.

@@ -66,21 +66,25 @@ def judge(evaluated: Sequence[Results], settings: Evaluate, *, synthetic: bool) 
     if difference is None:
         return Verdict(sentence)
     p = "p < 0.001" if difference.p < 0.001 else f"p = {difference.p:.2g}"
-    method = f"Two-sided {p}, from a paired bootstrap with {settings.bootstrap} draws of the test patients"
-    return Verdict(sentence, f"{method}; each network at its own threshold.")
+    method = (
+        f"Two-sided {p}, from a paired bootstrap with {settings.bootstrap} draws of the test patients (at least the "
+        "smallest p of a sign test with as many patients); each network at its own threshold."
+    )
+    return Verdict(sentence, method)
 
 
 def _describe(best: str, second: str, points: float, difference: Difference | None) -> str:
     """The sentence on two networks; `points` is the difference in F1 in percentage points."""
     where = "in the test patients' whole fields"
     better = f"{best} is better than {second} by {points:.1f} points of F1 {where}"
-    if points == 0:
+    same = round(points, 1) == 0
+    if same:
         better = f"{best} and {second} have the same F1 {where}"
     if difference is None:
         return f"{better}; with a single test patient, chance cannot be ruled out."
-    low, high = (round(100 * limit) for limit in difference.interval)
-    interval = f"(95 % interval{' of the difference' if points == 0 else ''} {low} to {high})"
-    if points == 0:
+    low, high = (round(100 * limit, 1) + 0.0 for limit in difference.interval)  # + 0.0: no minus before a zero
+    interval = f"(95 % interval{' of the difference' if same else ''} {low:.1f} to {high:.1f})"
+    if same:
         return f"{better} {interval}."
     if difference.p < SIGNIFICANT:
         judgement = f"with {difference.patients} patients this is larger than chance"
@@ -104,4 +108,5 @@ def _read_objects(results: Results) -> pd.DataFrame:
     path = results.outputs.evaluated / _OBJECTS
     if not path.exists():
         raise InputError(f"{path}: no such file; run {results.outputs.repro('evaluate')} first")
-    return pd.read_csv(path, dtype={"patient": str, "field": str})
+    # A patient may be called NA: only an empty cell is missing.
+    return pd.read_csv(path, dtype={"patient": str, "field": str}, keep_default_na=False, na_values=[""])

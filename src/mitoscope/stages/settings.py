@@ -1,8 +1,8 @@
-"""Stage `settings`: the settings of each network in params.yaml -> results/settings/<network>/*.json.
+"""Stage `settings`: params.yaml -> results/settings/*.json and results/settings/<network>/*.json.
 
 Later stages depend on these files instead of params.yaml. The files contain only the entries that differ from their
-defaults, so an entry written out with its default value runs nothing again. A change for one network does not affect
-the others.
+defaults, so a block may be left out, and an entry written out with its default value runs nothing again. A change for
+one network does not affect the others.
 """
 
 from typing import Any
@@ -11,11 +11,15 @@ from mitoscope.files import atomic_folder, write_json
 from mitoscope.params import Params, read_params
 from mitoscope.paths import SETTINGS
 
+SHARED = ("split", "extract", "search", "evaluate")  # each is also the stage that depends on the file
+
 
 def settings() -> None:
-    """Write start.json, train.json and detection.json of each network, for the stages weights, train and detector."""
+    """Write a file per block that all networks share, and start.json, train.json and detection.json of each network."""
     params = read_params()
     with atomic_folder(SETTINGS, replace=True) as folder:
+        for name in SHARED:
+            write_json(folder / f"{name}.json", getattr(params, name).chosen())
         for network in params.train:
             for name, content in chosen(params, network).items():
                 write_json(folder / network / f"{name}.json", content)

@@ -71,13 +71,14 @@ class Inputs:
         """Return everything that the weights depend on, by name."""
         import torch
 
-        packages = ["torch", "torchvision", "numpy"]
+        packages = ["torchvision", "numpy"]
         if (self.settings.model.backbone or "").startswith("timm/"):
             packages.append("timm")
         return {
             "settings": self.settings.model_dump(mode="json"),
             **self.sources,
             "code": hash_code(CODE),
+            "torch": torch.__version__,  # with its build
             **{package: version(package) for package in packages},
             "device": device.torch.type,
             "precision": "bf16" if device.bf16 else "fp32",

@@ -47,7 +47,7 @@ def test_every_patient_is_tested_and_a_second_run_runs_nothing(three_patients: P
     folds_ran = [f"{stage}@{NETWORK}-{fold}" for stage in per_fold for fold in range(FOLDS)]
     assert sorted(ran) == sorted([*(f"split@{fold}" for fold in range(FOLDS)), *folds_ran, f"pool@{NETWORK}"])
     once = [stage for stage in stages_in(said) if not stage.startswith(prefix)]
-    assert sorted(once) == ["extract", "settings", f"weights@{NETWORK}"]
+    assert sorted(once) == ["extract", f"weights@{NETWORK}"]
 
     report: dict[str, Any] = json.loads((project.folder / f"results/crossvalidate/{NETWORK}.json").read_text())
     folds = report["folds"]

@@ -41,13 +41,16 @@ def server(
         process.wait(60)
 
 
-def with_packages(folder: Path) -> None:
-    """A .venv as `make setup` leaves it, with the packages of the tests' own."""
-    environment = folder / ".venv"
-    environment.mkdir()
+def with_packages(project: Project) -> None:
+    """A .venv as `make setup` leaves it, with the packages of the tests' own and the project's `mitoscope`."""
+    environment = project.folder / ".venv"
+    programs = environment / "bin"
+    programs.mkdir(parents=True)
     for path in Path(sys.prefix).iterdir():
-        if path.name != ".installed":
+        if path.name not in (".installed", "bin"):
             (environment / path.name).symlink_to(path)
+    for path in (Path(sys.prefix) / "bin").iterdir():
+        (programs / path.name).symlink_to(project.programs / path.name if path.name == "mitoscope" else path)
     (environment / ".installed").touch()
 
 
@@ -84,7 +87,7 @@ def test_one_trains_and_the_other_gets_the_results(
     with_login = url.replace("://", "://someone:secret@")
     shared = {"MLFLOW_TRACKING_URI": with_login, "MITOSCOPE_REMOTE": str(tmp_path / "remote")}
     project.environment |= shared
-    with_packages(project.folder)
+    with_packages(project)
     said = project.run("make", "repro")
     assert f"train@{NETWORK}" in said and "secret" not in said
 
@@ -104,7 +107,7 @@ def test_one_trains_and_the_other_gets_the_results(
     other = Project(tmp_path / "other", project.programs)
     project.run("git", "clone", "--quiet", str(project.folder), str(other.folder))
     other.environment |= shared
-    with_packages(other.folder)
+    with_packages(other)
     said = other.run("make", "repro")
     assert stages_in(said) == [] and "secret" not in said
     for path in (f"models/{NETWORK}/detector.pt", f"results/evaluate/{NETWORK}/metrics.json", "patches/index.csv"):

@@ -97,7 +97,9 @@ def run_dvc(*arguments: str) -> int:
         number: signal.signal(number, lambda number, _: interrupts.append(number))
         for number in (signal.SIGINT, signal.SIGTERM)
     }
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    # The stages run the `mitoscope` that was called, even if its environment is not active.
+    program = Path(sys.argv[0] if Path(sys.argv[0]).name == "mitoscope" else sys.executable)
+    path = f"{program.absolute().parent}{os.pathsep}{os.environ['PATH']}"
     try:
         # In its own process group: DVC waits for its stage, so the stage must be interrupted too, and each only once.
         process = subprocess.Popen(

@@ -101,6 +101,8 @@ class Results:
 def logged_scores(metrics: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
     """Test scores under their MLflow names: test/f1, test_at_half/f1, test_fields/f1 ...
 
+    They have four digits, because MLflow's table shows every digit that it has; metrics.json has them all.
+
     Args:
         metrics: content of metrics.json.
     """
@@ -110,7 +112,7 @@ def logged_scores(metrics: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
         "test_fields": metrics["fields"],
     }
     return {
-        f"{level}/{name}": value
+        f"{level}/{name}": round(value, 4)
         for level, scores in levels.items()
         for name, value in scores.items()
         if isinstance(value, float)

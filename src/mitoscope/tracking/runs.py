@@ -75,13 +75,13 @@ def log_training(*, metrics: Mapping[str, float], last_checkpoint: Path, picture
     """Log the results of a training to the active run.
 
     Args:
-        metrics: metrics of the best epoch; logged as `best_<name>`.
+        metrics: metrics of the best epoch; logged as `best_<name>` with four digits, all of which MLflow shows.
         last_checkpoint: checkpoint file of the last epoch; logged in the folder `checkpoints`.
         pictures: learning curves and other pictures; logged in the folder `pictures`.
     """
     import mlflow
 
-    mlflow.log_metrics({f"best_{name}": value for name, value in metrics.items()})
+    mlflow.log_metrics({f"best_{name}": round(value, 4) for name, value in metrics.items()})
     mlflow.log_artifact(str(last_checkpoint), "checkpoints")
     for picture in pictures:
         mlflow.log_artifact(str(picture), "pictures")

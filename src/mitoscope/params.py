@@ -171,7 +171,7 @@ class FieldHeadSettings(Block):
     inverse_penalty: float = Field(
         1e-3,
         gt=0,
-        description="C of scikit-learn's LogisticRegression; 5e-4 and 2e-3 rank candidates about equally well",
+        description="C of scikit-learn's LogisticRegression",
     )
     hard_fraction: float = Field(
         0.2,

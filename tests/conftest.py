@@ -61,8 +61,12 @@ def write_params(params: Params) -> None:
     Path("params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
 
 
+@pytest.hookimpl(tryfirst=True)  # before `-m` chooses
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Whole pipelines first: where files run side by side, the longest must not begin last."""
+    """Mark what needs an MLflow store as slow, and run whole pipelines first, so that the longest do not begin last."""
+    for item in items:
+        if "mlflow_store" in getattr(item, "fixturenames", ()):
+            item.add_marker("slow")
     items.sort(key=lambda item: ("pipeline" not in item.path.parts, item.path.name != "test_pipeline.py"))
 
 

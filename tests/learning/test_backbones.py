@@ -11,6 +11,8 @@ from mitoscope.learning.backbones import find, imagenet_weights
 from mitoscope.learning.checkpoints import load_network, save_network
 from mitoscope.learning.networks import build, check_forward, head_names, start_state
 
+pytestmark = pytest.mark.slow
+
 # Channels of the levels: the last activation at each resolution. Source: the tables of the networks' papers; timm's are
 # small ones for tests.
 CHANNELS = {

@@ -21,7 +21,6 @@ OTHERS = {
     "resnet18": {"head": "pooled"},
     "efficientnet_b0": {"head": "pooled"},
     "small": {"backbone": "timm/resnet10t", "head": "pooled"},
-    "another": {"backbone": "timm/resnet10t", "head": "classifier"},
 }
 
 

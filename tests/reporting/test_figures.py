@@ -9,6 +9,8 @@ import pytest
 
 from mitoscope.reporting.figures import draw_field_scores, draw_learning_curves, draw_networks, draw_scores
 
+pytestmark = pytest.mark.slow
+
 LABELS = [1, 1, 1, 0, 0, 0, 0, 0]
 PROBABILITIES = [0.9, 0.8, 0.3, 0.7, 0.2, 0.1, 0.4, 0.05]
 

@@ -27,6 +27,8 @@ from mitoscope.serving.rows import encode_patch
 from tests.servers import await_health, free_port
 from tests.serving.conftest import NOISE, Logged, Pixels, claiming, expected_answer, post, text
 
+pytestmark = pytest.mark.slow
+
 
 class TestLogged:
     """The model as MLflow loads it, in this process."""

@@ -17,6 +17,8 @@ from mitoscope.learning import checkpoints
 from mitoscope.stages.weights import weights
 from tests.conftest import NETWORK, write_params
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def no_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:

@@ -12,8 +12,6 @@ from mitoscope import cli
 from mitoscope.files import write_text
 from mitoscope.params import Params
 
-# Blocks with an entry per network; the page shows the entries once.
-_PER_NETWORK = ("weights", "train", "detection")
 _LIMITS = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<"}
 _TYPES = {"integer": "integer", "number": "number", "string": "text", "boolean": "true or false", "null": "null"}
 
@@ -38,12 +36,12 @@ def params_page() -> str:
     blocks: dict[str, Any] = schema["$defs"]
     plain, sections = [], []
     for name, entry in schema["properties"].items():
-        of_network = entry.get("additionalProperties", {})
+        of_network = entry.get("additionalProperties", {})  # a block with an entry per network; shown once
+        place = f"{name}.<network>" if of_network else name
         block = _block(entry) or _block(of_network)
         if block is None:
-            plain.append(_row(f"{name}.<network>" if of_network else name, entry))
+            plain.append(_row(place, entry))
             continue
-        place = f"{name}.<network>" if name in _PER_NETWORK else name
         rows = [_row(key, field) for key, field in _entries(blocks[block], blocks)]
         sections += [
             f"## {place}",

@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 REPOSITORY = Path(__file__).parents[1]
-PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*/*.md"))]
+PAGES = [REPOSITORY / name for name in ("README.md", "CONTRIBUTING.md")]
+PAGES += sorted(path for name in ("docs", "experiments") for path in (REPOSITORY / name).rglob("*.md"))
 _BLOCK = re.compile(
     r"(?:^ *<!-- not run: (?P<reason>[^>]+) -->\n)?^ *```(?P<language>sh|python)\n(?P<code>.*?)^ *```$",
     re.MULTILINE | re.DOTALL,

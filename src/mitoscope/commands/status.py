@@ -3,7 +3,7 @@
 It loads neither torch nor MLflow, so it is fast.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from rich import box
@@ -111,10 +111,9 @@ def _scores(networks: Iterable[str]) -> tuple[list[str], bool]:
         return [str(error)], False
     lines = []
     for results in evaluated:
-        interval = results.intervals["fields"].get("f1")
-        f1 = percent(results.metrics["fields"]["f1"], interval).replace("\n", " ")
-        text = f"{results.network}: F1 {f1} %, {results.size('fields')}, from {results.start_weights} weights"
-        lines.append(text + _of_other_data(results.test_set["dataset_digest"]))
+        f1 = _f1(results.metrics["fields"]["f1"], results.intervals["fields"].get("f1"))
+        text = f"{results.network}: {f1}, {results.size('fields')}, from {results.start_weights} weights"
+        lines.append(text + _of_data(results.test_set["dataset_digest"]))
     return lines + list(unusable.values()), True
 
 
@@ -126,15 +125,20 @@ def _crossvalidations() -> list[str]:
         report = read_json(path, remedy)
         try:
             fields, folds, digest = report["pooled"]["fields"], len(report["folds"]), report["dataset"]["md5"]
-            f1 = percent(fields["f1"], fields.get("intervals", {}).get("f1")).replace("\n", " ")
+            f1 = _f1(fields["f1"], fields.get("intervals", {}).get("f1"))
         except (KeyError, TypeError) as error:
             raise InputError(f"{path}: was written by another version; {remedy}") from error
-        lines.append(f"{path.stem}: F1 {f1} %, {folds} folds{_of_other_data(digest)}")
+        lines.append(f"{path.stem}: {f1}, {folds} folds{_of_data(digest)}")
     return lines
 
 
-def _of_other_data(digest: str) -> str:
-    """Say so, if a result is from other data than those in data/, or if the data are synthetic."""
+def _f1(value: float, interval: Sequence[float] | None) -> str:
+    """F1 in percent with its interval, on one line."""
+    return f"F1 {percent(value, interval)} %".replace("\n", " ")
+
+
+def _of_data(digest: str) -> str:
+    """Say which data a result is from, if they are not those in data/, or if these are synthetic."""
     patches = read_summary(PATCHES)["digest"] if (PATCHES / "summary.json").exists() else ""
     if digest != dataset_digest(DATA, patches):
         return " (from other data)"
@@ -142,7 +146,7 @@ def _of_other_data(digest: str) -> str:
 
 
 def _champion() -> tuple[str, bool]:
-    """Describe the champion after the last `mitoscope promote`, and say whether that looked at today's detectors."""
+    """Describe the champion after the last `mitoscope promote`, and say whether that has run."""
     if not REGISTRY.exists():
         return "none yet", False
     remedy = "run `mitoscope promote` again"

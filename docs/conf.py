@@ -11,6 +11,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 import generate
 
 project = "mitoscope"
+project_copyright = "the mitoscope developers, Apache-2.0"
 version = release = mitoscope.__version__
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 exclude_patterns = ["_build"]

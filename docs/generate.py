@@ -27,7 +27,8 @@ def write(folder: Path) -> None:
 def commands_page() -> str:
     """Every command with its arguments and options, as Typer describes them."""
     command = typer.main.get_command(cli.app)
-    return get_docs_for_click(obj=command, ctx=typer.Context(command, info_name="mitoscope"), name="mitoscope")
+    page = get_docs_for_click(obj=command, ctx=typer.Context(command, info_name="mitoscope"), name="mitoscope")
+    return page.replace("# `mitoscope`", "# Commands", 1)
 
 
 def params_page() -> str:

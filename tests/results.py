@@ -10,7 +10,7 @@ from mitoscope.files import write_json
 from mitoscope.params import Detection
 from mitoscope.paths import DATA, MODELS, PATCHES, Outputs
 from mitoscope.tracking import registry
-from tests.conftest import NETWORK, small_detector
+from tests.conftest import NETWORK, Params, small_detector
 
 PATCH_SCORES = {"accuracy": 0.75, "precision": 0.75, "recall": 0.75, "f1": 0.75, "ap": 0.8}
 FIELD_SCORES = {"precision": 0.5, "recall": 0.25, "f1": 1 / 3, "ap": 0.125}
@@ -26,9 +26,10 @@ def write_results(network: str = NETWORK, *, start: str = "random", refit: bool 
     write_json(outputs.detected, ids | {"network": network} | found)
     patches = {"patients": 2, "mitoses": 4, "negatives": 4, "threshold": 0.5, **PATCH_SCORES, "at_half": {"f1": 0.7}}
     fields = {"patients": 2, "mitoses": 4, "fields": 2, "threshold": 0.4, **FIELD_SCORES, "reachable": 1.0}
-    fields |= {"mitoses_per_mm2": 200.0, "detections_per_mm2": 100.0}
+    fields |= {"mitoses_per_mm2": 200.0, "detections_per_mm2": 100.0, "domains": {}}
     write_json(outputs.evaluated / "metrics.json", {"patches": patches, "fields": fields})
-    write_json(outputs.evaluated / "intervals.json", {"patches": {"f1": [0.5, 1.0]}, "fields": {"f1": [0.11, 0.55]}})
+    intervals = {"patches": {"f1": [0.5, 1.0]}, "fields": {"f1": [0.11, 0.55], "domains": {}}}
+    write_json(outputs.evaluated / "intervals.json", intervals)
     tested = {"digest": "d" * 64, "dataset_digest": "e" * 32, "patients": ["01", "02"], "fields": [], "images": {}}
     write_json(outputs.evaluated / "test_set.json", ids | tested | test_set)
     write_json(MODELS / network / "start.json", {"source": start, "sha256": "f" * 64})
@@ -92,6 +93,13 @@ def read(path: Path) -> dict[str, Any]:
 def change(path: Path, **entries: Any) -> None:
     """Replace entries of a JSON file."""
     write_json(path, read(path) | entries)
+
+
+def add_domains(outputs: Outputs, metrics: Params, intervals: Params) -> None:
+    """Give the field scores of written results scores by domain."""
+    for name, domains in (("metrics", metrics), ("intervals", intervals)):
+        path = outputs.evaluated / f"{name}.json"
+        change(path, fields=read(path)["fields"] | {"domains": domains})
 
 
 def holder(alias: str) -> registry.Version | None:

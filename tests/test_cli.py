@@ -1,5 +1,6 @@
 """The command line: help for everything, and one line for everything that goes wrong."""
 
+import contextlib
 import os
 import pty
 import resource
@@ -15,11 +16,12 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from mitoscope.cli import app
+from mitoscope.cli import app, main
 
 COMMANDS = [
     *("settings", "split", "extract", "weights", "search", "train", "detector", "evaluate", "pool"),
-    *("validate", "import", "import janowczyk", "import midog", "synthesize", "export-patches"),
+    *("validate", "fields", "import", "import janowczyk", "import midog", "import tupac", "import qupath"),
+    *("import imagescope", "import sliderunner", "import csv", "synthesize", "export-patches"),
     *(
         "detect",
         "crossvalidate",
@@ -46,19 +48,38 @@ def start(*arguments: str, cwd: Path, before: Callable[[], None] | None = None) 
     )
 
 
-def run(*arguments: str, cwd: Path, before: Callable[[], None] | None = None) -> tuple[int, str, str]:
-    process = start(*arguments, cwd=cwd, before=before)
-    out, err = process.communicate(timeout=60)
-    assert "Traceback" not in out + err
-    return process.returncode, out, err
+@pytest.fixture
+def run(monkeypatch, capsys):
+    """Call the command line in this process: (exit code, stdout, stderr)."""
+
+    def call(*arguments: str, cwd: Path) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["mitoscope", *arguments])
+        monkeypatch.setattr(signal, "signal", lambda *_: None)  # the test process keeps its own handlers
+        with contextlib.chdir(cwd), pytest.raises(SystemExit) as end:
+            main()
+        out, err = capsys.readouterr()
+        return int(end.value.code or 0), out, err
+
+    return call
 
 
-def refusal(*arguments: str, cwd: Path, code: int = 2, before: Callable[[], None] | None = None) -> str:
-    """Run a command that must end with `code` and one line on stderr; returns that line's text."""
-    status, _, err = run(*arguments, cwd=cwd, before=before)
+def error_line(err: str) -> str:
+    """The text of stderr's one line, which names an error."""
     (line,) = err.splitlines()
-    assert status == code and line.startswith("error: ")
+    assert line.startswith("error: ")
     return line.removeprefix("error: ")
+
+
+@pytest.fixture
+def rejected(run):
+    """Call the command line with bad input; returns the text of its one line."""
+
+    def call(*arguments: str, cwd: Path, code: int = 2) -> str:
+        status, _, err = run(*arguments, cwd=cwd)
+        assert status == code
+        return error_line(err)
+
+    return call
 
 
 def test_every_command_is_known_here():
@@ -90,20 +111,20 @@ def test_help_loads_nothing_heavy(tmp_path):
     assert done.stdout.strip() == "set()"
 
 
-def test_without_arguments_it_teaches_the_path_in_order(tmp_path):
+def test_without_arguments_it_teaches_the_path_in_order(run, tmp_path):
     status, out, _ = run(cwd=tmp_path)
     commands = ("dvc pull data.dvc", "mitoscope validate", "dvc repro", "mitoscope compare", "mitoscope promote")
     places = [out.index(command) for command in (*commands, "mitoscope detect", "mitoscope status", "mitoscope -h")]
     assert status == 0 and places == sorted(places)
 
 
-def test_the_version_is_that_of_the_package(tmp_path):
+def test_the_version_is_that_of_the_package(run, tmp_path):
     assert run("--version", cwd=tmp_path)[:2] == (0, f"mitoscope {version('mitoscope')}\n")
 
 
-def test_bad_input_is_one_line(project):
-    assert refusal("compare", cwd=project).startswith("patches/summary.json: no patch store; run `dvc repro extract`")
-    assert refusal("validate", "elsewhere", cwd=project).startswith("elsewhere: no such folder")
+def test_bad_input_is_one_line(rejected, project):
+    assert rejected("compare", cwd=project).startswith("patches/summary.json: no patch store; run `dvc repro extract`")
+    assert rejected("validate", "elsewhere", cwd=project).startswith("elsewhere: no such folder")
 
 
 @pytest.mark.parametrize(("no_color", "escapes"), [("1", False), ("", True)])
@@ -122,22 +143,22 @@ def test_an_error_on_a_terminal_is_red_unless_no_color_is_set(tmp_path, no_color
 
 
 @pytest.mark.slow
-def test_a_stage_refuses_bad_input_in_one_line(project):
+def test_a_stage_refuses_bad_input_in_one_line(rejected, project):
     (project / "params.yaml").write_text("split: 3\n")
-    assert refusal("split", cwd=project).startswith("params.yaml: split must be a block of entries, not 3")
+    assert rejected("split", cwd=project).startswith("params.yaml: split must be a block of entries, not 3")
 
 
 @pytest.mark.parametrize("command", [["ui", "--port", "5999"], ["rollback"], ["registry"], ["compare"], ["split"]])
-def test_a_subfolder_of_a_project_is_named_and_nothing_is_made_there(project, command):
+def test_a_subfolder_of_a_project_is_named_and_nothing_is_made_there(rejected, project, command):
     below = project / "docs"
     below.mkdir()
-    assert refusal(*command, cwd=below) == f"{below}: there is no params.yaml here; `cd {project}` first"
+    assert rejected(*command, cwd=below) == f"{below}: there is no params.yaml here; `cd {project}` first"
     assert list(below.iterdir()) == []
 
 
-def test_a_folder_that_cannot_be_made_is_one_line(tmp_path):
+def test_a_folder_that_cannot_be_made_is_one_line(rejected, tmp_path):
     (tmp_path / "file").write_text("")
-    line = refusal("synthesize", "--out", "file/data", "--patients", "3", "--size", "200", cwd=tmp_path, code=1)
+    line = rejected("synthesize", "--out", "file/data", "--patients", "3", "--size", "200", cwd=tmp_path, code=1)
     assert line.startswith("file") and ("Not a directory" in line or "File exists" in line)
 
 
@@ -147,7 +168,8 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path):
         resource.setrlimit(resource.RLIMIT_FSIZE, (4000, 4000))
 
     arguments = ("synthesize", "--patients", "3", "--fields", "1", "--size", "200")
-    assert "File too large" in refusal(*arguments, cwd=tmp_path, code=1, before=small_files_only)
+    process = start(*arguments, cwd=tmp_path, before=small_files_only)
+    assert "File too large" in error_line(process.communicate(timeout=60)[1]) and process.returncode == 1
     assert list(tmp_path.iterdir()) == []
 
 
@@ -170,10 +192,10 @@ def test_ctrl_c_ends_quietly_and_leaves_nothing(tmp_path):
 
 
 @pytest.mark.slow
-def test_synthesize_and_validate_work_together(tmp_path):
+def test_synthesize_and_validate_work_together(run, rejected, tmp_path):
     arguments = ("synthesize", "--patients", "4", "--fields", "1", "--size", "250", "--seed", "3")
     assert run(*arguments, cwd=tmp_path)[:2] == (0, "4 synthetic fields of 4 patients in data\n")
-    assert refusal(*arguments, cwd=tmp_path).startswith("data: is not empty; choose another output folder")
+    assert rejected(*arguments, cwd=tmp_path).startswith("data: is not empty; choose another output folder")
     assert run(*arguments, "--replace", cwd=tmp_path)[0] == 0
     status, out, _ = run("validate", cwd=tmp_path)
     assert status == 0 and out.splitlines()[-1].startswith("valid: 4 fields of 4 patients")

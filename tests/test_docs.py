@@ -4,7 +4,9 @@ import importlib.util
 import re
 
 import pytest
+import yaml
 
+from mitoscope import __version__
 from tests.pages import REPOSITORY
 from tests.test_cli import COMMANDS
 from tests.test_params import WHOLE
@@ -57,3 +59,8 @@ def test_a_page_that_has_not_changed_is_left_alone(generate, tmp_path):
     before = (tmp_path / "params.md").stat().st_mtime_ns
     generate.write(tmp_path)
     assert (tmp_path / "params.md").stat().st_mtime_ns == before
+
+
+def test_the_citation_names_the_version_of_the_package():
+    citation = yaml.safe_load((REPOSITORY / "CITATION.cff").read_text(encoding="utf-8"))
+    assert citation["version"] == __version__

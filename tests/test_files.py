@@ -211,6 +211,60 @@ def test_folders_of_other_targets_and_of_the_user_stay(tmp_path, ended):
     assert names(tmp_path) == sorted([*others, "data"])
 
 
+def test_what_a_process_in_another_container_writes_stays_until_it_ends(tmp_path):
+    """Its process id means nothing here, but its lock does."""
+    program = (
+        "import os, time, pathlib, mitoscope.files as files; os.getpid = lambda: 999999999\n"
+        "with files.atomic_folder(pathlib.Path('data')): print('writing', flush=True); time.sleep(60)"
+    )
+    command = [sys.executable, "-c", program]
+    with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "writing\n"
+        (other,) = names(tmp_path)
+        with atomic_folder(tmp_path / "data"):
+            pass
+        there = names(tmp_path)
+        process.kill()
+    assert other.startswith(".data.partial-999999999-") and there == [other, "data"]
+    with atomic_folder(tmp_path / "data"):
+        pass
+    assert names(tmp_path) == ["data"]
+
+
+@pytest.mark.parametrize("relative", [True, False])
+def test_the_folder_behind_a_link_is_replaced_and_the_link_stays(tmp_path, relative):
+    real = tmp_path / "disk" / "d"
+    real.mkdir(parents=True)
+    (real / "old").touch()
+    link = tmp_path / "data"
+    link.symlink_to(Path("disk/d") if relative else real)
+    with pytest.raises(InputError, match=r"data: is not empty"), atomic_folder(link):
+        pytest.fail("the block must not run")
+    with atomic_folder(link, replace=True) as folder:
+        assert folder.is_relative_to(tmp_path / "disk")  # there the rename is atomic
+        (folder / "new").touch()
+    assert link.is_symlink() and names(link) == names(real) == ["new"]
+    assert names(tmp_path) == ["data", "disk"] and names(tmp_path / "disk") == ["d"]
+
+
+@pytest.mark.parametrize("to", ["disk/d", "data"])
+def test_a_link_to_nothing_is_one_line_that_names_it(tmp_path, to):
+    link = tmp_path / "data"
+    link.symlink_to(to)  # the second one leads to itself
+    with pytest.raises(InputError, match=rf"data: is a link to {to}, which is not there"), atomic_folder(link):
+        pytest.fail("the block must not run")
+    assert names(tmp_path) == ["data"] and link.is_symlink()
+
+
+def test_a_mount_point_is_refused_before_any_work(tmp_path, monkeypatch):
+    monkeypatch.setattr(os.path, "ismount", lambda path: Path(path).name == "data")
+    (tmp_path / "data").mkdir()
+    with pytest.raises(InputError, match="data: is a mount point"), atomic_folder(tmp_path / "data"):
+        pytest.fail("the block must not run")
+    assert names(tmp_path) == ["data"]
+
+
 class TestExclusive:
     BUSY = "another training runs as process {pid}; stop it with `kill {pid}`"
 

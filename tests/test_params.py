@@ -159,10 +159,25 @@ def test_networks_must_be_named(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "entry", ["learning_rate", "split.folder", "train.small.optimisation.momentum", "evaluate.threshold"]
+    "entry", ["learning_rate", "split.where", "train.small.optimisation.momentum", "evaluate.threshold"]
 )
 def test_an_unknown_entry_is_named(tmp_path, entry):
     assert complaint(written(tmp_path, entry, 1)) == f"{entry} is not an entry that mitoscope knows"
+
+
+@pytest.mark.parametrize(
+    ("entry", "meant"),
+    [
+        ("extracts", "extract"),
+        ("split.fodls", "folds"),
+        ("train.small.sampling.rotation", "rotations"),
+        ("train.small.sampling.mining.start", "start_epoch"),
+        ("detection.small.view", "views"),
+    ],
+)
+def test_a_misspelt_entry_comes_with_the_one_that_was_meant(tmp_path, entry, meant):
+    said = complaint(written(tmp_path, entry, 1))
+    assert said == f"{entry} is not an entry that mitoscope knows; did you mean {meant}?"
 
 
 @pytest.mark.parametrize(

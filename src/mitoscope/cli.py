@@ -1,19 +1,20 @@
-"""Every command. Thin: the modules that do the work are imported when their command runs."""
+"""Every command; those of `mitoscope import` are in cli_import.py.
+
+Thin: the modules that do the work are imported when their command runs.
+"""
 
 import signal
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 import typer.core
 
 from mitoscope import __version__
-from mitoscope.errors import InputError
+from mitoscope.cli_import import Out, Replace, importing
+from mitoscope.errors import InputError, printable
 from mitoscope.paths import require_project
-
-if TYPE_CHECKING:
-    from mitoscope.datasets.importers import Summary
 
 app = typer.Typer(
     invoke_without_command=True,
@@ -21,7 +22,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-importing = typer.Typer(help="Bring a published dataset into data/.", no_args_is_help=True)
 registry = typer.Typer(
     help="Show the registered versions with their aliases and scores; `registry retire` withdraws one."
 )
@@ -34,8 +34,6 @@ Network = Annotated[str, typer.Argument(help="Name of a network under `train` in
 Fold = Annotated[
     int | None, typer.Option(min=0, help="Use this fold of the cross-validation instead of the project's own split.")
 ]
-Out = Annotated[Path, typer.Option(help="Output folder; it appears only when it is complete.")]
-Replace = Annotated[bool, typer.Option("--replace", help="Replace the output folder if it is not empty.")]
 
 
 class InProject(typer.core.TyperCommand):
@@ -210,37 +208,16 @@ def validate(
         raise typer.Exit(2)
 
 
-@importing.command()
-def janowczyk(
-    source: Annotated[
-        Path, typer.Argument(help="The published archive (.tgz, .tar or .zip), or a folder in the same layout.")
-    ],
-    out: Out = Path("data"),
-    replace: Replace = False,
+@app.command("fields", rich_help_panel=_DATA)
+def field_table(
+    folder: Annotated[Path, typer.Argument(help="Folder of the images; they may lie in folders.")],
+    out: Annotated[Path | None, typer.Option(help="The table; fields.csv in the folder by default.")] = None,
+    replace: Annotated[bool, typer.Option("--replace", help="Replace the table if it is there.")] = False,
 ) -> None:
-    """Import fields in Janowczyk's layout: 01_01.tif, 01_01.csv, 01_01_cmask.png ..."""
-    from mitoscope.datasets.importers.janowczyk import import_janowczyk
-    from mitoscope.progress import progress
+    """Write a first fields.csv for images with any names, with what can be known; complete it in a spreadsheet."""
+    from mitoscope.commands.fields import fields as run
 
-    with progress() as show:
-        summary = import_janowczyk(source, out, replace=replace, on_progress=show)
-    _say_imported(summary, out)
-
-
-@importing.command()
-def midog(
-    images: Annotated[Path, typer.Argument(help="Folder of the images that the JSON names.")],
-    annotations: Annotated[Path, typer.Argument(help="The annotation file, MIDOG.json or MIDOG++.json.")],
-    out: Out = Path("data"),
-    replace: Replace = False,
-) -> None:
-    """Import MIDOG 2021, 2022 or ++: boxes of mitotic figures become centres, each image is a patient."""
-    from mitoscope.datasets.importers.midog import import_midog
-    from mitoscope.progress import progress
-
-    with progress() as show:
-        summary = import_midog(images, annotations, out, replace=replace, on_progress=show)
-    _say_imported(summary, out)
+    run(folder, out, replace=replace)
 
 
 @app.command(rich_help_panel=_DATA)
@@ -289,7 +266,9 @@ def export_patches(
 @app.command(rich_help_panel=_FIELDS)
 def detect(
     images: Annotated[
-        list[Path], typer.Argument(help="Image files of fields: tif, png, jpg or bmp, 8-bit RGB, any size.")
+        list[Path],
+        # Whether a file can be read is said per file, so that the others are done.
+        typer.Argument(help="Image files of fields: tif, png, jpg or bmp, 8-bit RGB, any size.", readable=False),
     ],
     model: Annotated[
         str,
@@ -297,19 +276,39 @@ def detect(
             help="The detector: models/NETWORK/detector.pt, runs:/RUN_ID/detector, or models:/mitoscope@champion."
         ),
     ],
-    out: Annotated[Path, typer.Option(help="Output folder; existing files of the same names are replaced.")],
+    out: Annotated[
+        Path,
+        typer.Option(help="Output folder; results of other fields from the same model stay, and are in summary.csv."),
+    ],
     microns_per_pixel: Annotated[
         float | None,
-        typer.Option(min=0.05, max=2, help="Pixel size of the images in um; by default that of the training fields."),
+        typer.Option(
+            min=0.05,
+            max=2,
+            help="Pixel size of all images in um; by default from fields.csv beside the image, the image file, "
+            "dataset.yaml, or the model.",
+        ),
     ] = None,
+    points: Annotated[bool, typer.Option("--points", help="Write points into the GeoJSON, not outlines.")] = False,
+    evaluator: Annotated[
+        bool,
+        typer.Option(
+            "--evaluator", help="Also write NAME_mitoses.json, in mm, as MIDOG's and grand-challenge's evaluators read."
+        ),
+    ] = False,
+    replace: Annotated[
+        bool, typer.Option("--replace", help="Remove all earlier results from the output folder.")
+    ] = False,
 ) -> None:
     """Find the mitoses in fields: CSV, GeoJSON for QuPath, overlay, and the count per mm2.
 
-    A file that cannot be read as an image is reported and skipped; the exit code is then 1.
+    A file that cannot be read as an image is reported and skipped; the exit code is then 1. After a call that was
+    stopped, the same call does all its fields again; those that were done are in summary.csv until then.
     """
     from mitoscope.commands.detect import detect as run
 
-    if run(images, model=model, out=out, microns_per_pixel=microns_per_pixel):
+    options = {"points": points, "evaluator": evaluator, "replace": replace}
+    if run(images, model=model, out=out, microns_per_pixel=microns_per_pixel, **options):
         raise typer.Exit(1)
 
 
@@ -365,16 +364,6 @@ def ui(
     run(host, port)
 
 
-def _say_imported(summary: "Summary", out: Path) -> None:
-    from mitoscope.progress import console
-
-    console.print(
-        f"{summary.fields} fields of {summary.patients} patients with {summary.mitoses} mitoses in {out}; "
-        f"{len(summary.skipped)} other files left out"
-    )
-    console.print("next: mitoscope validate; rm -f data.dvc; dvc add data; dvc repro")
-
-
 def main() -> None:
     """Run the command line; bad input ends with one line and exit code 2, a failing disk or network with 1."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a polite kill is a Ctrl-C
@@ -391,4 +380,4 @@ def main() -> None:
 def _say_error(line: str) -> None:
     from rich.console import Console  # which knows NO_COLOR
 
-    Console(stderr=True, soft_wrap=True, highlight=False).print(f"error: {line}", style="red", markup=False)
+    Console(stderr=True, soft_wrap=True, highlight=False).print(f"error: {printable(line)}", style="red", markup=False)

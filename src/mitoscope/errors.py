@@ -1,10 +1,11 @@
 """The exception for bad input, and messages for invalid settings."""
 
+import difflib
 import json
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, get_args
 
 if TYPE_CHECKING:
-    from pydantic import ValidationError
+    from pydantic import BaseModel, ValidationError
 
 # Message for each type of pydantic error; limits are in braces.
 _PROBLEMS = {
@@ -35,6 +36,11 @@ _PROBLEMS = {
 _NO_VALUE = {"missing", "extra_forbidden", "too_short", "too_long", "string_too_short"}
 
 
+def printable(text: str) -> str:
+    """Return text in one line that a terminal can show: names of files may contain line breaks and other controls."""
+    return "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in text)
+
+
 class InputError(Exception):
     """Bad input. The message is one line that names the file (and the row) and the remedy.
 
@@ -42,8 +48,13 @@ class InputError(Exception):
     """
 
 
-def first_problem(error: "ValidationError") -> str:
-    """Return one line with the name of the first invalid entry and what is wrong with it."""
+def first_problem(error: "ValidationError", model: "type[BaseModel] | None" = None) -> str:
+    """Return one line with the name of the first invalid entry and what is wrong with it.
+
+    Args:
+        error: pydantic's error.
+        model: the class that was validated, whose entries are suggested for a misspelt one.
+    """
     # A misspelt entry is reported as unknown and another as missing; report the unknown one.
     errors = sorted(error.errors(), key=lambda found: found["type"] != "extra_forbidden")
     first, more = errors[0], len(errors) - 1
@@ -52,9 +63,19 @@ def first_problem(error: "ValidationError") -> str:
         problem = _PROBLEMS[kind].format(**first.get("ctx", {}))
         if kind not in _NO_VALUE and not isinstance(value, (dict, list)):
             problem += f", not {json.dumps(value, default=str)}"
+        if kind == "extra_forbidden" and model and (meant := _nearest(model, first["loc"])):
+            problem += f"; did you mean {meant}?"
     else:
         problem = first["msg"].removeprefix("Value error, ")
     place = ".".join(str(part) for part in first["loc"])
     # Messages of our own validators name the entry themselves.
     start = f"{place} {problem}" if kind in _PROBLEMS and place else ": ".join(filter(None, (place, problem)))
     return start + (f" (and {more} more)" if more else "")
+
+
+def _nearest(model: "type[BaseModel]", place: tuple[int | str, ...]) -> str | None:
+    """Return the entry of the block at `place` whose name is most like the last part of `place`, if any is like it."""
+    block: Any = model
+    for part in place[:-1]:
+        block = block.model_fields[part].annotation if hasattr(block, "model_fields") else get_args(block)[-1]
+    return next(iter(difflib.get_close_matches(str(place[-1]), getattr(block, "model_fields", ()), 1)), None)

@@ -1,5 +1,7 @@
 """Read files, and write them atomically: write to a temporary path next to the target, then rename it."""
 
+import errno
+import fcntl
 import glob
 import hashlib
 import json
@@ -84,25 +86,42 @@ def atomic_folder(target: Path, *, replace: bool = False) -> Iterator[Path]:
     """Yield an empty folder next to `target`; it becomes `target` when the block ends without an error.
 
     If the block raises, the new folder is removed and `target` stays as it was. Leftovers of killed processes are
-    removed first; old content that such a process had moved aside is moved back.
+    removed first; old content that such a process had moved aside is moved back. If `target` is a link, the folder
+    behind it is replaced and the link stays.
 
     Raises:
-        InputError: `target` is a file, or it is not empty and `replace` is false.
+        InputError: `target` is a file, a mount point or a link to nothing, or it is not empty and `replace` is false.
     """
-    if target.parent.is_dir():
-        _clear_leftovers(target)
-    if target.exists() and not target.is_dir():
+    real = _behind_links(target)
+    if real.parent.is_dir():
+        _clear_leftovers(real)
+    if real.exists() and not real.is_dir():
         raise InputError(f"{target}: is a file, not a folder; choose another output folder")
-    if target.is_dir() and any(target.iterdir()) and not replace:
+    if real.is_dir() and any(real.iterdir()) and not replace:
         raise InputError(f"{target}: is not empty; choose another output folder, or replace it with --replace")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = _make_folder(target)
+    if os.path.ismount(real):  # it cannot be renamed
+        raise InputError(f"{target}: is a mount point and cannot be replaced as a whole; choose a folder in it")
+    real.parent.mkdir(parents=True, exist_ok=True)
+    temporary = _make_folder(real)
     temporary.chmod(0o755)
+    lock = os.open(temporary, os.O_RDONLY)
     try:
+        with suppress(OSError):  # a file system without locks; the process's id in the name remains
+            fcntl.flock(lock, fcntl.LOCK_SH)
         yield temporary
-        _replace_folder(target, temporary)
+        _replace_folder(real, temporary)
     finally:
+        os.close(lock)
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _behind_links(target: Path) -> Path:
+    """Return `target`, or the path behind it if it is a link."""
+    if not target.is_symlink():
+        return target
+    if not target.exists():
+        raise InputError(f"{target}: is a link to {target.readlink()}, which is not there; is its disk mounted?")
+    return target.resolve()
 
 
 def _make_folder(target: Path, kind: str = "") -> Path:
@@ -127,12 +146,28 @@ def _clear_leftovers(target: Path) -> None:
     """Remove leftovers of killed processes next to `target`; restore the old content if `target` is missing."""
     name = re.compile(re.escape(f".{target.name}.partial-") + r"(old-)?(\d+)-\w+")
     for folder in target.parent.iterdir():
-        if not (match := name.fullmatch(folder.name)) or not _is_abandoned(folder, int(match[2])):
+        match = name.fullmatch(folder.name)
+        if not match or not _is_abandoned(folder, int(match[2])) or _is_locked(folder):
             continue
         if match[1] and not target.exists():  # killed between the two renames
             with suppress(FileNotFoundError):
                 (folder / target.name).rename(target)
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _is_locked(folder: Path) -> bool:
+    """Whether a living process locks a temporary folder; in a container or on another host it has an id of its own."""
+    try:
+        handle = os.open(folder, os.O_RDONLY)
+    except OSError:  # another process has removed it
+        return False
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:  # else the file system has no locks
+        return error.errno in (errno.EWOULDBLOCK, errno.EACCES)
+    finally:
+        os.close(handle)
+    return False
 
 
 def _is_abandoned(leftover: Path, pid: int) -> bool:

@@ -404,6 +404,6 @@ def read_params(path: Path = Path("params.yaml")) -> Params:
         _refuse_moved(content)
         return Params.model_validate(content)
     except ValidationError as error:
-        raise InputError(f"{path}: {first_problem(error)}") from error
+        raise InputError(f"{path}: {first_problem(error, Params)}") from error
     except ValueError as error:
         raise InputError(f"{path}: {error}") from error

@@ -12,7 +12,7 @@ from mitoscope.files import write_json
 from mitoscope.params import Evaluate
 from tests.conftest import NETWORK, tiny_params, write_params
 from tests.evaluation.test_intervals import objects
-from tests.results import change, read, write_results
+from tests.results import add_domains, change, read, write_results
 from tests.tables import read_rows
 
 Printed = Callable[[], list[list[str]]]
@@ -54,6 +54,15 @@ def test_nothing_that_was_measured_elsewhere_is_shown(extracted, printed):
     write_results()
     shown = text(printed())
     assert "capstone" not in shown and "another dataset" not in shown and "84.9" not in shown
+
+
+def test_domains_have_a_table_of_their_own(extracted, printed):
+    outputs = write_results()
+    scores = {"patients": 1, "mitoses": 2, "fields": 3, "precision": 0.5, "recall": 1.0, "f1": 2 / 3, "ap": 0.9}
+    domains = {"Aperio [red]": scores, "Leica": scores | {"precision": 0.25}}
+    add_domains(outputs, domains, {name: {} for name in domains})
+    rows = [row for row in printed() if len(row) == 7]
+    assert [(row[1], row[3]) for row in rows[1:]] == [("Aperio [red]", "50.0"), ("Leica", "25.0")]
 
 
 def test_a_field_head_is_mentioned(extracted, printed):

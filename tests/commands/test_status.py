@@ -23,7 +23,7 @@ def said(project, capsys, monkeypatch):
     """The lines of `status` by their names; the project is under DVC with one stage."""
     Repo.init(no_scm=True).close()
     Path("dvc.yaml").write_text("stages: {split: {cmd: 'mkdir results', deps: [data], outs: [results/split.csv]}}")
-    monkeypatch.setattr("mitoscope.commands.status.console.width", 140)
+    monkeypatch.setattr("mitoscope.commands.status.console.width", 300)
 
     def run() -> dict[str, str]:
         capsys.readouterr()

@@ -31,6 +31,7 @@ def data(tmp_path) -> Path:
     folder.mkdir()
     for name in ("01_01.tif", "01_02.png", "02_01.jpg"):
         (folder / name).write_bytes(encode(Path(name).suffix, tissue()))
+    (folder / "dataset.yaml").write_text("microns_per_pixel: 0.25\n")
     (folder / "01_01.csv").write_text("10,20\n149,139\n")
     (folder / "01_02.csv").write_text("0,0\n")
     (folder / "02_01.csv").write_text("1,1\n")
@@ -57,7 +58,7 @@ def printed(report: Report, width: int) -> list[str]:
 def test_a_valid_dataset_is_printed_as_tables_and_a_verdict(data, capsys):
     assert validate(data) == check_dataset(data)
     rows = read_rows(capsys.readouterr().out)
-    assert ["01", "01_02", "140 x 150", "1", "cmask"] in rows
+    assert ["01", "01_02", "140 x 150", "0.25", "dataset.yaml", "1", "0", "cmask"] in rows
     assert ["01", "2", "3"] in rows and ["02", "1", "1"] in rows
     assert rows[-1] == ["valid: 3 fields of 2 patients with 4 mitoses"]
 

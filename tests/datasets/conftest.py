@@ -3,6 +3,7 @@
 import cv2
 import numpy as np
 import pytest
+from PIL import Image as Pillow
 
 from mitoscope.errors import InputError
 
@@ -27,3 +28,10 @@ def refusal(function, *arguments) -> str:
     message = str(caught.value)
     assert message and "\n" not in message
     return message
+
+
+def turned() -> Pillow.Exif:
+    """An EXIF block of a camera that was held upright."""
+    exif = Pillow.Exif()
+    exif[274] = 6
+    return exif

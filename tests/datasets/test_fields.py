@@ -6,7 +6,9 @@ import pytest
 
 from mitoscope.datasets.fields import (
     Description,
+    FieldOfView,
     list_fields,
+    pixel_size,
     read_description,
     scan_fields,
     write_description,
@@ -32,6 +34,75 @@ def test_a_field_without_a_patient_id_is_refused(tmp_path, name):
     (tmp_path / name).touch()
     message = refusal(list_fields, tmp_path)
     assert message.startswith(f"{tmp_path / name}: no patient id") and "PATIENT_FIELD" in message
+
+
+def test_fields_csv_maps_images_with_names_of_any_kind(tmp_path):
+    (tmp_path / "05").mkdir()
+    for name in ["TCGA-A1-A0SB_01.tif", "Präparat 3.png", "05/07.png", "05/unlisted.png", "01_02.png"]:
+        (tmp_path / name).touch()
+    (tmp_path / "fields.csv").write_text(
+        "file,patient,field,microns_per_pixel,domain\n"
+        "Präparat 3.png,Ulm-3,,0.5,\n"
+        "05/07.png,05,07,,Aperio\n"
+        "01_02.png,,,0.2,Leica\n"
+    )
+    fields = {field.name: field for field in list_fields(tmp_path)}
+    assert list(fields) == ["01_02", "05_07", "TCGA-A1-A0SB_01", "Ulm-3_Pr-parat-3"]
+    assert [fields[name].microns_per_pixel for name in fields] == [0.2, None, None, 0.5]
+    assert [fields[name].domain for name in fields] == ["Leica", "Aperio", "", ""]
+    assert fields["05_07"].annotation == tmp_path / "05/07.csv"
+    assert fields["05_07"].lookalikes == tmp_path / "05/07_nonmitotic.csv"
+    assert fields["Ulm-3_Pr-parat-3"].mask("cmask") == tmp_path / "Präparat 3_cmask.png"
+
+
+@pytest.mark.parametrize(
+    ("table", "complaint"),
+    [
+        ("file,patient\nother.png,01\n", "other.png: no such image, but fields.csv names it"),
+        ("file,patient\nscan 1.png,01\nscan 2.png,01\n", "scan 2.png: has the same field name as scan 1.png"),
+        ("file,field\nscan 1.png,01\n", "scan 1.png: no patient id in the name"),
+        ("file,patient\nscan 1.png,\n", "scan 1.png: no patient id in the name"),
+        ("file\n", "scan 1.png: no patient id in the name"),
+        ("name\n", "fields.csv: has no column `file`"),
+    ],
+)
+def test_a_table_that_does_not_fit_the_folder_is_rejected(tmp_path, table, complaint):
+    (tmp_path / "scan 1.png").touch()
+    if "scan 2" in table:
+        (tmp_path / "scan 2.png").touch()
+        table = table.replace("png,01", "png,01,1").replace("file,patient", "file,patient,field")
+    (tmp_path / "fields.csv").write_text(table)
+    _, problems = scan_fields(tmp_path)
+    assert any(complaint in problem for problem in problems)
+
+
+def test_images_in_folders_need_a_table(tmp_path):
+    (tmp_path / "05").mkdir()
+    (tmp_path / "05/07.png").touch()
+    message = refusal(list_fields, tmp_path)
+    assert "has its images in folders, such as 05/07.png" in message and "`mitoscope fields` writes one" in message
+
+
+@pytest.mark.parametrize(
+    ("entry", "tag", "given", "expected"),
+    [
+        (0.5, 0.3, 0.2, (0.5, "fields.csv")),
+        (None, 0.3, 0.2, (0.3, "file")),
+        (None, None, 0.2, (0.2, "dataset.yaml")),
+        (None, None, None, (0.25, "default")),
+    ],
+)
+def test_the_pixel_size_comes_from_the_nearest_place_that_gives_it(entry, tag, given, expected):
+    field = FieldOfView(Path("01_02.tif"), "01", "02", entry)
+    description = Description() if given is None else Description(microns_per_pixel=given)
+    assert pixel_size(field, tag, description) == expected
+
+
+def test_a_pixel_size_that_nobody_gave_is_not_written(tmp_path):
+    write_description(tmp_path, Description(name="mine"))
+    assert "microns_per_pixel" not in (tmp_path / "dataset.yaml").read_text()
+    write_description(tmp_path, Description(name="mine", microns_per_pixel=0.25))
+    assert "microns_per_pixel: 0.25" in (tmp_path / "dataset.yaml").read_text()
 
 
 def test_a_field_in_two_formats_is_refused(tmp_path):
@@ -68,6 +139,8 @@ def test_a_description_reads_back_and_has_defaults(tmp_path):
     ("content", "complaint"),
     [
         (b"microns_per_pixel: 0", "microns_per_pixel"),
+        (b"microns_per_pixel: 250", "microns_per_pixel must be 2 or less, not 250"),
+        (b"microns_per_pixel: 0.025", "microns_per_pixel must be 0.05 or more, not 0.025"),
         (b"microns_per_pixel: tiny", "microns_per_pixel"),
         (b"annotation_order: y,x", "annotation_order"),
         (b"micron_per_pixel: 0.25", "micron_per_pixel"),

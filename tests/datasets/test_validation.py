@@ -1,9 +1,11 @@
 """The check finds everything that is wrong in one go, and says what is there."""
 
+import io
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from mitoscope.datasets.validation import PatientTotal, check_dataset
 from mitoscope.errors import InputError
@@ -16,6 +18,13 @@ def tissue(rows: int = ROWS, columns: int = COLUMNS) -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (rows, columns, 3), dtype=np.uint8)
 
 
+def cmyk() -> bytes:
+    """The tissue as a JPEG for printing."""
+    content = io.BytesIO()
+    Image.fromarray(tissue()).convert("CMYK").save(content, "JPEG")
+    return content.getvalue()
+
+
 @pytest.fixture
 def data(tmp_path) -> Path:
     """A valid dataset: patient 01 with two fields and three mitoses, patient 02 with one and one."""
@@ -23,6 +32,7 @@ def data(tmp_path) -> Path:
     folder.mkdir()
     for name in ("01_01.tif", "01_02.png", "02_01.jpg"):
         (folder / name).write_bytes(encode(Path(name).suffix, tissue()))
+    (folder / "dataset.yaml").write_text("microns_per_pixel: 0.25\n")
     (folder / "01_01.csv").write_text("10,20\n149,139\n")
     (folder / "01_02.csv").write_text("0,0\n")
     discs = np.zeros((ROWS, COLUMNS), np.uint8)
@@ -54,7 +64,7 @@ BAD_FILES = {
     "03_06.bmp": (encode(".bmp", tissue())[:-300], "truncated"),
     "03_07.png": (encode(".png", tissue().astype(np.uint16)), "16 bits"),
     "03_08.png": (encode(".png", tissue()[..., 0]), "grey"),
-    "03_09.png": (encode(".png", np.dstack([tissue(), tissue()[..., :1]])), "4 channels"),
+    "03_09.jpg": (cmyk(), "CMYK"),
     "01_01.png": (encode(".png", tissue()), "same field name as 01_01"),
     "photo.tif": (encode(".tif", tissue()), "no patient id"),
     "01_01_cmask.png": (encode(".png", tissue(9, 9)), "9 x 9 px"),
@@ -84,10 +94,11 @@ def test_all_problems_are_found_at_once(data):
     assert sum(field.width == 0 for field in report.fields) == 9
 
 
-def test_all_rows_of_a_csv_are_judged(data):
+def test_each_kind_of_bad_row_is_one_problem(data):
     (data / "01_01.csv").write_text("1,2\nrow,col\n3,4,5\n1,2\nnan,1\n1,inf\n,\n999,1\n7,8\n")
     report = check_dataset(data)
-    assert [int(problem.split("row ")[1].split(":")[0]) for problem in report.problems] == [2, 3, 4, 5, 6, 7, 8]
+    assert [int(problem.split("row ")[1].split(":")[0]) for problem in report.problems] == [2, 4, 8]
+    assert "(and 3 more rows)" in report.problems[0]
     assert all(problem.startswith(f"{data / '01_01.csv'}: row ") for problem in report.problems)
     assert report.fields[0].mitoses == 2  # the good rows
 
@@ -106,6 +117,45 @@ def test_a_file_that_no_field_uses_is_warned_of(data, name):
     assert report.problems == ()
     (warning,) = report.warnings
     assert warning.startswith(f"{data / name}: belongs to no field")
+
+
+def test_lookalikes_and_domains_are_shown(data):
+    (data / "01_01_nonmitotic.csv").write_text("10,20\n30,40\n")
+    (data / "fields.csv").write_text("file,domain\n01_01.tif,Aperio\n")
+    report = check_dataset(data)
+    assert report.problems == report.warnings == () and report.lookalikes == 2
+    assert [(field.lookalikes, field.domain) for field in report.fields] == [(2, "Aperio"), (0, ""), (0, "")]
+    (data / "01_01_nonmitotic.csv").write_text("10,2000\n")
+    assert "01_01_nonmitotic.csv: row 1: row 10, col 2000 lies outside" in check_dataset(data).problems[0]
+
+
+def test_a_pixel_size_that_nothing_gives_is_warned_of(data):
+    (data / "dataset.yaml").unlink()
+    (warning,) = check_dataset(data).warnings
+    assert warning.startswith("nothing gives the pixel size of 3 fields, so 0.25 um is assumed")
+    (data / "fields.csv").write_text("file,microns_per_pixel\n01_01.tif,0.5\n01_02.png,0.5\n02_01.jpg,0.5\n")
+    report = check_dataset(data)
+    assert report.warnings == () and {field.pixel for field in report.fields} == {(0.5, "fields.csv")}
+
+
+@pytest.mark.parametrize(
+    ("setting", "source", "used"),
+    [("dataset.yaml", "file", 0.5), ("fields.csv", "fields.csv", 0.25)],
+    ids=["dataset.yaml gives way to the files", "the table wins over the files"],
+)
+def test_files_that_disagree_with_a_pixel_size_are_one_warning(data, setting, source, used):
+    names = ("01_01.tif", "01_02.png", "02_01.jpg")
+    if setting == "fields.csv":
+        rows = "".join(f"{name},0.25\n" for name in names)
+        (data / "fields.csv").write_text(f"file,microns_per_pixel\n{rows}")
+    for name in names[:2]:
+        per_inch = 25_400 / 0.5
+        Image.open(data / name).save(data / name, dpi=(per_inch, per_inch))
+    report = check_dataset(data)
+    assert [field.pixel for field in report.fields[:2]] == [(pytest.approx(used, rel=1e-3), source)] * 2
+    (warning,) = report.warnings
+    assert warning.startswith(f"2 of 3 images say another pixel size than {setting}; ")
+    assert "01_01: 0.5 um in the file, 0.25 um in" in warning
 
 
 def test_a_patient_without_mitosis_is_warned_of(data):

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from mitoscope.datasets.images import Image, read_image
+from mitoscope.datasets.readers import Image, read_image
 from mitoscope.detection.calibration import Calibration
 from mitoscope.detection.detector import Detector
 from mitoscope.detection.field_head import FieldHead

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from mitoscope.datasets.images import read_image
+from mitoscope.datasets.readers import read_image
 from mitoscope.detection.detector import Detections, Detector
 from mitoscope.detection.origin import Origin
 from mitoscope.detection.stored import StoredFields
@@ -72,6 +72,27 @@ def test_stored_patches_and_images_have_the_same_scores(detector, patches, split
         np.testing.assert_allclose(points[same], theirs, atol=0.01)
         np.testing.assert_allclose(probabilities[inside], mine[same], rtol=0, atol=1e-6)
     assert probabilities.std() > 1e-4
+
+
+def test_scanners_of_different_pixel_sizes_see_the_same_tissue(detectors, images):
+    """One field as a scanner of 0.2273 um and one of 0.2456 um would show it: equal candidates, nearly equal scores."""
+    detector = detectors["classifier"]
+    found = []
+    for microns in (0.2273, 0.2456):
+        side = round(len(images[0]) * MICRONS / microns)
+        shown = cv2.resize(images[0], (side, side), interpolation=cv2.INTER_CUBIC)
+        scale = len(images[0]) * MICRONS / side  # um per pixel, exactly
+        points, windows, _ = detector.propose(shown, None, scale)
+        found.append((points * scale, detector.score(windows, np.zeros(len(points), np.int64))))
+    (fine, fine_scores), (coarse, coarse_scores) = found
+    distances = np.linalg.norm(fine[:, None] - coarse[None], axis=2)
+    same = distances.min(axis=1) < 1  # um
+    assert len(fine) == len(coarse) and same.mean() > 0.9
+    pairs = fine_scores[same], coarse_scores[distances.argmin(axis=1)[same]]
+    assert np.corrcoef(*pairs)[0, 1] > 0.9
+    # As if both had the same pixels: other places, and scores of other tissue.
+    wrong, _, _ = detector.propose(cv2.resize(images[0], (440, 440)), None, 0.2456)
+    assert (np.linalg.norm(fine[:, None] - wrong[None] * 0.2456, axis=2).min(axis=1) < 1).mean() < 0.5
 
 
 def test_a_score_depends_on_the_other_candidates_of_the_field_only_where_it_should(detectors, images):

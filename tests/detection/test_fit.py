@@ -102,6 +102,7 @@ def small_field(
         truths=points.iloc[list(mitoses)],
         microns_per_pixel={"P_1": 0.25},
         areas_mm2={"P_1": 1.0},
+        domains={"P_1": ""},
         images={"P": ["pixels"]},
     )
     return field, probabilities

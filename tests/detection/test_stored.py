@@ -141,7 +141,7 @@ def test_a_patient_whose_fields_are_blank_still_has_an_area_and_pixels(copied):
     patches, split = copied
     path = patches / "summary.json"
     summary = json.loads(path.read_text())
-    summary["fields"]["09_01"] = {"microns_per_pixel": 0.5, "area_mm2": 2.0, "pixels_sha256": "blank"}
+    summary["fields"]["09_01"] = {"microns_per_pixel": 0.5, "area_mm2": 2.0, "domain": "", "pixels_sha256": "blank"}
     path.write_text(json.dumps(summary))
     table = pd.read_csv(split, dtype={"patient": str})
     pd.concat([table, table[table.subset == "test"].assign(patient="09")]).to_csv(split, index=False)

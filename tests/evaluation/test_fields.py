@@ -4,7 +4,7 @@ import pandas as pd
 import pytest
 
 from mitoscope.evaluation import metrics
-from mitoscope.evaluation.fields import count_fields, reach, score_fields, sort_detections
+from mitoscope.evaluation.fields import count_fields, reach, score_domains, score_fields, sort_detections
 from mitoscope.params import Evaluate
 
 # At 0.5: field a has a hit and a false positive, b a miss that was seen weakly and one that was never reached.
@@ -21,10 +21,11 @@ OBJECTS["predicted"] = (OBJECTS.probability >= 0.5).astype(int)
 PLACES = pd.DataFrame({"row": [5.0, 500.0], "col": [5.0, 500.0]})
 MICRONS = 0.25  # 7.5 um are 30 px
 AREAS = {"01_a": 0.5, "02_b": 0.25, "02_c": 0.25}
+DOMAINS = {"01_a": "Aperio", "02_b": "", "02_c": "Leica"}
 
 
 def test_fields_are_counted_by_hand():
-    fields = count_fields(OBJECTS, AREAS).set_index(["patient", "field"])
+    fields = count_fields(OBJECTS, AREAS, DOMAINS).set_index(["patient", "field"])
     counts = ["mitoses", "detections", "tp", "fp", "fn"]
     assert fields.loc[("01", "a"), counts].tolist() == [1, 2, 1, 1, 0]
     assert fields.loc[("02", "b"), counts].tolist() == [2, 0, 0, 0, 2]
@@ -33,7 +34,7 @@ def test_fields_are_counted_by_hand():
 
 
 def test_counts_are_pooled_over_fields():
-    fields = count_fields(OBJECTS, AREAS)
+    fields = count_fields(OBJECTS, AREAS, DOMAINS)
     scores, intervals = score_fields(OBJECTS, fields, 0.5, Evaluate(bootstrap=200, seed=0))
     assert (scores["patients"], scores["fields"], scores["area_mm2"]) == (2, 3, 1.0)
     assert (scores["tp"], scores["fp"], scores["fn"]) == (1, 1, 2)
@@ -44,6 +45,21 @@ def test_counts_are_pooled_over_fields():
     assert intervals.keys() == {"precision", "recall", "f1", "ap", "mitoses_per_mm2", "detections_per_mm2"}
 
 
+def test_domains_are_scored_apart_at_the_same_threshold():
+    fields = count_fields(OBJECTS, AREAS, DOMAINS)
+    scores, intervals = score_domains(OBJECTS, fields, 0.5, Evaluate(bootstrap=200, seed=0))
+    counts = {domain: [found[name] for name in ("fields", "tp", "fp", "fn")] for domain, found in scores.items()}
+    assert counts == {"(no domain)": [1, 0, 0, 2], "Aperio": [1, 1, 1, 0], "Leica": [1, 0, 0, 0]}
+    assert scores["Aperio"]["f1"] == pytest.approx(2 / 3) and scores["(no domain)"]["area_mm2"] == 0.25
+    assert "f1" not in scores["Leica"] and "recall" not in scores["Leica"]  # no mitosis to find
+    assert intervals == {"(no domain)": {}, "Aperio": {}, "Leica": {}}  # one patient each
+
+
+def test_fields_of_one_domain_have_no_scores_by_domain():
+    fields = count_fields(OBJECTS, AREAS, dict.fromkeys(AREAS, "Aperio"))
+    assert score_domains(OBJECTS, fields, 0.5, Evaluate()) == ({}, {})
+
+
 def test_a_new_metric_has_a_score_and_an_interval(monkeypatch):
     monkeypatch.setattr(metrics, "_METRICS", {level: dict(known) for level, known in metrics._METRICS.items()})
 
@@ -51,7 +67,9 @@ def test_a_new_metric_has_a_score_and_an_interval(monkeypatch):
     def fp_per_mm2(labels, probabilities, threshold, area_mm2):
         return float(((labels == 0) & (probabilities >= threshold)).sum() / area_mm2)
 
-    scores, intervals = score_fields(OBJECTS, count_fields(OBJECTS, AREAS), 0.5, Evaluate(bootstrap=200, seed=0))
+    scores, intervals = score_fields(
+        OBJECTS, count_fields(OBJECTS, AREAS, DOMAINS), 0.5, Evaluate(bootstrap=200, seed=0)
+    )
     assert scores["fp_per_mm2"] == 1
     assert intervals["fp_per_mm2"] == pytest.approx((0, 2))  # patient 01 alone: 1 in 0.5 mm2
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mitoscope.datasets.images import Image
+from mitoscope.datasets.readers import Image
 from mitoscope.histology.blue_ratio import blue_ratio, find_candidates
 
 PINK = (230, 200, 220)

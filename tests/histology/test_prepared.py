@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
-from mitoscope.datasets.images import Image
+from mitoscope.datasets.readers import Image
 from mitoscope.histology.prepared import PreparedField, prepare
 from mitoscope.histology.windows import window_size
 from mitoscope.params import Extract

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from mitoscope.datasets.images import Image
+from mitoscope.datasets.readers import Image
 from mitoscope.histology.stain import Method, normalise
 
 # Columns haematoxylin and eosin; the reference is the published one, the others are two made-up laboratories.

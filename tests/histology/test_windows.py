@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mitoscope.datasets.images import Image
+from mitoscope.datasets.readers import Image
 from mitoscope.histology.windows import FieldWindows, rescale, resize, window_size
 
 sides = st.integers(1, 3000)

@@ -243,23 +243,23 @@ def test_no_training_depends_on_how_whole_fields_are_scored() -> None:
 def test_an_experiment_with_another_learning_rate_trains_that_network_and_leaves_the_registry_alone(
     project: Project, first_repro: str, client: mlflow.MlflowClient
 ) -> None:
-    before, versions = trained(project, SECOND), registered(client)
+    before, versions = trained(project, FIRST), registered(client)
     project.run("git", "add", "--all")
     project.run("git", *IDENTITY, "commit", "--quiet", "--message", "results")
-    settings = ("-S", f"train.{SECOND}.optimisation.lr=0.002", "-S", "promote.max_drop=1")
+    settings = ("-S", f"train.{FIRST}.optimisation.lr=0.002", "-S", "promote.max_drop=1")
     stages = stages_in(project.run("dvc", "exp", "run", *settings))
     assert stages == [
         "settings",
-        *(f"{stage}@{SECOND}" for stage in ("search", "train", "detector", "evaluate")),
+        *(f"{stage}@{FIRST}" for stage in ("search", "train", "detector", "evaluate")),
     ]
     assert len(trainings(client)) == len(NETWORKS) + 1
-    assert trained(project, SECOND)["run_id"] != before["run_id"]
+    assert trained(project, FIRST)["run_id"] != before["run_id"]
     assert registered(client) == versions
 
     # DVC brings the first training's outputs back from its cache; they must name the first training's run.
     project.run("git", "checkout", "--quiet", "params.yaml", "dvc.lock")
     assert stages_in(project.run("dvc", "repro")) == []
-    assert trained(project, SECOND) == before
+    assert trained(project, FIRST) == before
     assert len(trainings(client)) == len(NETWORKS) + 1
 
 

@@ -49,7 +49,7 @@ def test_the_card_fits_whatever_the_dataset_says_of_itself():
 
 def test_without_intervals_the_card_says_why():
     outputs = write_results("small")
-    write_json(outputs.evaluated / "intervals.json", {"patches": {}, "fields": {}})
+    write_json(outputs.evaluated / "intervals.json", {"patches": {}, "fields": {"domains": {}}})
     assert "| no interval: only one patient |" in Evidence(read_results(outputs), DATASET, "e" * 32, "").card()
 
 

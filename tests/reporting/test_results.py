@@ -6,7 +6,7 @@ from mitoscope.errors import InputError
 from mitoscope.files import write_json
 from mitoscope.paths import Outputs
 from mitoscope.reporting.results import logged_scores, percent, pooled_cells, read_all, read_results
-from tests.results import change, read, write_results
+from tests.results import add_domains, change, read, write_results
 
 AGAIN = "run `dvc repro evaluate@small` first"
 
@@ -93,10 +93,18 @@ def test_usable_results_are_read_with_the_reason_why_others_cannot_be_used(outpu
 def test_scores_are_logged_by_level_without_the_counts():
     metrics = {
         "patches": {"mitoses": 4, "f1": 0.5, "at_half": {"f1": 0.25}},
-        "fields": {"tp": 3, "f1": 0.75, "threshold": 0.4},
+        "fields": {"tp": 3, "f1": 0.75, "threshold": 0.4, "domains": {"Aperio, Ulm": {"tp": 1, "f1": 0.5}}},
     }
     expected = {"test/f1": 0.5, "test_at_half/f1": 0.25, "test_fields/f1": 0.75, "test_fields/threshold": 0.4}
-    assert logged_scores(metrics) == expected
+    assert logged_scores(metrics) == expected | {"test_fields/Aperio-Ulm/f1": 0.5}
+
+
+def test_scores_by_domain_are_rows(outputs):
+    assert read_results(outputs).domain_rows() == []
+    scores = {"patients": 1, "mitoses": 2, "fields": 3, "precision": 0.5, "recall": 1.0, "f1": 2 / 3}
+    add_domains(outputs, {"Aperio": scores}, {"Aperio": {"f1": [0.5, 0.9]}})
+    (row,) = read_results(outputs).domain_rows()
+    assert row == ["Aperio", "2 in 3 fields of 1 patients", "50.0", "100.0", "66.7\n[50, 90]", "-"]
 
 
 def test_percent():

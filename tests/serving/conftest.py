@@ -20,7 +20,7 @@ from mlflow.pyfunc import PyFuncModel
 from mlflow.pyfunc.scoring_server import invocations
 from PIL import Image as Pillow
 
-from mitoscope.datasets.images import read_image
+from mitoscope.datasets.readers import read_image
 from mitoscope.detection.detector import Detector
 from mitoscope.params import Detection, Extract
 from mitoscope.serving.package import describe

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from mlflow.exceptions import MlflowException
 
-from mitoscope.datasets.images import read_image
+from mitoscope.datasets.readers import read_image
 from mitoscope.serving import rows
 from mitoscope.serving.rows import FieldRow, PatchRow, RowRejected, encode_patch, read_rows
 from tests.serving.conftest import NOISE, SIZE, claiming, text
@@ -40,7 +40,7 @@ BAD_PATCHES = {
 }
 BAD_FIELDS = {
     "grey": (text(NOISE[..., 0], "JPEG"), "field: is a grey image"),
-    "alpha": (text(ALPHA, "PNG"), "field: has 4 channels"),
+    "transparency": (text(ALPHA, "PNG"), "field: has transparent parts"),
     "16 bits": (text(NOISE[..., 0].astype(np.uint16), "TIFF"), "field: has 16 bits"),
     "a bomb": (claiming(30000, 30000), "field has 30000 x 30000 px, more than 100,000,000 px at once; split the image"),
     "a BMP": (text(NOISE, "BMP"), "not base64 of a PNG, JPEG or TIFF file"),
@@ -68,14 +68,26 @@ def test_a_patch_comes_back_as_it_was():
     np.testing.assert_array_equal(row.decode(), NOISE)
 
 
-@pytest.mark.parametrize(("kind", "suffix"), [("PNG", ".png"), ("JPEG", ".jpg"), ("TIFF", ".tif")])
-def test_a_field_is_read_as_from_a_file(tmp_path, kind, suffix):
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "TIFF"])
+def test_a_field_is_read_as_from_a_file(tmp_path, kind):
     field = text(NOISE[:20], kind)
     (row,) = read_rows(pd.DataFrame({"field": [field], "microns_per_pixel": [0.5]}), SIZE)
     assert isinstance(row, FieldRow)
-    assert (row.width, row.height, row.suffix, row.microns_per_pixel) == (32, 20, suffix, 0.5)
-    (tmp_path / f"01_01{suffix}").write_bytes(base64.b64decode(field))
-    np.testing.assert_array_equal(row.decode(), read_image(tmp_path / f"01_01{suffix}"))
+    assert (row.width, row.height, row.microns_per_pixel) == (32, 20, 0.5)
+    (tmp_path / "01_01").write_bytes(base64.b64decode(field))
+    np.testing.assert_array_equal(row.decode(), read_image(tmp_path / "01_01"))
+
+
+def test_a_field_without_a_pixel_size_has_that_of_its_file():
+    field = text(NOISE, "PNG", dpi=(50800, 50800))
+    rows_read = read_rows(pd.DataFrame({"field": [field] * 2, "microns_per_pixel": [None, 0.3]}), SIZE)
+    assert [row.microns_per_pixel for row in rows_read if isinstance(row, FieldRow)] == [0.5, 0.3]
+
+
+def test_an_opaque_alpha_channel_of_a_field_is_dropped():
+    opaque = np.dstack([NOISE, np.full((SIZE, SIZE), 255, np.uint8)])
+    (row,) = read_rows(pd.DataFrame({"field": [text(opaque, "PNG")]}), SIZE)
+    np.testing.assert_array_equal(row.decode(), NOISE)
 
 
 def test_fields_and_patches_mix_in_one_table():

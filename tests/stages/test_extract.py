@@ -3,6 +3,7 @@
 import hashlib
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,8 @@ import pytest
 from scipy.spatial import KDTree
 
 from mitoscope.datasets.fields import Description, FieldOfView
-from mitoscope.datasets.images import read_image
 from mitoscope.datasets.patches import COLUMNS, is_sample, read_index
+from mitoscope.datasets.readers import read_image
 from mitoscope.errors import InputError
 from mitoscope.histology.windows import window_size
 from mitoscope.params import Extract
@@ -268,6 +269,41 @@ def test_candidates_are_as_many_as_the_area_asks_for(field):
     assert found.facts["area_mm2"] == pytest.approx(area)
     assert (found.facts["height"], found.facts["width"], found.facts["microns_per_pixel"]) == (ROWS, COLS, 0.25)
     assert candidates(found) == math.ceil(2000 * area) == 13
+
+
+def test_labelled_lookalikes_are_negatives(field):
+    before = cut(field).index
+    field.lookalikes.write_text("100.5,200.25\n10,284\n")  # the second lies 1 um beside a mitosis
+    found = cut(field)
+    after = found.index
+    pd.testing.assert_frame_equal(after[:-1], before)  # what was there keeps its number and name
+    (last,) = after[-1:].itertuples()
+    assert (last.label, last.source, last.row, last.col) == (0, "lookalike", 100.5, 200.25)
+    assert last.center == before[before.label == 0].center.max() + 1
+    assert is_sample(after).iloc[-1] and len(found.windows) == len(after)
+
+
+def test_the_domain_of_a_field_is_in_the_index_and_the_facts(field):
+    scanned = replace(field, domain="Aperio, Ulm")
+    found = cut(scanned)
+    assert set(found.index.domain) == {"Aperio, Ulm"} and found.facts["domain"] == "Aperio, Ulm"
+
+
+def test_the_pixel_size_of_a_field_wins_over_that_of_the_dataset(field):
+    half, own = cut(field, fields_um=0.5), cut(replace(field, microns_per_pixel=0.5))
+    assert own.facts["microns_per_pixel"] == 0.5 and own.facts["area_mm2"] == pytest.approx(ROWS * COLS / 4e6)
+    pd.testing.assert_frame_equal(own.index, half.index)
+    np.testing.assert_array_equal(own.windows, half.windows)
+
+
+def test_transparent_parts_have_no_candidates_and_no_area(field):
+    image = cv2.imread(str(field.image))
+    alpha = np.full((ROWS, COLS, 1), 255, np.uint8)
+    alpha[:, 150:] = 0
+    cv2.imwrite(str(field.image), np.dstack([image, alpha]))
+    found = cut(field)
+    assert (found.index[found.index.source == "candidate"].col < 150).all() and candidates(found) > 5
+    assert found.facts["area_mm2"] == pytest.approx(ROWS * 150 * 0.25**2 / 1e6)
 
 
 def test_a_cropped_field_has_the_same_density(field):

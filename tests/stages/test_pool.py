@@ -45,7 +45,7 @@ def write_fold(number: int) -> None:
     write_json(
         outputs.evaluated / "test_set.json", {"run_id": run_id, "model_id": f"m{number}", "patients": list(tested)}
     )
-    levels = {level: {"threshold": threshold} for level in ("patches", "fields")}
+    levels = {level: {"threshold": threshold, "domains": {}} for level in ("patches", "fields")}
     write_json(outputs.evaluated / "metrics.json", levels)
     write_json(outputs.evaluated / "intervals.json", levels)
     rows = [
@@ -56,7 +56,7 @@ def write_fold(number: int) -> None:
     table = pd.DataFrame(rows).assign(predicted=lambda rows: (rows.probability >= threshold).astype(int))
     for name in ("predictions", "objects"):
         table.to_csv(outputs.evaluated / f"{name}.csv", index=False)
-    fields = {"patient": list(tested), "field": "01", "area_mm2": AREA, "mitoses_per_mm2": 1.0}
+    fields = {"patient": list(tested), "field": "01", "domain": "", "area_mm2": AREA, "mitoses_per_mm2": 1.0}
     pd.DataFrame(fields).assign(detections_per_mm2=1.0).to_csv(outputs.evaluated / "fields.csv", index=False)
 
 
@@ -129,6 +129,18 @@ def test_a_patient_without_detection_and_one_without_anything_count(pooled):
     assert pd.isna(empty["recall"]) and pd.isna(empty["f1"]) and pd.isna(empty["best_f1_not_attainable"])
 
 
+def test_domains_are_pooled_apart(folds):
+    found = read_folds(NETWORK, 3)
+    assert pool_counts(found, Evaluate())[0]["fields"]["domains"] == {}  # all fields have the same
+    for fold, domain in zip(found, ("Aperio", "Aperio", "Leica"), strict=True):
+        fold.fields["domain"] = domain
+    pooled = pool_counts(found, Evaluate())[0]
+    counts = {name: [scores[key] for key in ("tp", "fp", "fn")] for name, scores in pooled["fields"]["domains"].items()}
+    assert counts == {"Aperio": [2, 1, 1], "Leica": [0, 0, 1]}
+    assert pooled["fields"]["domains"]["Leica"]["area_mm2"] == pytest.approx(2 * AREA)
+    assert "domains" not in pooled["patches"]
+
+
 def test_one_patient_has_no_interval(folds):
     first = read_folds(NETWORK, len(FOLDS))[:1]
     pooled, _ = pool_counts(first, Evaluate(bootstrap=100))
@@ -146,7 +158,7 @@ def test_the_report_holds_what_it_was_made_from(pooled):
     assert [fold["run_id"] for fold in report["folds"]] == ["run0", "run1", "run2"]
     assert [fold["test"] for fold in report["folds"]] == [["01"], ["02"], ["03", "04"]]
     assert [fold["validation"] for fold in report["folds"]] == [["02"], ["01"], ["01"]]
-    assert report["folds"][1]["fields"] == {"threshold": 0.8}
+    assert report["folds"][1]["fields"]["threshold"] == 0.8
     objects = pd.read_csv(pooled / f"{NETWORK}-objects.csv", dtype={"patient": str})
     assert list(objects.fold) == [0, 0, 0, 0, 1, 1, 1, 2] and set(objects.network) == {NETWORK}
     assert cv2.imread(str(pooled / f"{NETWORK}.png")).shape[1] > 1000

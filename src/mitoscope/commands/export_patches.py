@@ -4,8 +4,8 @@ from pathlib import Path
 
 import numpy as np
 
-from mitoscope.datasets.images import encode_image
 from mitoscope.datasets.patches import is_sample, read_index, read_summary, sample_name, store_path
+from mitoscope.datasets.readers import encode_image
 from mitoscope.files import atomic_folder
 from mitoscope.params import read_params
 from mitoscope.paths import PATCHES

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from mitoscope.datasets.fields import list_fields
-from mitoscope.datasets.images import read_candidate_mask, read_image
 from mitoscope.datasets.patches import read_index, read_summary
+from mitoscope.datasets.readers import read_candidate_mask, read_image
 from mitoscope.detection.detector import Detector
 from mitoscope.errors import InputError
 from mitoscope.evaluation.matching import MATCH_UM, match

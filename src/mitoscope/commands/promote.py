@@ -82,7 +82,9 @@ def _collect(results: Results, summary: dict[str, Any]) -> Evidence:
         raise InputError(f"{DATA}: has changed since {results.network} was tested; run `dvc repro` first")
     changes = " + changes" if run.tags.get("git_dirty") == "true" else ""
     commit = f"{run.tags.get('mlflow.source.git.commit', '')}{changes}"
-    return Evidence(results, summary["dataset"], run.digest, commit)
+    sizes = [float(field["microns_per_pixel"]) for field in summary["fields"].values()]
+    span = " to ".join(dict.fromkeys(f"{size:.4g}" for size in (min(sizes), max(sizes))))  # one text if all are equal
+    return Evidence(results, summary["dataset"] | {"microns_per_pixel": span}, run.digest, commit)
 
 
 def _holder(champions: list[Version]) -> int | None:

@@ -3,10 +3,13 @@
 from pathlib import Path
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from mitoscope.datasets.validation import Report, check_dataset
 from mitoscope.progress import console, progress
+
+_WORDS = ("patient", "field", "from", "domain", "masks")
 
 
 def validate(data: Path) -> Report:
@@ -23,10 +26,12 @@ def validate(data: Path) -> Report:
 
 def print_report(report: Report, console: Console) -> None:
     """Print the tables of fields and patients, each warning and problem on its own line, and the verdict."""
-    fields = _table("patient", "field", "size (px)", "mitoses", "masks")
+    fields = _table("patient", "field", "size (px)", "um per px", "from", "mitoses", "look-alikes", "domain", "masks")
     for field in report.fields:
         size = f"{field.width} x {field.height}" if field.width else "unreadable"
-        fields.add_row(field.patient, field.name, size, str(field.mitoses), " ".join(field.masks))
+        pixel = (f"{field.pixel.microns:.4g}", field.pixel.source) if field.pixel else ("", "")
+        counts = (str(field.mitoses), str(field.lookalikes))
+        fields.add_row(field.patient, field.name, size, *pixel, *counts, escape(field.domain), " ".join(field.masks))
     patients = _table("patient", "fields", "mitoses")
     for patient in report.patients:
         patients.add_row(patient.patient, str(patient.fields), str(patient.mitoses))
@@ -43,6 +48,8 @@ def print_report(report: Report, console: Console) -> None:
     for problem in report.problems:
         print_line("error", problem, "red")
     verdict = f"{len(report.fields)} fields of {len(report.patients)} patients with {report.mitoses} mitoses"
+    if report.lookalikes:
+        verdict += f" and {report.lookalikes} look-alikes"
     if report.problems:
         print_line("invalid", f"{verdict}; {len(report.problems)} errors to fix", "bold red")
     else:
@@ -52,5 +59,5 @@ def print_report(report: Report, console: Console) -> None:
 def _table(*columns: str) -> Table:
     table = Table()
     for column in columns:
-        table.add_column(column, justify="left" if column in ("patient", "field", "masks") else "right")
+        table.add_column(column, justify="left" if column in _WORDS else "right")
     return table

@@ -1,6 +1,5 @@
 """Mitosis centres, read from a CSV per field or from the discs in Janowczyk's `_pc.png`, and distances to them."""
 
-import math
 from pathlib import Path
 
 import cv2
@@ -9,7 +8,8 @@ import numpy.typing as npt
 from scipy.spatial import KDTree
 
 from mitoscope.datasets.fields import FieldOfView
-from mitoscope.datasets.images import read_mask
+from mitoscope.datasets.readers import read_mask
+from mitoscope.datasets.tables import Table, read_table
 from mitoscope.errors import InputError
 from mitoscope.files import write_text
 
@@ -25,47 +25,36 @@ def read_centres(field: FieldOfView, shape: tuple[int, int], order: str = "row,c
     Raises:
         InputError: the file cannot be read, or a row is not two numbers, lies outside the image or repeats a centre.
     """
-    centres, problems = scan_centres(field, shape, order)
-    if problems:
-        raise InputError(problems[0])
-    return centres
+    return _checked(*scan_centres(field, shape, order))
+
+
+def read_lookalikes(field: FieldOfView, shape: tuple[int, int], order: str = "row,col") -> Centres:
+    """Read the labelled look-alikes of a field as (N, 2) float64 row, col in pixels; none if there is no file.
+
+    Raises:
+        InputError: as in `read_centres`.
+    """
+    return _checked(*scan_lookalikes(field, shape, order))
 
 
 def scan_centres(field: FieldOfView, shape: tuple[int, int], order: str = "row,col") -> tuple[Centres, list[str]]:
-    """Read the centres like `read_centres`, but continue after a bad row and collect the problems of all rows.
+    """Read the centres like `read_centres`, but continue after a bad row; return one problem of each kind.
 
     Raises:
         InputError: the file as a whole cannot be read.
     """
-    path = field.annotation
-    if not path.exists():
-        return (_disc_centres(field.mask("pc"), shape) if field.mask("pc").exists() else np.empty((0, 2))), []
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror})") from error
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}: is not a text file; expected one `{order}` per line") from error
-    seen: dict[tuple[float, float], int] = {}
-    problems = []
-    for number, line in enumerate(text.split("\n"), start=1):
-        if not line.strip():
-            continue
-        numbers = _two_numbers(line)
-        if numbers is None:
-            problems.append(f"{path}: row {number}: {line.strip()[:60]!r} is not two numbers; expected `{order}`")
-            continue
-        row, col = numbers if order == "row,col" else numbers[::-1]
-        if not (0 <= row < shape[0] and 0 <= col < shape[1]):
-            problems.append(
-                f"{path}: row {number}: row {row:g}, col {col:g} lies outside the image of {shape[0]} rows and "
-                f"{shape[1]} columns; is annotation_order in dataset.yaml correct ({order})?"
-            )
-        elif (row, col) in seen:
-            problems.append(f"{path}: row {number}: the same centre as row {seen[row, col]}; remove one of them")
-        else:
-            seen[row, col] = number
-    return np.array(list(seen), dtype=np.float64).reshape(-1, 2), problems
+    if not field.annotation.exists() and field.mask("pc").exists():
+        return _disc_centres(field.mask("pc"), shape), []
+    return _scan(field.annotation, shape, order)
+
+
+def scan_lookalikes(field: FieldOfView, shape: tuple[int, int], order: str = "row,col") -> tuple[Centres, list[str]]:
+    """Read the look-alikes like `read_lookalikes`, but continue after a bad row; return one problem of each kind.
+
+    Raises:
+        InputError: the file as a whole cannot be read.
+    """
+    return _scan(field.lookalikes, shape, order)
 
 
 def write_centres(path: Path, centres: Centres) -> None:
@@ -81,13 +70,53 @@ def distance_to_nearest(points: Centres, centres: Centres) -> npt.NDArray[np.flo
     return np.asarray(distances, dtype=np.float64)
 
 
-def _two_numbers(line: str) -> tuple[float, float] | None:
-    """Return the two finite numbers of a CSV line, or None if it contains anything else."""
-    try:
-        first, second = (float(cell) for cell in line.split(","))
-    except ValueError:
-        return None
-    return (first, second) if math.isfinite(first) and math.isfinite(second) else None
+def _checked(centres: Centres, problems: list[str]) -> Centres:
+    if problems:
+        raise InputError(problems[0])
+    return centres
+
+
+def _scan(path: Path, shape: tuple[int, int], order: str) -> tuple[Centres, list[str]]:
+    """Return the centres in a CSV, and one line for each kind of bad row; a missing file has no centres."""
+    if not path.exists():
+        return np.empty((0, 2)), []
+    table = read_table(path)
+    named = _named_columns(table)
+    columns = named or ((0, 1) if order == "row,col" else (1, 0))
+    seen: dict[tuple[float, float], int] = {}
+    bad: dict[str, list[str]] = {}
+    for number, cells in table.rows[1:] if named else table.rows:
+        while cells and not cells[-1]:  # a comma at the end of a line
+            cells = cells[:-1]
+        whole = len(cells) > max(columns) if named else len(cells) == 2
+        row, col = (table.number(cells[column]) for column in columns) if whole else (None, None)
+        place = f"{path}: row {number}:"
+        if row is None or col is None:
+            text = table.separator.join(cells)[:60]
+            bad.setdefault("form", []).append(
+                f"{place} {text!r} is not two numbers; expected `{order}` per "
+                "line (`mitoscope import csv` reads other forms)"
+            )
+        elif not (0 <= row < shape[0] and 0 <= col < shape[1]):
+            bad.setdefault("place", []).append(
+                f"{place} row {row:g}, col {col:g} lies outside the image of {shape[0]} rows and {shape[1]} columns; "
+                f"is annotation_order in dataset.yaml correct ({order})?"
+            )
+        elif (row, col) in seen:
+            bad.setdefault("twice", []).append(f"{place} the same centre as row {seen[row, col]}; remove one of them")
+        else:
+            seen[row, col] = number
+    problems = [lines[0] + (f" (and {len(lines) - 1} more rows)" if lines[1:] else "") for lines in bad.values()]
+    return np.array(list(seen), dtype=np.float64).reshape(-1, 2), problems
+
+
+def _named_columns(table: Table) -> tuple[int, int] | None:
+    """Return the columns `row` and `col`, or `y` and `x`, of a table with a header, such as those of `detect`."""
+    header = [cell.lower() for cell in table.rows[0][1]] if table.rows else []
+    for row, col in (("row", "col"), ("y", "x")):
+        if row in header and col in header:
+            return header.index(row), header.index(col)
+    return None
 
 
 def _disc_centres(path: Path, shape: tuple[int, int]) -> Centres:

@@ -1,29 +1,31 @@
 """The raw dataset: fields of view with the centres of their mitoses, in Janowczyk's flat layout.
 
-    PP_FF.tif        the field FF of patient PP, 8-bit RGB; also .tiff, .png, .jpg, .jpeg, .bmp
-    PP_FF.csv        one mitosis centre `row,col` per line, in full-resolution pixels; missing or empty = no mitosis
-    PP_FF_cmask.png  optional: where candidates may lie
-    PP_FF_pc.png     optional: 4 px discs on the centres, read if there is no CSV
-    dataset.yaml     optional: describes the dataset
+    PP_FF.tif            the field FF of patient PP, 8-bit RGB; also .tiff, .png, .jpg, .jpeg, .bmp
+    PP_FF.csv            one mitosis centre `row,col` per line, in full-resolution pixels; missing or empty = no mitosis
+    PP_FF_nonmitotic.csv optional: look-alikes that are no mitoses, in the same form
+    PP_FF_cmask.png      optional: where candidates may lie
+    PP_FF_pc.png         optional: 4 px discs on the centres, read if there is no CSV
+    fields.csv           optional: patient, field, pixel size and domain of images with any name
+    dataset.yaml         optional: describes the dataset
 
 Janowczyk's `PP_FF_brmask.png` is ignored.
 """
 
-import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from mitoscope.datasets.images import IMAGE_SUFFIXES
+from mitoscope.datasets import field_table
+from mitoscope.datasets.field_table import COARSEST_UM, FINEST_UM, Entry, as_id, is_id, read_field_table
+from mitoscope.datasets.readers import IMAGE_SUFFIXES
 from mitoscope.errors import InputError, first_problem
 from mitoscope.files import write_text
 
 MASKS = ("cmask", "pc")
 _NO_FIELDS = (*MASKS, "brmask")
-_FIELD_NAME = re.compile(r"(?P<patient>[A-Za-z0-9]+)_(?P<field>[A-Za-z0-9]+)")
 
 
 class Description(BaseModel):
@@ -34,18 +36,28 @@ class Description(BaseModel):
     name: str = "unnamed"
     source: str = "unknown"
     licence: str = "unknown"
-    microns_per_pixel: float = Field(default=0.25, gt=0)
+    microns_per_pixel: float = Field(default=0.25, ge=FINEST_UM, le=COARSEST_UM)
     annotation_order: Literal["row,col", "x,y"] = "row,col"
     synthetic: bool = False
 
 
 @dataclass(frozen=True)
 class FieldOfView:
-    """One image of the dataset, and the paths of its annotation and masks."""
+    """One image of the dataset, and the paths of its annotations and masks.
+
+    Attributes:
+        image: path of the image.
+        patient: id of the patient.
+        field: id of the field among the patient's.
+        microns_per_pixel: um, if `fields.csv` gives it; else None.
+        domain: scanner, laboratory or tumour, as in `fields.csv`; may be empty.
+    """
 
     image: Path
     patient: str
     field: str
+    microns_per_pixel: float | None = None
+    domain: str = ""
 
     @property
     def name(self) -> str:
@@ -54,12 +66,45 @@ class FieldOfView:
 
     @property
     def annotation(self) -> Path:
-        """Path of the CSV with the centres; the file may be missing."""
-        return self.image.with_name(f"{self.name}.csv")
+        """Path of the CSV with the centres of the mitoses; the file may be missing."""
+        return self.image.with_name(f"{self.image.stem}.csv")
+
+    @property
+    def lookalikes(self) -> Path:
+        """Path of the CSV with the centres of labelled look-alikes; the file may be missing."""
+        return self.image.with_name(f"{self.image.stem}_nonmitotic.csv")
 
     def mask(self, kind: str) -> Path:
         """Return the path of the mask of this `kind`, one of MASKS; the file may be missing."""
-        return self.image.with_name(f"{self.name}_{kind}.png")
+        return self.image.with_name(f"{self.image.stem}_{kind}.png")
+
+
+class PixelSize(NamedTuple):
+    """The pixel size of a field, um, and where it is from: `fields.csv`, `file`, `dataset.yaml` or `default`."""
+
+    microns: float
+    source: str
+
+
+def pixel_size(field: FieldOfView, tag: float | None, description: Description) -> PixelSize:
+    """Return the pixel size of a field: from `fields.csv`, else from the image file, else from `dataset.yaml`.
+
+    Args:
+        field: the field.
+        tag: um per pixel that the image file itself gives, if any.
+        description: the dataset's `dataset.yaml`.
+    """
+    if field.microns_per_pixel is not None:
+        return PixelSize(field.microns_per_pixel, field_table.NAME)
+    if tag is not None:
+        return PixelSize(tag, "file")
+    given = "microns_per_pixel" in description.model_fields_set
+    return PixelSize(description.microns_per_pixel, "dataset.yaml" if given else "default")
+
+
+def disagrees(tag: float, setting: float) -> bool:
+    """Whether the pixel size in an image file differs from a setting by more than 5 %, that is 10 % of an area."""
+    return abs(tag / setting - 1) > 0.05
 
 
 def read_description(data: Path) -> Description:
@@ -78,20 +123,22 @@ def read_description(data: Path) -> Description:
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: is not valid YAML ({str(error).splitlines()[0]})") from error
     except ValidationError as error:
-        raise InputError(f"{path}: {first_problem(error)}") from error
+        raise InputError(f"{path}: {first_problem(error, Description)}") from error
 
 
 def write_description(data: Path, description: Description) -> None:
-    """Write `dataset.yaml` into the folder `data`."""
-    write_text(data / "dataset.yaml", yaml.safe_dump(description.model_dump(), sort_keys=False))
+    """Write `dataset.yaml` into the folder `data`; a pixel size that nobody has given stays out of it."""
+    known = "microns_per_pixel" in description.model_fields_set
+    content = description.model_dump(exclude=None if known else {"microns_per_pixel"})
+    write_text(data / "dataset.yaml", yaml.safe_dump(content, sort_keys=False))
 
 
 def list_fields(data: Path) -> list[FieldOfView]:
     """List the fields in the folder `data`, sorted by name.
 
     Raises:
-        InputError: the folder does not exist or contains no fields, an image is not named PATIENT_FIELD, or two images
-            differ only in their suffix.
+        InputError: the folder does not exist or contains no fields, an image has no patient, two fields have one name,
+            or `fields.csv` is bad.
     """
     fields, problems = scan_fields(data)
     if problems:
@@ -107,26 +154,73 @@ def scan_fields(data: Path) -> tuple[list[FieldOfView], list[str]]:
     """
     if not data.is_dir():
         raise InputError(f"{data}: no such folder; get the sample with `dvc pull data.dvc` or import a dataset")
+    entries, problems = _read_entries(data)
     fields: dict[str, FieldOfView] = {}
-    problems = []
-    for path in sorted(data.iterdir()):
-        if path.name.startswith(".") or path.suffix.lower() not in IMAGE_SUFFIXES or is_mask(path):
+    for path in list_images(data):
+        entry = entries.pop(path.relative_to(data).as_posix(), None)
+        if entry is None and path.parent != data:
             continue
-        match = _FIELD_NAME.fullmatch(path.stem)
-        if match is None:
+        field = _field(path, entry or Entry(path.name))
+        if field is None:
             problems.append(
-                f"{path}: no patient id in the name; rename it to PATIENT_FIELD{path.suffix}, as in 01_02{path.suffix}"
+                f"{path}: no patient id in the name; rename it to PATIENT_FIELD{path.suffix}, as in "
+                f"01_02{path.suffix}, or name its patient in {field_table.NAME} (`mitoscope fields` writes one to edit)"
             )
             continue
-        field = FieldOfView(path, match["patient"], match["field"])
         first = fields.setdefault(field.name, field)
         if first is not field:
             problems.append(f"{path}: has the same field name as {first.image.name}; keep one of them")
+    problems += [f"{data / file}: no such image, but {field_table.NAME} names it" for file in entries]
     if not fields and not problems:
-        problems.append(f"{data}: contains no fields; expected images named PATIENT_FIELD.tif, .png, .jpg or .bmp")
-    return list(fields.values()), problems
+        problems.append(f"{data}: {_what_is_missing(data)}")
+    return sorted(fields.values(), key=lambda field: field.name), problems
+
+
+def list_images(folder: Path) -> list[Path]:
+    """List the images in a folder and its subfolders, sorted by path; masks and hidden files are left out."""
+    return sorted(
+        path
+        for path in folder.rglob("*")
+        if path.suffix.lower() in IMAGE_SUFFIXES
+        and not is_mask(path)
+        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
+    )
 
 
 def is_mask(path: Path) -> bool:
     """Whether this image is named like a mask, such as `PP_FF_cmask.png`, including masks that are ignored."""
     return path.stem.rpartition("_")[2] in _NO_FIELDS
+
+
+def _read_entries(data: Path) -> tuple[dict[str, Entry], list[str]]:
+    """Return the rows of `fields.csv` by file, and its problem if it is bad."""
+    path = data / field_table.NAME
+    if not path.exists():
+        return {}, []
+    try:
+        return {entry.file: entry for entry in read_field_table(path)}, []
+    except InputError as error:
+        return {}, [str(error)]
+
+
+def _field(path: Path, entry: Entry) -> FieldOfView | None:
+    """Return an image as a field; None if neither its entry nor its name says whose it is."""
+    patient, _, field = path.stem.partition("_")
+    if not (is_id(patient) and is_id(field)):
+        patient, field = (
+            "",
+            as_id(path.stem),
+        )  # part of a name is no patient: case1roi2 may be the same one as case1roi1
+    patient, field = entry.patient or patient, entry.field or field
+    if not (is_id(patient) and is_id(field)):
+        return None
+    return FieldOfView(path, patient, field, entry.microns_per_pixel, entry.domain)
+
+
+def _what_is_missing(data: Path) -> str:
+    if inner := next((path for path in list_images(data) if path.parent != data), None):
+        return (
+            f"has its images in folders, such as {inner.relative_to(data)}; {field_table.NAME} must name their "
+            "patients (`mitoscope fields` writes one to edit)"
+        )
+    return "contains no fields; expected images named PATIENT_FIELD.tif, .png, .jpg or .bmp"

@@ -2,8 +2,9 @@
 
 A window is wider than a patch, so that a patch can be cropped at any rotation from real pixels; rotations are
 therefore not stored. The store does not depend on the split: `read_rows` joins it with `split.csv`.
-It contains the annotated centres (label 1) and every candidate, because whole fields are scored by their candidates
-alone. A candidate near a mitosis has label 1 too; `is_sample` tells it from the samples of the patch level.
+It contains the annotated centres (label 1), the labelled look-alikes (label 0), and every candidate, because whole
+fields are scored by their candidates alone. A candidate near a mitosis has label 1 too; `is_sample` tells it from the
+samples of the patch level.
 
     patches/01_02.npy     (N, S, S, 3) uint8 RGB, read memory-mapped
     patches/index.csv     one row per window with the columns COLUMNS; `record` numbers the windows of a field
@@ -21,14 +22,14 @@ import pandas as pd
 from mitoscope.errors import InputError
 from mitoscope.files import read_json
 
-COLUMNS = ("patient", "field", "label", "center", "row", "col", "source", "distance", "edge", "record")
+COLUMNS = ("patient", "field", "domain", "label", "center", "row", "col", "source", "distance", "edge", "record")
 
 Integers = npt.NDArray[np.int64]
 Store = npt.NDArray[np.uint8]
 
 
 def is_sample(index: pd.DataFrame) -> "pd.Series[bool]":
-    """Mark the index rows that are samples of the patch level: annotated centres, and candidates far from them."""
+    """Mark the index rows that are samples of the patch level: annotated centres, and what is far from them."""
     return (index.source == "annotation") | (index.label == 0)
 
 
@@ -47,7 +48,7 @@ def read_index(patches: Path) -> pd.DataFrame:
     if not path.exists():
         raise InputError(f"{path}: no patch store; run `dvc repro extract` first")
     # A patient may be called NA, so only an empty distance counts as missing.
-    types = {"patient": str, "field": str, "edge": bool}
+    types = {"patient": str, "field": str, "domain": str, "edge": bool}
     return pd.read_csv(path, dtype=types, keep_default_na=False, na_values={"distance": [""]})
 
 
@@ -61,7 +62,8 @@ def read_summary(patches: Path) -> dict[str, Any]:
     if not path.exists():
         raise InputError(f"{path}: no patch store; run `dvc repro extract` first")
     summary = read_json(path, "run `dvc repro extract -f`")
-    if not isinstance(summary.get("fields"), dict):
+    fields = summary.get("fields")
+    if not isinstance(fields, dict) or not all("domain" in facts for facts in fields.values()):
         raise InputError(f"{path}: was written by an older version; run `dvc repro extract` first")
     return summary
 

@@ -16,7 +16,7 @@ import numpy as np
 import yaml
 from numpy.typing import NDArray
 
-from mitoscope.datasets.images import encode_image
+from mitoscope.datasets.readers import encode_image
 from mitoscope.files import write_text
 
 Rng = np.random.Generator

@@ -6,9 +6,20 @@ from pathlib import Path
 
 from joblib import Parallel, delayed
 
-from mitoscope.datasets.annotations import scan_centres
-from mitoscope.datasets.fields import MASKS, Description, FieldOfView, read_description, scan_fields
-from mitoscope.datasets.images import IMAGE_SUFFIXES, read_image, read_mask
+from mitoscope.datasets import field_table
+from mitoscope.datasets.annotations import scan_centres, scan_lookalikes
+from mitoscope.datasets.fields import (
+    MASKS,
+    Description,
+    FieldOfView,
+    PixelSize,
+    disagrees,
+    list_images,
+    pixel_size,
+    read_description,
+    scan_fields,
+)
+from mitoscope.datasets.readers import IMAGE_SUFFIXES, read_mask, read_picture
 from mitoscope.errors import InputError
 
 Progress = Callable[[str, int, int], None]
@@ -17,13 +28,33 @@ Progress = Callable[[str, int, int], None]
 
 @dataclass(frozen=True)
 class CheckedField:
-    """The contents of one field; its size is 0 x 0 px if the image cannot be read."""
+    """The contents of one field.
+
+    Attributes:
+        name: its name PP_FF.
+        patient: id of the patient.
+        domain: as in `fields.csv`; may be empty.
+        width: px; 0 if the image cannot be read.
+        height: px; 0 if the image cannot be read.
+        pixel: size of a pixel; None if the image cannot be read.
+        tag: um per pixel as the image file says, if it does.
+        transparent: share of the image that is transparent, 0 to 1.
+        mitoses: number of annotated mitoses.
+        lookalikes: number of labelled look-alikes.
+        masks: the kinds of its masks.
+        problems: one line each.
+    """
 
     name: str
     patient: str
+    domain: str
     width: int
     height: int
+    pixel: PixelSize | None
+    tag: float | None
+    transparent: float
     mitoses: int
+    lookalikes: int
     masks: tuple[str, ...]
     problems: tuple[str, ...]
 
@@ -45,18 +76,30 @@ class Report:
         fields: One entry per field, sorted by name.
         patients: The totals of each patient, sorted by name.
         problems: One line each, naming the file (and the row); any problem makes the dataset unusable.
-        warnings: One line each; the dataset can be used, but perhaps not as intended.
+        pixel_sizes: Warnings, one line each: image files that disagree with a setting, sizes that nothing gives.
+        others: Other warnings, one line each; the dataset can be used, but perhaps not as intended.
     """
 
     fields: tuple[CheckedField, ...]
     patients: tuple[PatientTotal, ...]
     problems: tuple[str, ...]
-    warnings: tuple[str, ...]
+    pixel_sizes: tuple[str, ...]
+    others: tuple[str, ...]
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """All warnings."""
+        return self.others + self.pixel_sizes
 
     @property
     def mitoses(self) -> int:
         """Number of mitoses in all fields."""
         return sum(field.mitoses for field in self.fields)
+
+    @property
+    def lookalikes(self) -> int:
+        """Number of labelled look-alikes in all fields."""
+        return sum(field.lookalikes for field in self.fields)
 
 
 def check_dataset(data: Path, *, on_progress: Progress = lambda step, done, total: None) -> Report:
@@ -78,7 +121,7 @@ def check_dataset(data: Path, *, on_progress: Progress = lambda step, done, tota
     checked: list[CheckedField] = []
     # Threads: most of the time is spent in OpenCV's decoders, which release the GIL, and no data has to be copied.
     for field in Parallel(n_jobs=-1, prefer="threads", return_as="generator")(
-        delayed(_check_field)(field, description.annotation_order) for field in fields
+        delayed(_check_field)(field, description) for field in fields
     ):
         checked.append(field)
         on_progress("checking", len(checked), len(fields))
@@ -86,30 +129,49 @@ def check_dataset(data: Path, *, on_progress: Progress = lambda step, done, tota
     # A field without a CSV takes its centres from `_pc.png`, so a problem with this mask is found twice.
     distinct = tuple(dict.fromkeys(problems))
     patients = _total_patients(checked)
-    warnings = (*_unused_files(data, fields), *_patients_without_mitosis(patients))
-    return Report(tuple(checked), patients, distinct, warnings)
+    sizes = tuple(_doubtful_pixel_sizes(checked, description))
+    others = (*_unused_files(data, fields), *_patients_without_mitosis(patients), *_transparent_fields(checked))
+    return Report(tuple(checked), patients, distinct, sizes, others)
 
 
-def _check_field(field: FieldOfView, order: str) -> CheckedField:
-    """Read one field's files. If its image cannot be read, its annotation and masks cannot be checked either."""
+def _check_field(field: FieldOfView, description: Description) -> CheckedField:
+    """Read one field's files. If its image cannot be read, its annotations and masks cannot be checked either."""
     masks = tuple(kind for kind in MASKS if field.mask(kind).exists())
     try:
-        shape = read_image(field.image).shape[:2]
+        picture = read_picture(field.image)
     except InputError as error:
-        return CheckedField(field.name, field.patient, 0, 0, 0, masks, (str(error),))
+        return CheckedField(field.name, field.patient, field.domain, 0, 0, None, None, 0.0, 0, 0, masks, (str(error),))
+    shape = (picture.pixels.shape[0], picture.pixels.shape[1])
     problems: list[str] = []
-    mitoses = 0
-    try:
-        centres, problems = scan_centres(field, shape, order)
-        mitoses = len(centres)
-    except InputError as error:
-        problems.append(str(error))
+    counts = []
+    for scan in (scan_centres, scan_lookalikes):
+        count = 0
+        try:
+            centres, bad_rows = scan(field, shape, description.annotation_order)
+            count = len(centres)
+        except InputError as error:
+            bad_rows = [str(error)]
+        counts.append(count)
+        problems += bad_rows
     for kind in masks:
         try:
             read_mask(field.mask(kind), shape)
         except InputError as error:
             problems.append(str(error))
-    return CheckedField(field.name, field.patient, shape[1], shape[0], mitoses, masks, tuple(problems))
+    return CheckedField(
+        field.name,
+        field.patient,
+        field.domain,
+        width=shape[1],
+        height=shape[0],
+        pixel=pixel_size(field, picture.microns_per_pixel, description),
+        tag=picture.microns_per_pixel,
+        transparent=0.0 if picture.opaque is None else 1 - float(picture.opaque.mean()),
+        mitoses=counts[0],
+        lookalikes=counts[1],
+        masks=masks,
+        problems=tuple(problems),
+    )
 
 
 def _total_patients(checked: list[CheckedField]) -> tuple[PatientTotal, ...]:
@@ -123,16 +185,53 @@ def _total_patients(checked: list[CheckedField]) -> tuple[PatientTotal, ...]:
 
 
 def _unused_files(data: Path, fields: list[FieldOfView]) -> Iterator[str]:
-    """Warn about annotations and masks that belong to no field: their mitoses would not be counted."""
-    used = {path for field in fields for path in (field.annotation, *map(field.mask, MASKS))}
+    """Warn about images, annotations and masks that belong to no field: their mitoses would not be counted."""
+    used = {data / field_table.NAME}
+    for field in fields:
+        used |= {field.image, field.annotation, field.lookalikes, *map(field.mask, MASKS)}
     for path in sorted(data.iterdir()):
         suffix = path.suffix.lower()
         belongs_to_field = suffix == ".csv" or (suffix in IMAGE_SUFFIXES and path.stem.rpartition("_")[2] in MASKS)
         if belongs_to_field and not path.name.startswith(".") and path not in used:
             yield f"{path}: belongs to no field and is not used; is its image missing, or its name misspelt?"
+    inner = [path for path in list_images(data) if path.parent != data and path not in used]
+    if inner and fields:
+        yield f"{inner[0]}: is in a folder and not in {field_table.NAME}, so it is not used ({len(inner)} such images)"
 
 
 def _patients_without_mitosis(patients: tuple[PatientTotal, ...]) -> Iterator[str]:
     for patient in patients:
         if not patient.mitoses:
             yield f"patient {patient.patient}: no mitosis in any field ({patient.fields}); are annotations missing?"
+
+
+def _doubtful_pixel_sizes(checked: list[CheckedField], description: Description) -> Iterator[str]:
+    """Warn where an image file disagrees with a setting, and where nothing gives the pixel size."""
+    known = [(field, field.pixel) for field in checked if field.pixel]
+    given = description.microns_per_pixel if "microns_per_pixel" in description.model_fields_set else None
+    for source, used in (("file", "the files' is used"), (field_table.NAME, "the table's is used")):
+        off = []
+        for field, pixel in known:
+            setting = given if source == "file" else pixel.microns
+            if pixel.source == source and field.tag and setting and disagrees(field.tag, setting):
+                off.append((field, setting))
+        if off:
+            field, setting = off[0]
+            name = "dataset.yaml" if source == "file" else field_table.NAME
+            yield (
+                f"{len(off)} of {len(checked)} images say another pixel size than {name}; {used}. {field.name}: "
+                f"{field.tag:.4g} um in the file, {setting:.4g} um in {name}"
+            )
+    if assumed := [pixel for _, pixel in known if pixel.source == "default"]:
+        yield (
+            f"nothing gives the pixel size of {len(assumed)} fields, so {assumed[0].microns:g} um is assumed; write "
+            "microns_per_pixel into dataset.yaml, or into fields.csv where fields differ"
+        )
+
+
+def _transparent_fields(checked: list[CheckedField]) -> Iterator[str]:
+    if partly := [field for field in checked if field.transparent]:
+        yield (
+            f"{len(partly)} fields are partly transparent, such as {partly[0].name} ({partly[0].transparent:.0%}); "
+            "transparent parts have no candidates and do not count as area"
+        )

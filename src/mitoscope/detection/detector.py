@@ -14,7 +14,7 @@ import torch
 from pydantic import ValidationError
 
 from mitoscope.datasets.annotations import Centres
-from mitoscope.datasets.images import Image, Mask
+from mitoscope.datasets.readers import Image, Mask
 from mitoscope.detection.calibration import Calibration
 from mitoscope.detection.field_head import FieldHead
 from mitoscope.detection.origin import Origin

@@ -43,6 +43,7 @@ class StoredFields:
         truths: patient, field, row, col (px) of the mitoses.
         microns_per_pixel: pixel size of every field of these patients, um, by name PP_FF.
         areas_mm2: area of every field of these patients, by name PP_FF.
+        domains: scanner, laboratory or tumour of every field of these patients, by name PP_FF; may be empty texts.
         images: SHA-256 of the pixels of every field, by patient.
     """
 
@@ -51,6 +52,7 @@ class StoredFields:
     truths: pd.DataFrame
     microns_per_pixel: dict[str, float]
     areas_mm2: dict[str, float]
+    domains: dict[str, str]
     images: dict[str, list[str]]
 
     @classmethod
@@ -75,6 +77,7 @@ class StoredFields:
             truths=rows[rows.source == "annotation"].reset_index(drop=True),
             microns_per_pixel={name: float(fact["microns_per_pixel"]) for name, fact in facts.items()},
             areas_mm2={name: float(fact["area_mm2"]) for name, fact in facts.items()},
+            domains={name: str(fact["domain"]) for name, fact in facts.items()},
             images=images,
         )
 

@@ -1,6 +1,6 @@
 """Field-level evaluation: scores of the detections in whole fields by the MIDOG rule."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import Any
 
@@ -12,6 +12,8 @@ from mitoscope.evaluation.intervals import patient_intervals
 from mitoscope.evaluation.matching import MATCH_UM, match
 from mitoscope.evaluation.metrics import scores
 from mitoscope.params import Evaluate
+
+UNNAMED = "(no domain)"  # how tables name the fields for which fields.csv has no domain
 
 
 def score_fields(
@@ -52,14 +54,53 @@ def score_fields(
     return metrics, intervals
 
 
-def count_fields(objects: pd.DataFrame, areas_mm2: Mapping[str, float]) -> pd.DataFrame:
+def score_domains(
+    objects: pd.DataFrame, fields: pd.DataFrame, threshold: float, settings: Evaluate
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Score the fields of each domain alone, like `score_fields`; empty if all fields have the same domain.
+
+    Args:
+        objects: the table of `evaluation.matching.find_objects`.
+        fields: the table of `count_fields`.
+        threshold: the one of all domains.
+        settings: number of resamples and seed of the intervals.
+
+    Returns:
+        By domain, the metrics and the intervals of `score_fields`; without recall and F1 where there are no mitoses.
+    """
+    found: tuple[dict[str, Any], dict[str, Any]] = ({}, {})
+    for domain, inside, mine in by_domain(fields, objects):
+        metrics, intervals = score_fields(mine, inside, threshold, settings)
+        if not metrics["mitoses"]:
+            metrics = {name: value for name, value in metrics.items() if name not in ("recall", "f1")}
+        found[0][domain], found[1][domain] = metrics, intervals
+    return found
+
+
+def by_domain(fields: pd.DataFrame, objects: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame, pd.DataFrame]]:
+    """Yield each domain with its rows of both tables, sorted by name; nothing if all fields have the same domain.
+
+    Args:
+        fields: a row per field: patient, field, domain.
+        objects: any number of rows per field: patient, field.
+    """
+    domains = sorted(set(fields.domain))
+    owner = pd.MultiIndex.from_frame(objects[["patient", "field"]])
+    for domain in domains if len(domains) > 1 else ():
+        inside = fields[fields.domain == domain]
+        yield domain or UNNAMED, inside, objects[owner.isin(pd.MultiIndex.from_frame(inside[["patient", "field"]]))]
+
+
+def count_fields(objects: pd.DataFrame, areas_mm2: Mapping[str, float], domains: Mapping[str, str]) -> pd.DataFrame:
     """Count the mitoses, detections, matches and errors of each field, one row per field, and compute densities.
 
     Args:
         objects: the table of `evaluation.matching.find_objects` with a column `predicted`.
         areas_mm2: area of each field, by its name PP_FF; a field without any object has a row too.
+        domains: domain of each field, by its name PP_FF.
     """
     table = pd.DataFrame([name.split("_") for name in areas_mm2], columns=["patient", "field"])
+    table["domain"] = [domains[name] for name in areas_mm2]
     table["area_mm2"] = list(areas_mm2.values())
     found, predicted = objects.label == 1, objects.predicted == 1
     for column, chosen in (

@@ -5,7 +5,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mitoscope.datasets.annotations import Centres
-from mitoscope.datasets.images import Image, Mask
+from mitoscope.datasets.readers import Image, Mask
 from mitoscope.histology.windows import rescale, resize
 
 Plane = npt.NDArray[np.float32]

@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 
 from mitoscope.datasets.annotations import Centres
-from mitoscope.datasets.images import Image, Mask
+from mitoscope.datasets.readers import Image, Mask
 from mitoscope.histology.blue_ratio import find_candidates
 from mitoscope.histology.stain import normalise
 from mitoscope.histology.windows import FieldWindows, rescale, resize, window_size

@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from mitoscope.datasets.images import Image, Mask
+from mitoscope.datasets.readers import Image, Mask
 
 Method = Literal["none", "macenko", "reinhard"]
 _Floats = npt.NDArray[np.float64]

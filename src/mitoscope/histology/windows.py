@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mitoscope.datasets.annotations import Centres
-from mitoscope.datasets.images import Image
+from mitoscope.datasets.readers import Image
 
 Window = npt.NDArray[np.uint8]
 

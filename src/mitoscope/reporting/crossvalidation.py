@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import pandas as pd
+from rich.markup import escape
 from rich.table import Table
 
 from mitoscope.reporting.results import POOLED, percent, pooled_cells
@@ -39,4 +40,6 @@ def build_tables(report: Mapping[str, Any], patients: pd.DataFrame) -> Iterator[
             table.add_row(row["patient"], *pooled_cells(scores), percent(row["best_f1_not_attainable"]))
         table.add_section()
         table.add_row("pooled", *pooled_cells(pooled), "", style="bold")
+        for domain, scores in pooled.get("domains", {}).items():
+            table.add_row(escape(domain), *pooled_cells(scores), "")
         yield table

@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 
 from mitoscope.datasets.fields import FieldOfView
-from mitoscope.datasets.images import Image, read_image
+from mitoscope.datasets.readers import Image, read_image
 from mitoscope.evaluation.fields import sort_detections
 from mitoscope.files import atomic_folder
 from mitoscope.histology.windows import FieldWindows

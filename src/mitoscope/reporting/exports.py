@@ -1,4 +1,4 @@
-"""The files that detection writes: a CSV and a GeoJSON per field, and a summary of all fields."""
+"""The files that detection writes: a CSV, a GeoJSON and a JSON per field, and a summary of all fields."""
 
 import csv
 import io
@@ -8,29 +8,44 @@ import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from mitoscope.datasets.annotations import Centres
-from mitoscope.files import write_text
+from mitoscope.errors import InputError
+from mitoscope.files import write_json, write_text
 from mitoscope.reporting.overlays import DETECTED
 
 Probabilities = npt.NDArray[np.floating]
 
 _CORNERS = 16
+_THINNEST = 0.05  # px, of an outline at the border
+_HEADER = ("field", "width", "height", "mitoses", "area_mm2", "per_mm2", "per_2mm2")
+_SIZE_HEADER = ("microns_per_pixel", "pixel_size_from")
 
 
 @dataclass(frozen=True)
 class FieldCount:
-    """Number of mitoses in one field of `width` x `height` px."""
+    """Number of mitoses in one field.
+
+    Attributes:
+        name: name of the field.
+        width: px.
+        height: px.
+        mitoses: number of detections.
+        area_mm2: area of the field without its transparent parts.
+        microns_per_pixel: pixel size of the field that was used, um; None for all fields together.
+        pixel_size_from: what gave the pixel size.
+    """
 
     name: str
     width: int
     height: int
     mitoses: int
     area_mm2: float
+    microns_per_pixel: float | None = None
+    pixel_size_from: str = ""
 
     @property
     def per_mm2(self) -> float:
@@ -60,11 +75,22 @@ def write_detections_csv(path: Path, centres: Centres, probabilities: Probabilit
     write_text(path, "".join(["row,col,probability\n", *lines]))
 
 
-def write_geojson(path: Path, centres: Centres, probabilities: Probabilities, *, radius: float) -> None:
-    """Write the detections of a field as GeoJSON for QuPath (0.4 and later), one round annotation each.
+def write_geojson(
+    path: Path,
+    centres: Centres,
+    probabilities: Probabilities,
+    *,
+    radius: float,
+    shape: tuple[int, int],
+    points: bool = False,
+) -> None:
+    """Write the detections of a field as GeoJSON for QuPath (0.3 and later), one annotation each.
 
     In QuPath (0, 0) is the top left corner of the first pixel; in this project it is the pixel's centre. So
     x = col + 0.5 and y = row + 0.5. Ids depend only on the content: the same detections give the same file.
+
+    Every outline lies inside the image: near the border the circle becomes an ellipse round the same centre, so that
+    the centre of an outline is always the detection, also after QuPath has written it again.
 
     Source: "Exporting annotations" in QuPath's documentation (the origin), and its QuPathTypeAdapters.java and
     GsonTools.java, which read and write the format.
@@ -74,16 +100,64 @@ def write_geojson(path: Path, centres: Centres, probabilities: Probabilities, *,
         centres: (N, 2) row, col in full-resolution px.
         probabilities: (N,), written as the measurement "Probability".
         radius: radius of the annotations, px.
+        shape: rows and columns of the image.
+        points: write points instead of outlines.
 
     Raises:
         ValueError: a number is not finite.
     """
-    rows = zip(centres.tolist(), probabilities.tolist(), strict=True)
-    features = [
-        _feature(number, row, col, probability, radius) for number, ((row, col), probability) in enumerate(rows)
-    ]
+    features = []
+    for number, ((row, col), probability) in enumerate(zip(centres.tolist(), probabilities.tolist(), strict=True)):
+        x, y = col + 0.5, row + 0.5
+        if points:
+            geometry = {"type": "Point", "coordinates": [round(x, 2), round(y, 2)]}
+        else:
+            geometry = {"type": "Polygon", "coordinates": [_ring(x, y, radius, shape)]}
+        # The number makes the ids of equal detections differ.
+        identity = f"mitoscope {number} {row:.2f} {col:.2f} {probability:.6f} {radius:.2f}"
+        properties = {
+            "objectType": "annotation",
+            "classification": {"name": "Mitosis", "color": list(DETECTED.colour)},
+            "measurements": {"Probability": round(probability, 6)},
+        }
+        feature = {"type": "Feature", "id": str(uuid.uuid5(uuid.NAMESPACE_OID, identity))}
+        features.append(feature | {"geometry": geometry, "properties": properties})
     collection = {"type": "FeatureCollection", "features": features}
     write_text(path, json.dumps(collection, allow_nan=False) + "\n")
+
+
+def write_evaluator_json(
+    path: Path, centres: Centres, probabilities: Probabilities, *, microns_per_pixel: float
+) -> None:
+    """Write the detections of a field as "Multiple points" in mm, for the evaluators of MIDOG and grand-challenge.
+
+    x = col and y = row times the pixel size, with the origin in the middle of the first pixel; z is 0.
+
+    MIDOG also takes candidates below the threshold, named "non-mitotic figure", for its average precision. They are
+    left out here: the F1 score is the same, and the average precision that of the detections alone.
+
+    Source: the README of DeepMicroscopy/MIDOG25_T1_reference_docker, and of MIDOG 2025's evaluation container.
+
+    Args:
+        path: the JSON.
+        centres: (N, 2) row, col in full-resolution px.
+        probabilities: (N,).
+        microns_per_pixel: pixel size of the image, um.
+
+    Raises:
+        ValueError: a number is not finite.
+    """
+    scale = microns_per_pixel / 1000
+    points = [
+        {
+            "name": "mitotic figure",
+            "point": [round(col * scale, 7), round(row * scale, 7), 0],
+            "probability": round(probability, 6),
+        }
+        for (row, col), probability in zip(centres.tolist(), probabilities.tolist(), strict=True)
+    ]
+    version = {"major": 1, "minor": 0}
+    write_json(path, {"name": "Points of interest", "type": "Multiple points", "points": points, "version": version})
 
 
 def write_summary(path: Path, counts: Sequence[FieldCount]) -> None:
@@ -94,28 +168,37 @@ def write_summary(path: Path, counts: Sequence[FieldCount]) -> None:
     whole = FieldCount("all", 0, 0, sum(count.mitoses for count in counts), sum(count.area_mm2 for count in counts))
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")  # quotes names that contain a comma
-    writer.writerow(["field", "width", "height", "mitoses", "area_mm2", "per_mm2", "per_2mm2"])
+    writer.writerow([*_HEADER, *_SIZE_HEADER])
     for count in [*counts, whole]:
         size = ("", "") if count is whole else (count.width, count.height)
         figures = (f"{count.area_mm2:.6f}", f"{count.per_mm2:.2f}", f"{count.per_2mm2:.2f}")
-        writer.writerow([count.name, *size, count.mitoses, *figures])
+        microns = "" if count.microns_per_pixel is None else f"{count.microns_per_pixel:.6g}"
+        writer.writerow([count.name, *size, count.mitoses, *figures, microns, count.pixel_size_from])
     write_text(path, text.getvalue())
 
 
-def _feature(number: int, row: float, col: float, probability: float, radius: float) -> dict[str, Any]:
-    """One detection as a GeoJSON feature with QuPath's properties."""
+def read_counts(path: Path) -> list[FieldCount]:
+    """Read the rows of a summary that `write_summary` wrote, without the last one.
+
+    Raises:
+        InputError: the file is not such a summary.
+    """
+    try:
+        first, *rows = csv.reader(io.StringIO(path.read_text(encoding="utf-8"), newline=""))
+        if tuple(first) != (*_HEADER, *_SIZE_HEADER):
+            raise ValueError("another header")
+        return [
+            FieldCount(name, int(width), int(height), int(mitoses), float(area), float(microns), source)
+            for name, width, height, mitoses, area, _, _, microns, source in rows[:-1]
+        ]
+    except (OSError, ValueError, csv.Error) as error:
+        raise InputError(f"{path}: is no summary that this version of `mitoscope detect` wrote") from error
+
+
+def _ring(x: float, y: float, radius: float, shape: tuple[int, int]) -> list[list[float]]:
+    """Return a closed ring round x, y with the radius, px, that stays inside an image of `shape` (rows, columns)."""
+    rows, columns = shape
+    wide, high = (max(_THINNEST, min(radius, at, size - at)) for at, size in ((x, columns), (y, rows)))
     angles = [2 * math.pi * corner / _CORNERS for corner in range(_CORNERS)]
-    x, y = col + 0.5, row + 0.5
-    ring = [[round(x + radius * math.cos(angle), 2), round(y + radius * math.sin(angle), 2)] for angle in angles]
-    # The number makes the ids of equal detections differ.
-    identity = f"mitoscope {number} {row:.2f} {col:.2f} {probability:.6f} {radius:.2f}"
-    return {
-        "type": "Feature",
-        "id": str(uuid.uuid5(uuid.NAMESPACE_OID, identity)),
-        "geometry": {"type": "Polygon", "coordinates": [[*ring, ring[0]]]},
-        "properties": {
-            "objectType": "annotation",
-            "classification": {"name": "Mitosis", "color": list(DETECTED.colour)},
-            "measurements": {"Probability": round(probability, 6)},
-        },
-    }
+    ring = [[round(x + wide * math.cos(angle), 2), round(y + high * math.sin(angle), 2)] for angle in angles]
+    return [*ring, ring[0]]

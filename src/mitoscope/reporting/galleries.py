@@ -6,7 +6,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from mitoscope.datasets.images import Image, encode_image
+from mitoscope.datasets.readers import Image, encode_image
 from mitoscope.files import atomic_path
 
 _TILE, _CAPTION, _TITLE, _GAP = 128, 16, 36, 6

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 
 from mitoscope.datasets.annotations import Centres
-from mitoscope.datasets.images import Image, encode_image
+from mitoscope.datasets.readers import Image, encode_image
 from mitoscope.errors import InputError
 from mitoscope.files import atomic_path
 from mitoscope.reporting.colours import SKY_BLUE, VERMILION, YELLOW, rgb

@@ -109,7 +109,7 @@ def build_page(
         written=datetime.now(UTC),
         verdict=verdict,
         absent=absent,
-        levels=[_level(level, networks) for level in _LEVELS],
+        levels=[*(_level(level, networks) for level in _LEVELS), *_domains(networks)],
         logged=[heading(score) for score in LOGGED],
         runs=[run_row(run, run.run_id in current) for run in runs],
         curves=_curves(networks),
@@ -132,6 +132,14 @@ def _level(level: str, networks: Sequence[Network]) -> dict[str, Any]:
         rows.append([network.name, results.start_weights, network.data, results.size(level), *results.cells(level)])
     scores = [f"{heading(score)} %" for score in SCORES[level]]
     return {"title": title, "columns": ["network", "start weights", "data", size, *scores], "rows": rows}
+
+
+def _domains(networks: Sequence[Network]) -> list[dict[str, Any]]:
+    """The table of the scores by domain, if there are several."""
+    rows = [[network.name, *row] for network in networks for row in network.results.domain_rows()]
+    columns = ["network", "domain", "mitoses", *(f"{heading(score)} %" for score in SCORES["fields"])]
+    title = "Whole fields of the test patients, by domain (scanner, laboratory or tumour)"
+    return [{"title": title, "columns": columns, "rows": rows}] if rows else []
 
 
 def _curves(networks: Sequence[Network]) -> Picture:

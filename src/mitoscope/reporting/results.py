@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mitoscope.datasets.field_table import as_id
 from mitoscope.errors import InputError
 from mitoscope.files import read_json
 from mitoscope.paths import MODELS, PATCHES, Outputs
@@ -81,6 +82,16 @@ class Results:
         """Scores of a level in percent, with their intervals, in the order of SCORES."""
         return [percent(self.metrics[level].get(name), self.intervals[level].get(name)) for name in SCORES[level]]
 
+    def domain_rows(self) -> list[list[str]]:
+        """Scores of whole fields by domain (name, size, scores as in `cells`); empty if there is only one domain."""
+        rows = []
+        for domain, metrics in self.metrics["fields"]["domains"].items():
+            intervals = self.intervals["fields"]["domains"][domain]
+            size = f"{metrics['mitoses']} in {metrics['fields']} fields of {metrics['patients']} patients"
+            scores = [percent(metrics.get(name), intervals.get(name)) for name in SCORES["fields"]]
+            rows.append([domain, size, *scores])
+        return rows
+
     def require_patches(self, tags: Mapping[str, str], digest: str) -> None:
         """Check that the network was trained on the current patches.
 
@@ -110,6 +121,7 @@ def logged_scores(metrics: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
         "test": metrics["patches"],
         "test_at_half": metrics["patches"].get("at_half", {}),
         "test_fields": metrics["fields"],
+        **{f"test_fields/{as_id(name)}": scores for name, scores in metrics["fields"]["domains"].items()},
     }
     return {
         f"{level}/{name}": round(value, 4)
@@ -165,6 +177,7 @@ def _check(results: Results, remedy: str) -> None:
     for level in SCORES:
         if level not in results.metrics or level not in results.intervals:
             raise KeyError(level)
+    results.domain_rows()
 
 
 def read_all(networks: Iterable[str]) -> tuple[list[Results], dict[str, str]]:

@@ -10,13 +10,14 @@ from mlflow.types import ColSpec, DataType, Schema
 from mlflow.types.schema import Array, Object, Property
 
 import mitoscope
-from mitoscope.datasets.images import Image
+from mitoscope.datasets.readers import Image
 from mitoscope.detection.detector import Detector
 from mitoscope.serving.rows import FIELD, MICRONS, PATCH, encode_patch
 
 # Distributions that the code of a served model imports. `mitoscope` itself is logged as code.
 _NEEDS = (
     "filelock",
+    "imagecodecs",
     "mlflow",
     "numpy",
     "opencv-python-headless",
@@ -27,6 +28,7 @@ _NEEDS = (
     "pyyaml",
     "scikit-learn",
     "scipy",
+    "tifffile",
     "torch",
     "torchvision",
 )

@@ -4,40 +4,23 @@ import base64
 import binascii
 import json
 import struct
-import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from io import BytesIO
-from pathlib import Path
 from typing import Any
 
-import cv2
-import numpy as np
 import pandas as pd
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
-from PIL.ImageFile import ImageFile
-from PIL.JpegImagePlugin import JpegImageFile
-from PIL.PngImagePlugin import PngImageFile
-from PIL.TiffImagePlugin import TiffImageFile
 
-from mitoscope.datasets.images import Image, encode_image, read_image
-from mitoscope.errors import InputError
+from mitoscope.datasets.readers import Image, ImageError, Stored, decode_picture, encode_image, kind_of, open_image
 
 FIELD, MICRONS, PATCH = "field", "microns_per_pixel", "patch"
 MOST_PIXELS = 100_000_000  # of a field, as sent and as enlarged by the detector; 6 mm2 at 0.25 um per pixel
 MOST_BYTES = 4 * MOST_PIXELS  # of a file: an uncompressed TIFF with alpha
 
 _COLOURS = {0: "grey", 2: "RGB", 3: "palette", 4: "grey and alpha", 6: "RGBA"}  # PNG's colour types
-# Suffix and Pillow reader by the first bytes of a file. `PIL.Image.open` would add its own warnings on large images.
-_READERS: dict[bytes, tuple[str, Callable[[BytesIO], ImageFile]]] = {
-    b"\x89PNG\r\n\x1a\n": (".png", PngImageFile),
-    b"\xff\xd8\xff": (".jpg", JpegImageFile),
-    b"II*\0": (".tif", TiffImageFile),
-    b"MM\0*": (".tif", TiffImageFile),
-    b"II+\0": (".tif", TiffImageFile),
-    b"MM\0+": (".tif", TiffImageFile),
-}
+_FIELD_KINDS, _PATCH_KIND = ("PNG", "JPEG", "TIFF"), "PNG"
 
 
 class RowRejected(MlflowException):
@@ -60,15 +43,13 @@ class FieldRow:
     Attributes:
         row: row number, from 0.
         content: content of the image file.
-        suffix: suffix of this image format.
         width: px, from the file's header.
         height: px, from the file's header.
-        microns_per_pixel: um per pixel as sent; None = not given.
+        microns_per_pixel: um per pixel as sent, or else as the file says; None = neither says it.
     """
 
     row: int
     content: bytes
-    suffix: str
     width: int
     height: int
     microns_per_pixel: float | None
@@ -77,16 +58,15 @@ class FieldRow:
         """Return the pixels, (H, W, 3) uint8 RGB, read in the same way as by the commands.
 
         Raises:
-            RowRejected: the image is damaged or not 8-bit RGB.
+            RowRejected: the image is damaged, not 8-bit RGB, or partly transparent: the answer has no place to say so.
         """
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / f"field{self.suffix}"
-            path.write_bytes(self.content)
-            try:
-                return read_image(path)
-            except InputError as error:  # the message must not name the temporary file
-                reason = str(error).removeprefix(f"{path}: ").replace(str(path), FIELD)
-                raise RowRejected(self.row, f"{FIELD}: {reason}") from error
+        try:
+            picture = decode_picture(open_image(BytesIO(self.content)))
+            if picture.opaque is not None:
+                raise ImageError("has transparent parts; send an 8-bit RGB image")
+            return picture.pixels
+        except ImageError as error:
+            raise RowRejected(self.row, f"{FIELD}: {error}") from error
 
 
 @dataclass(frozen=True)
@@ -107,10 +87,14 @@ class PatchRow:
         Raises:
             RowRejected: the PNG is damaged or has a transparent colour.
         """
-        pixels = cv2.imdecode(np.frombuffer(self.content, np.uint8), cv2.IMREAD_UNCHANGED)
-        if pixels is None or pixels.ndim != 3 or pixels.shape[2] != 3:
-            raise RowRejected(self.row, f"{PATCH} is a PNG that is damaged or has transparency; send an 8-bit RGB PNG")
-        return np.ascontiguousarray(pixels[..., ::-1])
+        try:
+            stored = open_image(BytesIO(self.content))
+            if stored.alpha != "none":
+                raise ImageError("has transparency")
+            return decode_picture(stored).pixels
+        except ImageError as error:
+            reason = f"{PATCH} is a PNG that is damaged or has transparency; send an 8-bit RGB PNG"
+            raise RowRejected(self.row, reason) from error
 
 
 class Patches(Sequence[Image]):
@@ -163,7 +147,9 @@ def _read_row(row: int, field: Any, microns: float | None, patch: Any, *, patch_
     try:
         if field is not None:
             content = _from_base64(field, FIELD, "PNG, JPEG or TIFF")
-            return FieldRow(row, content, *_read_header(content), microns)
+            header = _read_header(content)
+            size = header.microns_per_pixel if microns is None else microns
+            return FieldRow(row, content, header.width, header.height, size)
         if microns is not None:
             raise ValueError(f"{MICRONS} belongs to a {FIELD}; a {PATCH} has the pixels that the detector works on")
         content = _from_base64(patch, PATCH, "PNG")
@@ -191,23 +177,20 @@ def _from_base64(text: Any, column: str, formats: str) -> bytes:
         raise ValueError(f"{column} is not base64 of a {formats} file") from error
 
 
-def _read_header(content: bytes) -> tuple[str, int, int]:
-    """Return the suffix of an image file, and its width and height in px from its header.
+def _read_header(content: bytes) -> Stored:
+    """Return the header of a field's image file.
 
     Raises:
         ValueError: it is not a PNG, JPEG or TIFF file, or its header is damaged or gives too many pixels.
     """
-    start = next((start for start in _READERS if content.startswith(start)), None)
-    if start is None:
+    if kind_of(content) not in _FIELD_KINDS:
         raise ValueError(f"{FIELD} is not base64 of a PNG, JPEG or TIFF file")
-    suffix, reader = _READERS[start]
     try:
-        with reader(BytesIO(content)) as image:  # reads the header only
-            width, height = image.size
-    except Exception as error:  # on damaged files Pillow's readers raise SyntaxError, struct.error and others
-        raise ValueError(f"{FIELD}: the image is truncated or damaged; encode it again from its source") from error
-    check_size(width, height, 1)
-    return suffix, width, height
+        header = open_image(BytesIO(content))
+    except ImageError as error:
+        raise ValueError(f"{FIELD}: {error}") from error
+    check_size(header.width, header.height, 1)
+    return header
 
 
 def check_size(width: int, height: int, scale: float) -> None:
@@ -229,7 +212,7 @@ def _check_patch(content: bytes, patch_size: int) -> None:
     Raises:
         ValueError: it is not a PNG, or not an 8-bit RGB image of patch_size x patch_size px.
     """
-    if len(content) < 26 or content[:8] != b"\x89PNG\r\n\x1a\n" or content[12:16] != b"IHDR":
+    if kind_of(content) != _PATCH_KIND or len(content) < 26 or content[12:16] != b"IHDR":
         raise ValueError(f"{PATCH} is not base64 of a PNG file")
     width, height, bits, colour = struct.unpack(">IIBB", content[16:26])
     if (width, height, bits, colour) != (patch_size, patch_size, 8, 2):

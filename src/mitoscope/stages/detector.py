@@ -113,7 +113,7 @@ def _origin(outputs: Outputs, trained: dict[str, Any], known: "list[StoredFields
         dataset=summary["dataset"]["name"],
         dataset_digest=dataset_digest(DATA, summary["digest"]),
         synthetic=summary["dataset"]["synthetic"],
-        microns_per_pixel=summary["dataset"]["microns_per_pixel"],
+        microns_per_pixel=float(np.median([size for stored in known for size in stored.microns_per_pixel.values()])),
         patients=trained["patients"],
         images=[image for stored in known for images in stored.images.values() for image in images],
     )

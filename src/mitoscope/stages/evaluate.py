@@ -136,7 +136,7 @@ def _score_fields(
     show: Show,
 ) -> Scores:
     """Score the whole test fields by the MIDOG rule; write objects, counts and the FROC curve, and draw the errors."""
-    from mitoscope.evaluation.fields import count_fields, reach, score_fields
+    from mitoscope.evaluation.fields import count_fields, reach, score_domains, score_fields
     from mitoscope.evaluation.metrics import froc
     from mitoscope.reporting.errors import draw_errors
     from mitoscope.reporting.figures import draw_field_scores
@@ -145,8 +145,9 @@ def _score_fields(
     probabilities = detector.score(stored.windows, stored.field, partial(show, f"{network} test fields"))
     objects = stored.objects(probabilities, detector.detection.suppress_um)
     objects["predicted"] = (objects.probability >= detector.threshold).astype(int)
-    fields = count_fields(objects, stored.areas_mm2)
+    fields = count_fields(objects, stored.areas_mm2, stored.domains)
     metrics, intervals = score_fields(objects, fields, detector.threshold, settings)
+    metrics["domains"], intervals["domains"] = score_domains(objects, fields, detector.threshold, settings)
     metrics["reachable"] = reach(stored.candidates, stored.truths, stored.microns_per_pixel)
     curve = pd.DataFrame(froc(objects.label.to_numpy(), objects.probability.to_numpy(), metrics["area_mm2"]))
     tables = {"objects": objects, "fields": fields, "froc": curve}

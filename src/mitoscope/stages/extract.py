@@ -10,10 +10,10 @@ import numpy.typing as npt
 import pandas as pd
 from joblib import Parallel, delayed
 
-from mitoscope.datasets.annotations import distance_to_nearest, read_centres
-from mitoscope.datasets.fields import Description, FieldOfView, list_fields, read_description
-from mitoscope.datasets.images import Image, read_candidate_mask, read_image
+from mitoscope.datasets.annotations import Centres, distance_to_nearest, read_centres, read_lookalikes
+from mitoscope.datasets.fields import Description, FieldOfView, list_fields, pixel_size, read_description
 from mitoscope.datasets.patches import COLUMNS, is_sample, read_summary, sample_name, store_path
+from mitoscope.datasets.readers import Image, read_candidate_mask, read_picture
 from mitoscope.files import atomic_folder, write_json
 from mitoscope.histology.prepared import prepare
 from mitoscope.histology.windows import window_size
@@ -66,32 +66,44 @@ class FieldPatches:
 
 
 def extract_field(field: FieldOfView, settings: Extract, description: Description) -> FieldPatches:
-    """Cut windows around the annotated centres and the candidates of one field.
+    """Cut windows around the annotated centres, the candidates and the labelled look-alikes of one field.
+
+    Candidates and look-alikes within `exclusion_um` of a mitosis are no negatives.
 
     Raises:
-        InputError: the image, the CSV or the mask is bad.
+        InputError: the image, a CSV or the mask is bad.
     """
-    image = read_image(field.image)
-    shape = (image.shape[0], image.shape[1])
-    microns = description.microns_per_pixel
-    centres = read_centres(field, shape, description.annotation_order)
-    prepared = prepare(image, microns, settings)
-    candidates = prepared.candidates(read_candidate_mask(field.image, shape))
-    distance_um = distance_to_nearest(candidates, centres) * microns
-    near = distance_um <= settings.exclusion_um  # false for NaN, the distance in a field without mitoses
-    points = np.concatenate([centres, candidates[near], candidates[~near]])
+    picture = read_picture(field.image)
+    shape = (picture.pixels.shape[0], picture.pixels.shape[1])
+    microns = pixel_size(field, picture.microns_per_pixel, description).microns
+    centres, lookalikes = (read(field, shape, description.annotation_order) for read in (read_centres, read_lookalikes))
+    prepared = prepare(picture.pixels, microns, settings)
+    candidates = prepared.candidates(picture.candidate_mask(read_candidate_mask(field.image, shape)))
+
+    def is_near(points: Centres) -> npt.NDArray[np.bool_]:  # false for NaN, the distance in a field without mitoses
+        return distance_to_nearest(points, centres) * microns <= settings.exclusion_um
+
+    near = is_near(candidates)
+    groups = {
+        ("annotation", 1): centres,
+        ("candidate", 1): candidates[near],
+        ("candidate", 0): candidates[~near],
+        ("lookalike", 0): lookalikes[~is_near(lookalikes)],
+    }
+    points, counts = np.concatenate(list(groups.values())), [len(group) for group in groups.values()]
+    sources, labels = (np.repeat(values, counts) for values in zip(*groups, strict=True))
     windows = prepared.windows(points)
-    positives, negatives = len(centres) + int(near.sum()), int((~near).sum())
     index = pd.DataFrame(
         {
             "patient": field.patient,
             "field": field.field,
-            "label": np.repeat([1, 0], (positives, negatives)),
-            "center": np.concatenate([np.arange(positives), np.arange(negatives)]),
+            "domain": field.domain,
+            "label": labels,
+            "center": np.concatenate([np.arange((labels == label).sum()) for label in (1, 0)]),
             "row": points[:, 0].round(2),
             "col": points[:, 1].round(2),
-            "source": np.repeat(["annotation", "candidate"], (len(centres), len(candidates))),
-            "distance": np.concatenate([np.zeros(len(centres)), distance_um[near], distance_um[~near]]).round(2),
+            "source": sources,
+            "distance": (distance_to_nearest(points, centres) * microns).round(2),
             "edge": windows.edge,
             "record": np.arange(len(points)),
         },
@@ -101,8 +113,9 @@ def extract_field(field: FieldOfView, settings: Extract, description: Descriptio
         "height": shape[0],
         "width": shape[1],
         "microns_per_pixel": microns,
-        "area_mm2": prepared.area_mm2,
-        "pixels_sha256": _hash_pixels(image),
+        "area_mm2": picture.area_mm2(microns),
+        "domain": field.domain,
+        "pixels_sha256": _hash_pixels(picture.pixels),
     }
     return FieldPatches(index, windows.cut(), facts, prepared.normalised)
 

@@ -11,6 +11,7 @@ import pandas as pd
 
 from mitoscope.datasets.patches import read_split, read_summary
 from mitoscope.errors import InputError
+from mitoscope.evaluation.fields import by_domain
 from mitoscope.evaluation.intervals import patient_intervals
 from mitoscope.evaluation.metrics import Level, best_threshold, froc, scores
 from mitoscope.files import atomic_path, write_json
@@ -138,29 +139,23 @@ def pool_counts(folds: Sequence[Fold], settings: Evaluate) -> tuple[dict[Level, 
     Returns:
         By level: the number of patients; the counts mitoses, detections, tp, fp, fn; the metrics at the threshold as
         fractions of 1; under `intervals` their 95 % intervals by patient, empty with a single patient; and for fields
-        the area.
+        the area and, under `domains`, the same of each domain, if there are several.
         And a row per level and patient: the fold, the same counts and metrics (recall and f1 are empty without
         mitoses), and the f1 at the patient's own best threshold. The last shows how much is lost with the validation
         patients' threshold; it is not attainable, since this threshold is chosen on the patient that it scores.
     """
-    totals = pd.concat([fold.fields for fold in folds]).groupby("patient").area_mm2.sum()
-    areas = {str(patient): float(area) for patient, area in totals.items()}
+    fields = pd.concat([fold.fields for fold in folds])
+    areas = _areas(fields)
     pooled: dict[Level, dict[str, Any]] = {}
     rows = []
     for level in _TABLES:
         table = pd.concat([fold.tables[level] for fold in folds], ignore_index=True)
-        intervals = patient_intervals(
-            table.patient.to_numpy(dtype=str),
-            table.label.to_numpy(),
-            table.predicted.to_numpy(dtype=float),
-            partial(scores, level, threshold=1.0, ranking=False),
-            resamples=settings.bootstrap,
-            seed=settings.seed,
-            areas_mm2=areas if level == "fields" else None,
-        )
-        area = {"area_mm2": float(sum(areas.values()))} if level == "fields" else {}
-        counts = _count(table, level, **area)
-        pooled[level] = {"patients": sum(len(fold.tested) for fold in folds), **area, **counts, "intervals": intervals}
+        pooled[level] = _score(table, level, settings, areas)
+        if level == "fields":
+            pooled[level]["domains"] = {
+                domain: _score(mine, level, settings, _areas(inside))
+                for domain, inside, mine in by_domain(fields, table)
+            }
         for fold in folds:
             for patient in fold.tested:
                 own = fold.tables[level][fold.tables[level].patient == patient]
@@ -173,6 +168,26 @@ def pool_counts(folds: Sequence[Fold], settings: Evaluate) -> tuple[dict[Level, 
                     row |= {"recall": np.nan, "f1": np.nan, "best_f1_not_attainable": np.nan}
                 rows.append(row)
     return pooled, pd.DataFrame(rows).sort_values(["level", "patient"], ascending=[False, True], ignore_index=True)
+
+
+def _areas(fields: pd.DataFrame) -> dict[str, float]:
+    """Return the area of each patient's fields, mm2."""
+    return {str(patient): float(area) for patient, area in fields.groupby("patient").area_mm2.sum().items()}
+
+
+def _score(table: pd.DataFrame, level: Level, settings: Evaluate, areas: dict[str, float]) -> dict[str, Any]:
+    """Return counts, metrics and intervals of the rows of a level's table; `areas` are those of all its patients."""
+    intervals = patient_intervals(
+        table.patient.to_numpy(dtype=str),
+        table.label.to_numpy(),
+        table.predicted.to_numpy(dtype=float),
+        partial(scores, level, threshold=1.0, ranking=False),
+        resamples=settings.bootstrap,
+        seed=settings.seed,
+        areas_mm2=areas if level == "fields" else None,
+    )
+    area = {"area_mm2": float(sum(areas.values()))} if level == "fields" else {}
+    return {"patients": len(areas), **area, **_count(table, level, **area), "intervals": intervals}
 
 
 def _count(table: pd.DataFrame, level: Level, area_mm2: float | None = None) -> dict[str, Any]:

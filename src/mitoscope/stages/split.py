@@ -8,8 +8,8 @@ from sklearn.model_selection import StratifiedGroupKFold
 
 from mitoscope.datasets.annotations import read_centres
 from mitoscope.datasets.fields import list_fields, read_description
-from mitoscope.datasets.images import read_image
 from mitoscope.datasets.patches import read_split
+from mitoscope.datasets.readers import read_image
 from mitoscope.errors import InputError
 from mitoscope.files import atomic_path
 from mitoscope.params import read_params

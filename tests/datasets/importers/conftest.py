@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from mitoscope.datasets.importers import Summary, Target
 from mitoscope.errors import InputError
 from tests.datasets.conftest import encode
 
@@ -63,9 +64,14 @@ def refused(function, *arguments, out: Path) -> str:
     """The one line with which an import ends, having left nothing behind."""
     before = contents(out.parent)
     with pytest.raises(InputError) as caught:
-        function(*arguments, out, replace=True)
+        function(*arguments, Target(out, replace=True))
     message = str(caught.value)
     assert message.isprintable() and ".partial" not in message
     assert contents(out.parent) == before
     assert [path.name for path in out.parent.iterdir()] == [out.name]
     return message
+
+
+def notes(summary: Summary) -> tuple[str, ...]:
+    """What an import says, without the line on pixel sizes, which the small images here do not give."""
+    return tuple(note for note in summary.notes if not note.startswith("nothing gives the pixel size"))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from mitoscope.datasets.importers import archives
+from mitoscope.datasets.importers import Target, archives
 from mitoscope.datasets.importers.janowczyk import import_janowczyk
 from tests.datasets.conftest import encode
 from tests.datasets.importers.conftest import contents, pack, refused, tissue
@@ -78,7 +78,28 @@ def tar_with(archive: Path, source: Path, **attributes: object) -> Path:
     return archive
 
 
-EVIL_NAMES = ["../evil.tif", "mitosis/../../evil.tif", "..", "a/..", "..\\evil.tif", "C:evil.tif", "new\nline.tif"]
+def test_backslashes_in_a_zip_are_folders(tmp_path, source):
+    """Old tools on Windows write them."""
+    with zipfile.ZipFile(tmp_path / "archive.zip", "w") as file:
+        file.writestr("mitosis\\", "")
+        for path in sorted(source.iterdir()):
+            file.writestr(f"mitosis\\{path.name}", path.read_bytes())
+    assert import_janowczyk(tmp_path / "archive.zip", Target(tmp_path / "data")).fields == 3
+    assert contents(source).items() <= contents(tmp_path / "data").items()
+
+
+EVIL_NAMES = [
+    "../evil.tif",
+    "mitosis/../../evil.tif",
+    "..",
+    "a/..",
+    "..\\evil.tif",
+    "a\\..\\..\\evil.tif",
+    "\\evil.tif",
+    "C:\\evil.tif",
+    "C:evil.tif",
+    "new\nline.tif",
+]
 
 
 @pytest.mark.parametrize("name", EVIL_NAMES)
@@ -145,7 +166,7 @@ def test_too_many_members_are_refused(tmp_path, source, out, form, monkeypatch):
     archive = pack(source, tmp_path / f"archive{form}")
     members = len(contents(source)) + (form == ".tgz")
     monkeypatch.setattr(archives, "MAX_MEMBERS", members)
-    import_janowczyk(archive, tmp_path / "data")
+    import_janowczyk(archive, Target(tmp_path / "data"))
     monkeypatch.setattr(archives, "MAX_MEMBERS", members - 1)
     assert "more than" in refused(import_janowczyk, archive, out=out)
 
@@ -155,7 +176,7 @@ def test_too_many_bytes_are_refused_before_they_are_written(tmp_path, source, ou
     size = sum(map(len, contents(source).values()))
     archive = pack(source, tmp_path / f"archive{form}")
     monkeypatch.setattr(archives, "MAX_BYTES", size)
-    import_janowczyk(archive, tmp_path / "data")
+    import_janowczyk(archive, Target(tmp_path / "data"))
     monkeypatch.setattr(archives, "MAX_BYTES", size - 1)
     assert "unpacks to more than" in refused(import_janowczyk, archive, out=out)
 

@@ -1,5 +1,6 @@
 """An import brings a whole, valid dataset or leaves everything as it was."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 import yaml
 
 from mitoscope.datasets.fields import list_fields, read_description
+from mitoscope.datasets.importers import Target
 from mitoscope.datasets.importers.janowczyk import import_janowczyk
 from mitoscope.errors import InputError
 from tests.datasets.conftest import encode
@@ -20,7 +22,7 @@ def test_a_dataset_comes_in_byte_for_byte(tmp_path, source, form):
     (source / "._01_01.tif").write_bytes(b"left by macOS")
     given = source if form == "folder" else pack(source, tmp_path / f"archive{form}")
     out = tmp_path / "new" / "data"
-    summary = import_janowczyk(given, out)
+    summary = import_janowczyk(given, Target(out))
     assert (summary.fields, summary.patients, summary.mitoses) == (3, 2, 3)
     assert sorted(Path(name).name for name in summary.skipped) == ["._01_01.tif", "readme.txt"]
     brought = contents(out)
@@ -34,16 +36,16 @@ def test_a_dataset_comes_in_byte_for_byte(tmp_path, source, form):
 def test_a_description_that_is_there_is_kept(source, tmp_path):
     (source / "dataset.yaml").write_text("name: mine\nannotation_order: x,y\n")
     (source / "01_01.csv").write_text("47,39\n")  # only as x,y inside the image
-    import_janowczyk(source, tmp_path / "data")
+    import_janowczyk(source, Target(tmp_path / "data"))
     assert read_description(tmp_path / "data").name == "mine"
 
 
 def test_a_full_folder_is_replaced_only_on_demand(source, out):
     before = contents(out)
     with pytest.raises(InputError, match=r"is not empty.*--replace"):
-        import_janowczyk(source, out)
+        import_janowczyk(source, Target(out))
     assert contents(out) == before
-    import_janowczyk(source, out, replace=True)
+    import_janowczyk(source, Target(out, replace=True))
     assert "precious.txt" not in contents(out) and len(list_fields(out)) == 3
 
 
@@ -51,7 +53,7 @@ def test_a_full_folder_is_replaced_only_on_demand(source, out):
 def test_progress_ends_when_all_is_done(tmp_path, source, form):
     given = source if form == "folder" else pack(source, tmp_path / f"archive{form}")
     said: list[tuple[str, int, int]] = []
-    import_janowczyk(given, tmp_path / "data", on_progress=lambda *step: said.append(step))
+    import_janowczyk(given, Target(tmp_path / "data"), lambda *step: said.append(step))
     assert said[-1] == ("checking", 3, 3)
     assert all(0 <= done <= total for _, done, total in said)
     assert len(said) == 3 + len(contents(source)) + (form == ".tgz")  # in a tar the folder is a member too
@@ -63,13 +65,12 @@ BAD_FILES = {
     "a truncated image": ("02_01.tif", encode(".tif", tissue(2))[:-500], "truncated"),
     "a 16-bit image": ("02_01.tif", encode(".tif", tissue(2).astype(np.uint16)), "16 bits"),
     "a grey image": ("02_01.tif", encode(".tif", tissue(2)[..., 0]), "grey"),
-    "an RGBA image": ("02_01.tif", encode(".tif", np.dstack([tissue(2), tissue(3)[..., :1]])), "4 channels"),
     "a field without a patient": ("photo.tif", encode(".tif", tissue(2)), "no patient id"),
     "a field in two formats": ("02_01.tiff", encode(".tif", tissue(2)), "same field name"),
     "a mask of another size": ("02_01_cmask.png", encode(".png", tissue(2)[:9]), "make both equal"),
     "a mask that is no image": ("02_01_pc.png", b"hello", "not an image"),
     "a row outside": ("02_01.csv", b"1,2\n40,2\n", "row 2: row 40, col 2 lies outside"),
-    "a row of letters": ("02_01.csv", b"row,col\n1,2\n", "row 1: 'row,col' is not two numbers"),
+    "a row of letters": ("02_01.csv", b"1,2\na,b\n", "row 2: 'a,b' is not two numbers"),
     "a row of nothing": ("02_01.csv", b"1,2\nnan,inf\n", "row 2: 'nan,inf' is not two numbers"),
     "the same centre twice": ("02_01.csv", b"1,2\n3,4\n1,2\n", "row 3: the same centre as row 1"),
     "a csv of bytes": ("02_01.csv", bytes(range(128, 256)), "not a text file"),
@@ -100,3 +101,79 @@ def test_a_source_that_is_missing_or_holds_no_field_is_refused(tmp_path, out):
     empty.mkdir()
     assert refused(import_janowczyk, empty, out=out).startswith(f"{empty}: contains no fields")
     assert "contains no fields" in refused(import_janowczyk, pack(empty, tmp_path / "empty.tgz"), out=out)
+
+
+def test_what_belongs_to_a_field_is_kept(source, tmp_path):
+    (source / "01_01_nonmitotic.csv").write_text("20,20\n")
+    (source / "fields.csv").write_text("file,domain\n01_01.tif,Aperio\n")
+    summary = import_janowczyk(source, Target(tmp_path / "data"))
+    assert (summary.mitoses, summary.lookalikes, summary.skipped) == (3, 1, ())
+    assert [field.domain for field in list_fields(tmp_path / "data")] == ["Aperio", "", ""]
+
+
+def test_images_in_folders_come_in_where_a_table_names_their_patients(source, tmp_path):
+    (source / "05").mkdir()
+    (source / "01_02.tif").rename(source / "05" / "Schnitt 3.tif")
+    (source / "01_02.csv").rename(source / "05" / "Schnitt 3.csv")
+    (source / "fields.csv").write_text("file,patient\n05/Schnitt 3.tif,05\n")
+    import_janowczyk(source, Target(tmp_path / "data"))
+    assert [field.name for field in list_fields(tmp_path / "data")] == ["01_01", "02_01", "05_Schnitt-3"]
+
+
+def test_a_table_elsewhere_names_the_patients(source, tmp_path):
+    (source / "01_02.tif").rename(source / "photo.tif")
+    (tmp_path / "mine.csv").write_text("file,patient\nphoto.tif,07\n")
+    import_janowczyk(source, Target(tmp_path / "data", fields=tmp_path / "mine.csv"))
+    assert [field.name for field in list_fields(tmp_path / "data")] == ["01_01", "02_01", "07_photo"]
+
+
+@pytest.mark.parametrize("described", [False, True])
+def test_a_pixel_size_that_the_user_gives_is_written(source, tmp_path, described):
+    if described:
+        (source / "dataset.yaml").write_text("name: mine\nmicrons_per_pixel: 0.3\n")
+    import_janowczyk(source, Target(tmp_path / "data", microns_per_pixel=0.5))
+    description = read_description(tmp_path / "data")
+    assert description.microns_per_pixel == 0.5 and description.name == ("mine" if described else "Janowczyk")
+
+
+@pytest.mark.parametrize("form", ["folder", ".tgz", ".zip"])
+@pytest.mark.parametrize("files", [["01/05.tif", "02/05.tif"], ["01/05.tif", "02/06.tif"]], ids=["same", "different"])
+def test_folders_per_patient_are_sent_to_the_command_that_reads_them(tmp_path, out, form, files):
+    folder = tmp_path / "s15"
+    for file in files:
+        (folder / file).parent.mkdir(parents=True)
+        (folder / file).write_bytes(encode(".tif", tissue(1)))
+        (folder / file).with_suffix(".csv").write_text("1,2\n")
+    given = folder
+    if form == ".tgz":
+        given = pack(folder, tmp_path / "s15.tgz")
+    elif form == ".zip":
+        given = Path(shutil.make_archive(str(tmp_path / "s15"), "zip", folder))
+    message = refused(import_janowczyk, given, out=out)
+    assert message.startswith(f"{given}: ") and "`mitoscope import tupac` takes a folder per patient" in message
+
+
+@pytest.mark.parametrize(
+    ("name", "command"),
+    [
+        ("01_01.geojson", "qupath"),
+        ("01_01.geojson.gz", "qupath"),
+        ("01_01.xml", "imagescope"),
+        ("labels.sqlite", "sliderunner"),
+        ("MIDOG.json", "midog"),
+    ],
+)
+def test_annotation_files_that_are_left_out_are_named_with_their_command(source, tmp_path, name, command):
+    (source / name).write_text("{}")
+    summary = import_janowczyk(source, Target(tmp_path / "data"))
+    assert summary.skipped == (name,)
+    assert summary.notes == (
+        f"annotation files that were not read: 1, such as {name}; `mitoscope import {command}` reads them",
+    )
+
+
+def test_a_source_inside_the_output_folder_is_not_deleted(source, tmp_path):
+    archive = pack(source, source / "archive.tgz")
+    with pytest.raises(InputError, match="lies in the output folder"):
+        import_janowczyk(archive, Target(source, replace=True))
+    assert archive.exists()

@@ -1,36 +1,82 @@
-"""Import public datasets into the raw layout; one module per source.
+"""Import datasets and annotations into the raw layout; one module per source.
 
-If an import fails, the output folder is left unchanged: an importer collects the files in a temporary folder
-(`files.atomic_folder`) and ends with `check_import`, so that only a dataset without problems replaces the output.
+A reader returns what it has found in the annotation files (`Found`); `assemble.assemble` puts it together with the
+images. If an import fails, the output folder is left unchanged: the files are collected in a temporary folder
+(`files.atomic_folder`), and only a dataset without problems replaces the output.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
-from mitoscope.datasets.validation import Progress, check_dataset
+from mitoscope.datasets.annotations import Centres
+from mitoscope.datasets.validation import Progress, Report, check_dataset
 from mitoscope.errors import InputError
+
+
+class Annotations(NamedTuple):
+    """The annotations of one image, (N, 2) and (M, 2) row, col in pixels."""
+
+    mitoses: Centres
+    lookalikes: Centres
+
+
+@dataclass(frozen=True)
+class Found:
+    """What annotation files contain.
+
+    Attributes:
+        by_image: by the image's name as the files know it: a file name with or without suffix, or a path relative to
+            the folder of the images. An image without an entry is not annotated.
+        notes: one line each, to print: which classes were taken, what was left out.
+        shapes: rows and columns of images, where the files say so; an image of another size is refused.
+    """
+
+    by_image: dict[str, Annotations]
+    notes: tuple[str, ...] = ()
+    shapes: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Target:
+    """Where an import goes, and what the user says about its images.
+
+    Attributes:
+        out: the raw dataset; its parent folders are created.
+        replace: replace the contents of `out`.
+        add: keep the dataset in `out`; add new images, and replace the annotations of those that are there.
+        fields: a `fields.csv` with paths relative to the folder of the images; None = the one in that folder, if any.
+        patient_per_image: each image is a patient of its own.
+        microns_per_pixel: pixel size of all imported images, um; None = not given.
+    """
+
+    out: Path
+    replace: bool = False
+    add: bool = False
+    fields: Path | None = None
+    patient_per_image: bool = False
+    microns_per_pixel: float | None = None
 
 
 @dataclass(frozen=True)
 class Summary:
-    """The counts of an imported dataset, and the names of the files that were skipped."""
+    """The counts of the dataset in the output folder, the names of the files left out, and lines to print."""
 
     fields: int
     patients: int
     mitoses: int
-    skipped: tuple[str, ...]
+    lookalikes: int
+    skipped: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
-def check_import(
-    folder: Path, *, origins: Mapping[Path, str], skipped: Sequence[str], on_progress: Progress
-) -> Summary:
-    """Read the whole collected dataset once and summarise it.
+def check_import(folder: Path, *, origins: Mapping[Path, str], on_progress: Progress) -> Report:
+    """Read the whole collected dataset once.
 
     Args:
         folder: the temporary folder with the dataset.
         origins: the source of each path in it; a problem names the source, because the folder will be deleted.
-        skipped: the names of the skipped files.
         on_progress: called with the name of a step, the amount done and the total.
 
     Raises:
@@ -39,7 +85,19 @@ def check_import(
     report = check_dataset(folder, on_progress=on_progress)
     if report.problems:
         problem, others = report.problems[0], len(report.problems) - 1
-        for path, origin in origins.items():
+        for path, origin in sorted(origins.items(), reverse=True):  # the longest first: one path may start another one
             problem = problem.replace(str(path), origin)
         raise InputError(problem + (f" (and {others} more problems; nothing was imported)" if others else ""))
-    return Summary(len(report.fields), len(report.patients), report.mitoses, tuple(skipped))
+    return report
+
+
+def refuse_inside(source: Path, target: Target) -> None:
+    """Check that replacing the output folder would not delete the source.
+
+    Raises:
+        InputError: it would.
+    """
+    if not target.add and source.resolve().is_relative_to(target.out.resolve()):
+        raise InputError(
+            f"{source}: lies in the output folder {target.out}, which would be replaced; choose another --out"
+        )

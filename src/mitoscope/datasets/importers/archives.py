@@ -27,6 +27,7 @@ MAX_BYTES = 64 * 2**30
 
 _MEGABYTE = 2**20
 # Absolute paths, parent folders, Windows separators and drives, and control characters, which would break a message.
+# Backslashes in a .zip are separators of old Windows tools, and have become slashes before this is applied.
 _UNSAFE_NAME = re.compile(r"^/|(^|/)\.\.(/|$)|[\\:\x00-\x1f]")
 
 
@@ -90,8 +91,11 @@ def _zip_members(raw: IO[bytes]) -> Iterator[Member]:
     with zipfile.ZipFile(raw) as archive:
         for member in archive.infolist():
             plain = stat.S_IFMT(member.external_attr >> 16) in (0, stat.S_IFREG, stat.S_IFDIR)
-            kind: Literal["file", "folder", "other"] = "other" if not plain else "folder" if member.is_dir() else "file"
-            yield Member(member.filename, member.file_size, kind, partial(archive.open, member))
+            name = member.filename.replace("\\", "/")
+            kind: Literal["file", "folder", "other"] = (
+                "other" if not plain else "folder" if name.endswith("/") else "file"
+            )
+            yield Member(name, member.file_size, kind, partial(archive.open, member))
 
 
 @contextmanager

@@ -1,87 +1,129 @@
-"""Import MIDOG 2021, 2022 and ++: the boxes of the JSON file become centres, and each image becomes a patient."""
+"""Import MIDOG 2021, 2022, ++ and 2025: the boxes of the JSON file become centres of mitoses and look-alikes."""
 
-import re
-import shutil
-from collections.abc import Mapping
+import codecs
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import Annotated
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, BeforeValidator, ValidationError
 
-from mitoscope.datasets.annotations import Centres, write_centres
-from mitoscope.datasets.fields import Description, write_description
-from mitoscope.datasets.images import IMAGE_SUFFIXES
-from mitoscope.datasets.importers import Summary, check_import
+from mitoscope.datasets.field_table import Entry
+from mitoscope.datasets.fields import Description, list_images
+from mitoscope.datasets.importers import Annotations, Found, Summary, Target, refuse_inside
+from mitoscope.datasets.importers.assemble import assemble
+from mitoscope.datasets.importers.classes import Classes, Kind
+from mitoscope.datasets.importers.sorting import plain
+from mitoscope.datasets.importers.tidy import HALF_BOX
 from mitoscope.datasets.validation import Progress
 from mitoscope.errors import InputError, first_problem
-from mitoscope.files import atomic_folder
+
+_WHAT = "is it MIDOG.json, MIDOG++.json or one in the same form?"
+_SIDE, _SIDE_TOLERANCE = 2 * HALF_BOX, 2.0  # px: all published boxes are 50 x 50 px
+
+Boxes = npt.NDArray[np.float64]
 
 
 def import_midog(
-    images: Path,
-    annotations: Path,
-    out: Path,
-    *,
-    replace: bool = False,
-    on_progress: Progress = lambda step, done, total: None,
+    images: Path, annotations: Path, target: Target, on_progress: Progress = lambda step, done, total: None
 ) -> Summary:
-    """Import MIDOG 2021, 2022 or ++ into the folder `out`: 001.tiff becomes field 01 of patient 001.
+    """Import MIDOG 2021, 2022, ++ or 2025, or a file in the same form.
 
-    The centres of the boxes of the category "mitotic figure" become mitosis centres; duplicate centres are merged.
-    Every image that MIDOG annotates has boxes, at least of look-alikes. An image without boxes comes from a scanner
-    that was left unlabelled. It is skipped, because training would treat all its mitoses as negatives.
+    An image with a number as its name is a patient: 001.tiff becomes field 01 of patient 001. Others need a name
+    PATIENT_FIELD, `fields.csv` or `target.patient_per_image`. Every image that MIDOG annotates has boxes, at least of
+    look-alikes. An image without boxes comes from a scanner that was left unlabelled. It is skipped, because training
+    would treat all its mitoses as negatives.
 
     Args:
-        images: The folder of the TIFF images.
-        annotations: `MIDOG.json` or `MIDOG++.json`.
-        out: The new raw dataset; its parent folders are created.
-        replace: Replace the contents of `out`.
-        on_progress: Called with the name of a step, the amount done and the total.
+        images: the folder of the images, also in folders.
+        annotations: `MIDOG.json`, `MIDOG++.json` ...
+        target: where to, and what the user says about the images.
+        on_progress: called with the name of a step, the amount done and the total.
 
     Raises:
-        InputError: the JSON is not MIDOG's, an annotated image is missing or cannot be read, or `out` is not empty and
-            `replace` is false.
+        InputError: the JSON is not MIDOG's, or as in `assemble`.
     """
-    if not images.is_dir():
-        raise InputError(f"{images}: no such folder; give the folder with MIDOG's images")
-    centres = _read_midog(annotations)
-    for name in centres:
-        if not (images / name).is_file():
-            raise InputError(f"{images / name}: no such image, but {annotations.name} annotates it; download it again")
-    origins: dict[Path, str] = {}
-    with atomic_folder(out, replace=replace) as folder:
-        for done, (name, of_image) in enumerate(centres.items(), start=1):
-            image = folder / f"{Path(name).stem}_01{Path(name).suffix}"
-            csv = image.with_suffix(".csv")
-            shutil.copyfile(images / name, image)
-            write_centres(csv, of_image)
-            origins |= {image: str(images / name), csv: f"{annotations} as {csv.name}"}
-            on_progress("copying", done, len(centres))
-        write_description(folder, Description(name="MIDOG", source=annotations.name))
-        left = sorted(path.name for path in images.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
-        skipped = [name for name in left if name not in centres]
-        return check_import(folder, origins=origins, skipped=skipped, on_progress=on_progress)
+    refuse_inside(annotations, target)
+    found = read_midog(annotations)
+    listed = list_images(images) if images.is_dir() else []
+    numbered = [path.relative_to(images).as_posix() for path in listed if path.stem.isdecimal()]
+    # Numbers in several folders may be the fields of one patient each: there the user must say it.
+    alone = all(len({PurePosixPath(file).parent for file in files}) <= 1 for files in (numbered, found.by_image))
+    known = {file: Entry(file, PurePosixPath(file).stem, "01") for file in numbered if alone}
+    return assemble(images, found, target, Description(name="MIDOG", source=annotations.name), on_progress, known=known)
 
 
-# MIDOG's JSON has the entries of COCO, but another box format.
+def read_midog(path: Path) -> Found:
+    """Read the boxes of a JSON file in MIDOG's form, which has the entries of COCO, but other boxes.
+
+    Raises:
+        InputError: the file is not in this form, has no category of mitoses, or annotates no image.
+    """
+    midog = _read(path)
+    names = _by_id(path, "images", [(image.id, image.file_name) for image in midog.images])
+    kinds = _Kinds(path, midog.categories)
+    size_of = {image.file_name: (image.height, image.width) for image in midog.images}
+    shapes = {name: (height, width) for name, (height, width) in size_of.items() if min(height, width) > 0}
+    taken = []
+    unknown: Counter[str] = Counter()
+    for annotation in midog.annotations:
+        name = names.get(annotation.image_id)
+        kind = kinds.count(annotation.category_id)
+        if name is None:
+            unknown[annotation.image_id] += 1
+        elif kind:
+            taken.append((name, kind, annotation.bbox))
+    if not taken:
+        raise InputError(f"{path}: has no box of a mitosis or look-alike in any of its images; {_WHAT}")
+    boxes = np.array([box for _, _, box in taken])
+    sizes = np.array([shapes.get(name, (np.inf, np.inf))[::-1] for name, _, _ in taken])
+    centres, is_box = _box_centres(path, boxes, sizes)
+    points: dict[str, dict[Kind, list[list[float]]]] = {}
+    for (name, kind, _), (x, y), good in zip(taken, centres.tolist(), is_box.tolist(), strict=True):
+        of_image = points.setdefault(name, {"mitosis": [], "lookalike": []})
+        if good:
+            of_image[kind].append([y, x])
+    notes = [kinds.note()]
+    if unknown:
+        notes.append(
+            f"annotations of images that the file does not list: {unknown.total()} left out, such as of image "
+            f"{plain(min(unknown))}"
+        )
+    if wrong := int((~is_box).sum()):
+        notes.append(f"boxes without a size: {wrong} left out")
+    by_image = {
+        name: Annotations(_centres(of_image["mitosis"]), _centres(of_image["lookalike"]))
+        for name, of_image in points.items()
+    }
+    return Found(by_image, tuple(notes), {name: shape for name, shape in shapes.items() if name in by_image})
+
+
+def _as_text(value: object) -> object:
+    """Return an id as text: some files have numbers, others text, and some both."""
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+_Id = Annotated[str, BeforeValidator(_as_text)]
 
 
 class _Image(BaseModel):
-    id: int
+    id: _Id
     file_name: str
-    width: int
-    height: int
+    width: int = 0
+    height: int = 0
 
 
 class _Annotation(BaseModel):
-    image_id: int
-    category_id: int
+    image_id: _Id
+    category_id: _Id
     bbox: tuple[float, float, float, float]
 
 
 class _Category(BaseModel):
-    id: int
+    id: _Id
     name: str
 
 
@@ -91,61 +133,110 @@ class _Midog(BaseModel):
     categories: list[_Category]
 
 
-def _read_midog(path: Path) -> dict[str, Centres]:
-    """Return the (N, 2) mitosis centres (row, col in pixels) of each annotated image, by file name."""
+def _read(path: Path) -> _Midog:
     try:
-        midog = _Midog.model_validate_json(path.read_bytes())
+        content = path.read_bytes().removeprefix(codecs.BOM_UTF8)
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}); give MIDOG.json or MIDOG++.json") from error
+    try:
+        return _Midog.model_validate_json(content)
     except ValidationError as error:
-        raise InputError(f"{path}: {first_problem(error)}; is it MIDOG.json or MIDOG++.json?") from error
-    images = {image.id: image for image in midog.images}
-    mitotic = {category.id for category in midog.categories if category.name.lower().startswith("mitotic")}
-    if not mitotic:
-        raise InputError(f"{path}: has no category `mitotic figure`; is it MIDOG.json or MIDOG++.json?")
-    for index, annotation in enumerate(midog.annotations):
-        if annotation.image_id not in images:
-            raise InputError(f"{path}: annotations.{index}: there is no image {annotation.image_id}; download it again")
-    annotated = {annotation.image_id for annotation in midog.annotations}
-    names = {image.id: _image_name(path, image) for image in midog.images if image.id in annotated}
-    if not names:
-        raise InputError(f"{path}: annotates no images; is it MIDOG.json or MIDOG++.json?")
-    if len({Path(name).stem for name in names.values()}) < len(names):
-        raise InputError(f"{path}: two images have the same name, so they would be one patient; keep one of them")
-    mitoses: dict[int, dict[tuple[float, float], None]] = {image_id: {} for image_id in names}
-    for annotation, (x, y) in zip(midog.annotations, _box_centres(path, midog.annotations, images), strict=True):
-        if annotation.category_id in mitotic:
-            mitoses[annotation.image_id][y, x] = None
-    return {names[image_id]: np.array(list(centres)).reshape(-1, 2) for image_id, centres in mitoses.items()}
+        start = content[:4096].lstrip()
+        for signs, form in (
+            ((b'"FeatureCollection"', b'"Feature"'), "qupath"),
+            ((b"SQLite format 3",), "sliderunner"),
+            ((b"<Annotations", b"<?xml"), "imagescope"),
+        ):
+            if any(sign in start for sign in signs):
+                raise InputError(f"{path}: is not MIDOG's JSON; `mitoscope import {form}` reads such files") from error
+        if start.startswith(b"\x1f\x8b"):
+            raise InputError(f"{path}: is compressed; unpack it with gunzip first") from error
+        raise InputError(f"{path}: {first_problem(error)}; {_WHAT}") from error
 
 
-def _image_name(path: Path, image: _Image) -> str:
-    """Return the file name of an image without its folder; the stem becomes the patient id."""
-    name = PurePosixPath(image.file_name).name
-    if not re.fullmatch(r"[A-Za-z0-9]+\.[A-Za-z]+", name) or Path(name).suffix.lower() not in IMAGE_SUFFIXES:
-        raise InputError(f"{path}: image {image.id} is named {image.file_name!r}; expected a name such as 001.tiff")
-    return name
+def _by_id(path: Path, kind: str, named: Sequence[tuple[str, str]]) -> dict[str, str]:
+    """Return names by their ids, or raise InputError if an id has two names."""
+    names: dict[str, str] = {}
+    for key, name in named:
+        if (first := names.setdefault(key, name)) != name:
+            raise InputError(f"{path}: {kind} {plain(first)} and {plain(name)} have the same id {plain(key)}; {_WHAT}")
+    return names
 
 
-def _box_centres(path: Path, annotations: list[_Annotation], images: Mapping[int, _Image]) -> npt.NDArray[np.float64]:
-    """Return the (N, 2) centres x, y of all boxes.
+class _Kinds:
+    """What each category of the file is: mitosis, look-alike or neither; counts the annotations of each.
+
+    Raises:
+        InputError: no category is one of mitoses.
+    """
+
+    def __init__(self, path: Path, categories: Sequence[_Category]) -> None:
+        self._names = _by_id(path, "categories", [(category.id, category.name) for category in categories])
+        classes = Classes()
+        self._kinds = {key: classes.kind(name) for key, name in self._names.items()}
+        self._counts: Counter[str] = Counter()
+        if "mitosis" not in self._kinds.values():
+            listed = ", ".join(plain(name) for name in self._names.values()) or "none"
+            raise InputError(
+                f"{path}: has no category of mitoses; it has {listed}; expected `mitotic figure`, `mitosis` or the like"
+            )
+
+    def count(self, key: str) -> Kind | None:
+        """Count an annotation of a category, and return what it is."""
+        self._counts[key] += 1
+        return self._kinds.get(key)
+
+    def note(self) -> str:
+        """Say which category is taken for what."""
+        parts = []
+        for kind, words in (("mitosis", "mitoses"), ("lookalike", "look-alikes"), (None, "left out")):
+            keys = [key for key in self._names if self._kinds[key] == kind]
+            keys += [key for key in self._counts if kind is None and key not in self._names]
+            listed = ", ".join(f"{plain(self._names.get(key, key))} ({self._counts[key]})" for key in keys)
+            parts += [f"{words}: {listed}"] if keys else []
+        return f"categories taken as {'; '.join(parts)}"
+
+
+@dataclass(frozen=True)
+class _Reading:
+    """One way to read all boxes: their centres and extents, (N, 2) x, y in px."""
+
+    centres: Boxes
+    extents: Boxes
+
+    def fits(self, sizes: Boxes) -> npt.NDArray[np.bool_]:
+        """Return which boxes have a size and a centre in or near an image of this width and height, (N, 2) px."""
+        near = (self.centres >= -HALF_BOX) & (self.centres < sizes + HALF_BOX)
+        return np.asarray((near & (self.extents >= 1)).all(axis=1))
+
+
+def _box_centres(path: Path, boxes: Boxes, sizes: Boxes) -> tuple[Boxes, npt.NDArray[np.bool_]]:
+    """Return the (N, 2) centres x, y of (N, 4) boxes, and which of them are boxes at all.
 
     MIDOG's own files give two corners (x0, y0, x1, y1) of boxes of 50 x 50 px. Some copies have been converted to COCO,
-    which gives a corner and a size (x, y, width, height). All boxes of a file have the same format, and only the right
-    one makes each of them a box centred inside its image: read as corners, a COCO box has a negative size if
-    x > width; read as COCO, corners lead outside the image. If both formats fit, MIDOG's is used.
+    which gives a corner and a size (x, y, width, height). All boxes of a file have the same form. It is the one in
+    which most are 50 px wide, else the one in which more of them lie in their image: read as corners, a COCO box has a
+    negative size if x > width; read as COCO, corners lead outside the image. If both fit, it is MIDOG's.
     """
-    boxes = np.array([annotation.bbox for annotation in annotations])
-    sizes = np.array([(images[a.image_id].width, images[a.image_id].height) for a in annotations])
     corner, other = boxes[:, :2], boxes[:, 2:]
-    readings = [((corner + other) / 2, other - corner), (corner + other / 2, other)]
-    wrong = []
-    for centres, extents in readings:
-        fits = ((extents > 0) & (centres >= 0) & (centres < sizes)).all(axis=1)
-        if fits.all():
-            return np.asarray(centres, dtype=np.float64)
-        wrong.append(int(np.argmin(fits)))
-    raise InputError(
-        f"{path}: annotations.{wrong[0]}: {list(annotations[wrong[0]].bbox)} is not a box centred inside its image; "
-        "expected x0, y0, x1, y1 (MIDOG) or x, y, width, height (COCO) in pixels for all boxes"
-    )
+    with np.errstate(all="ignore"):  # numbers near the largest ones; such boxes fit nowhere
+        readings = (_Reading((corner + other) / 2, other - corner), _Reading(corner + other / 2, other))
+
+    def merit(reading: _Reading) -> tuple[bool, int]:
+        fits = reading.fits(sizes)
+        published = (np.abs(reading.extents - _SIDE) <= _SIDE_TOLERANCE).all(axis=1)
+        return bool((fits & published).mean() >= 0.5), int(fits.sum())
+
+    best = max(readings, key=merit)
+    fits = best.fits(sizes)
+    if fits.mean() < 0.5:
+        wrong = int(np.argmin(fits))
+        raise InputError(
+            f"{path}: {int((~fits).sum())} of {len(fits)} boxes are not in their images, such as "
+            f"{boxes[wrong].tolist()}; expected x0, y0, x1, y1 (MIDOG) or x, y, width, height (COCO) in pixels"
+        )
+    return best.centres, np.asarray((best.extents > 0).all(axis=1))
+
+
+def _centres(points: list[list[float]]) -> npt.NDArray[np.float64]:
+    return np.array(points, dtype=np.float64).reshape(-1, 2)

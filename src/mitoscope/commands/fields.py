@@ -1,0 +1,78 @@
+"""Command `fields`: write a first `fields.csv` for images with any names, to be completed by hand."""
+
+from collections import Counter
+from pathlib import Path
+
+from mitoscope.datasets.field_table import NAME, Entry, as_id, is_id, write_field_table
+from mitoscope.datasets.fields import list_images
+from mitoscope.datasets.readers import read_picture
+from mitoscope.errors import InputError
+from mitoscope.progress import console, progress
+
+
+def fields(folder: Path, out: Path | None = None, *, replace: bool = False) -> None:
+    """Write a row for each image in `folder` and in its folders, and print what is left to fill in.
+
+    Patient and field are those of a PATIENT_FIELD name, or the folder and the name where the images lie in several
+    folders. Otherwise the patient stays empty: a wrong guess would put one patient into training and test.
+
+    Args:
+        folder: the images.
+        out: the table; None = `fields.csv` in the folder.
+        replace: replace the table if it is there.
+
+    Raises:
+        InputError: there is no image in the folder, or the table is there and not replaced.
+    """
+    out = out or folder / NAME
+    if not folder.is_dir():
+        raise InputError(f"{folder}: no such folder; give the folder with the images")
+    if out.exists() and not replace:
+        raise InputError(f"{out}: is there already; edit it, choose another --out, or write it anew with --replace")
+    images = list_images(folder)
+    if not images:
+        raise InputError(f"{folder}: has no image (.tif, .tiff, .png, .jpg, .jpeg, .bmp)")
+    patients = _patient_folders(folder, images)
+    entries, unreadable = [], []
+    with progress() as show:
+        for done, path in enumerate(images, start=1):
+            try:
+                microns = read_picture(path).microns_per_pixel
+            except InputError as error:
+                microns = None
+                unreadable.append(str(error))
+            entries.append(_entry(path.relative_to(folder), patients.get(path.parent, ""), microns))
+            show("reading", done, len(images))
+    write_field_table(out, entries)
+    lines = [f"error: {line}" for line in unreadable]
+    lines.append(f"{len(entries)} images in {out}")
+    if by_folder := [entry for entry, path in zip(entries, images, strict=True) if _is_guess(entry, path)]:
+        lines.append(
+            f"{len(by_folder)} have the name of their folder as patient, such as {by_folder[0].file}: check them"
+        )
+    lines.append(f"{sum(entry.microns_per_pixel is not None for entry in entries)} say their pixel size")
+    missing = sum(not entry.patient for entry in entries)
+    todo = f"fill in the patient of {missing} images" if missing else "check it, and fill in domain if you like"
+    lines.append(f"next: {todo}; then mitoscope validate {folder}, or mitoscope import with --fields {out}")
+    for line in lines:
+        console.print(line, markup=False)
+
+
+def _patient_folders(folder: Path, images: list[Path]) -> dict[Path, str]:
+    """Return the patient of each folder with images; empty where there is one folder, or two folders have one name."""
+    parents = {path.parent for path in images} - {folder}
+    ids = {parent: as_id(parent.name) for parent in parents}
+    counts = Counter(ids.values())
+    return {parent: name for parent, name in ids.items() if len(parents) > 1 and counts[name] == 1}
+
+
+def _entry(file: Path, folder_patient: str, microns_per_pixel: float | None) -> Entry:
+    patient, _, field = file.stem.partition("_")
+    if not (is_id(patient) and is_id(field)):
+        patient, field = folder_patient, as_id(file.stem) if folder_patient else ""
+    return Entry(file.as_posix(), patient, field, microns_per_pixel)
+
+
+def _is_guess(entry: Entry, path: Path) -> bool:
+    """Whether the patient is the name of the folder, not part of the file's name."""
+    return bool(entry.patient) and not path.stem.startswith(f"{entry.patient}_")

@@ -1,0 +1,115 @@
+"""Whose field each image is: from `fields.csv`, from the user, from the importer, or from the file's name."""
+
+from collections.abc import Collection, Iterable, Mapping
+from pathlib import Path, PurePosixPath
+
+from mitoscope.datasets import field_table
+from mitoscope.datasets.field_table import Entry, as_id, is_id, read_field_table
+from mitoscope.datasets.fields import is_mask
+from mitoscope.datasets.importers import Target
+from mitoscope.datasets.importers.sorting import plain
+from mitoscope.errors import InputError
+
+
+def find_images(images: Path, listed: Iterable[Path], names: Collection[str]) -> dict[str, Path]:
+    """Find the image of each name.
+
+    Args:
+        images: the folder of the images.
+        listed: the images in it and in its folders.
+        names: file names with or without suffix, or paths relative to `images`. A path that is not there stands for
+            its file name.
+
+    Raises:
+        InputError: an image is missing, several images have the name, or two names mean one image.
+    """
+    known: dict[str, set[Path]] = {}
+    for path in listed:
+        relative = path.relative_to(images)
+        for name in (relative.as_posix(), relative.with_suffix("").as_posix(), path.name, path.stem):
+            known.setdefault(name, set()).add(path)
+    found: dict[str, Path] = {}
+    missing = []
+    for name in names:
+        pure = PurePosixPath(name.replace("\\", "/"))
+        exact = images / pure
+        candidates = set(known.get(str(pure)) or known.get(pure.name) or ())
+        if exact in candidates:
+            candidates = {exact}
+        if len(candidates) > 1:
+            first, second = sorted(path.relative_to(images).as_posix() for path in candidates)[:2]
+            raise InputError(
+                f"{images}: {plain(name)} is annotated, but there are {first} and {second}; keep one of them"
+            )
+        if candidates:
+            found[name] = candidates.pop()
+        else:
+            missing.append(name)
+    if missing:
+        more = f" (and {len(missing) - 1} more)" if missing[1:] else ""
+        raise InputError(
+            f"{images / plain(missing[0])}: no such image, but it is annotated{more}; get the images again"
+        )
+    names_of: dict[Path, str] = {}
+    for name, path in found.items():
+        if (first := names_of.setdefault(path, name)) != name:
+            raise InputError(f"{path}: is annotated as {plain(first)} and as {plain(name)}; keep one of them")
+    return found
+
+
+def name_fields(images: Path, paths: Iterable[Path], target: Target, known: Mapping[str, Entry]) -> dict[Path, Entry]:
+    """Return the entry of each image, with patient and field filled in.
+
+    Args:
+        images: the folder of the images.
+        paths: the annotated images in it.
+        target: what the user says about them.
+        known: the importer's own entries by relative path; what the user says goes first.
+
+    Raises:
+        InputError: some images have no patient; the line says how to name them. Or two images are the same field.
+    """
+    table = target.fields or images / field_table.NAME
+    told = {entry.file: entry for entry in read_field_table(table)} if target.fields or table.exists() else {}
+    entries: dict[Path, Entry] = {}
+    unknown = []
+    for path in paths:
+        file = path.relative_to(images).as_posix()
+        entry = _named(told.get(file, Entry(file)), known.get(file), per_image=target.patient_per_image)
+        entries[path] = entry
+        if not (is_id(entry.patient) and is_id(entry.field)):
+            unknown.append(path)
+        elif is_mask(path.with_stem(f"{entry.patient}_{entry.field}")):
+            raise InputError(
+                f"{path}: cannot be the field {entry.field!r}, which is the name of masks; name it otherwise"
+            )
+    if unknown:
+        more = f" (and {len(unknown) - 1} more images)" if unknown[1:] else ""
+        raise InputError(
+            f"{unknown[0]}: whose field is this? The name is not PATIENT_FIELD{more}; run `mitoscope fields {images}`, "
+            f"fill in the column patient of {images / field_table.NAME} and import again, or give another table with "
+            "--fields; or pass --patient-per-image if every image is another patient"
+        )
+    by_name: dict[tuple[str, str], Path] = {}
+    for path, entry in entries.items():
+        if (first := by_name.setdefault((entry.patient, entry.field), path)) != path:
+            raise InputError(
+                f"{path}: would be the field {entry.patient}_{entry.field}, as {first} is; name them in "
+                f"{field_table.NAME} (`mitoscope fields {images}` writes one to edit)"
+            )
+    return entries
+
+
+def _named(entry: Entry, known: Entry | None, *, per_image: bool) -> Entry:
+    """Return an entry with patient and field as far as they can be known."""
+    file = PurePosixPath(entry.file)
+    patient, _, field = file.stem.partition("_")
+    if entry.patient:
+        return entry._replace(field=entry.field or (field if is_id(field) else as_id(file.stem)))
+    if per_image:
+        return entry._replace(patient=as_id(str(file.with_suffix(""))), field=entry.field or "01")
+    if known:
+        return entry._replace(patient=known.patient, field=entry.field or known.field)
+    if is_id(patient) and is_id(field):
+        return entry._replace(patient=patient, field=entry.field or field)
+    return entry

@@ -1,0 +1,202 @@
+"""What the readers of annotation files share: names of images, centres of outlines, and sorting by image and class."""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from mitoscope.datasets.importers import Annotations, Found
+from mitoscope.datasets.importers.classes import Classes, Kind
+from mitoscope.errors import InputError
+
+UNCLASSIFIED = "Unclassified"  # as QuPath calls it
+_LARGEST = 2**30  # bytes of an annotation file; the largest published ones have about 100 MB
+_FARTHEST = 1e9  # px; no image is that large
+_MOST_NAMES = 8
+
+Points = npt.NDArray[np.float64]
+
+
+class Sorter:
+    """Sorts annotations by image and class, and counts what is left out.
+
+    Args:
+        source: where the annotations are from, for the messages.
+        classes: the classes that are taken.
+    """
+
+    def __init__(self, source: str, classes: Classes) -> None:
+        self._source = source
+        self._classes = classes
+        self._centres: dict[str, dict[Kind, list[tuple[float, float]]]] = {}
+        self._others: Counter[str] = Counter()
+        self._left_out: Counter[str] = Counter()
+        self._remarks: Counter[str] = Counter()
+        self._taken = 0
+
+    def add_image(self, image: str) -> None:
+        """Note that somebody has annotated this image, perhaps without finding a mitosis."""
+        self._centres.setdefault(image, {"mitosis": [], "lookalike": []})
+
+    def add(self, image: str, name: str, centre: tuple[float, float]) -> None:
+        """Add one annotation.
+
+        Args:
+            image: name of its image.
+            name: its class.
+            centre: row, col in px.
+        """
+        kind = self._classes.kind(name)
+        if kind:
+            self.put(image, kind, centre)
+        else:
+            self.add_image(image)
+            self._others[name.strip() or UNCLASSIFIED] += 1
+
+    def put(self, image: str, kind: Kind, centre: tuple[float, float]) -> None:
+        """Add one annotation whose kind is known without a class."""
+        self.add_image(image)
+        self._taken += 1
+        self._centres[image][kind].append(centre)
+
+    def leave_out(self, what: str) -> None:
+        """Count an annotation that is neither a point nor an outline; `what` is a plural such as `lines`."""
+        self._left_out[what] += 1
+
+    def remark(self, what: str) -> None:
+        """Count an annotation that is taken, but about which the user should know something."""
+        self._remarks[what] += 1
+
+    def found(self) -> Found:
+        """Return everything.
+
+        Raises:
+            InputError: there are annotations, but none of a known class.
+        """
+        if self._others and not self._taken:
+            wanted = next(iter(self._classes.mitosis), "Mitosis")
+            raise InputError(
+                f"{self._source}: has no annotation of the class {wanted}, but of {_list(self._others)}; name the "
+                "class of the mitoses with --mitosis"
+            )
+        notes = []
+        if self._others:
+            notes.append(f"{self._others.total()} annotations of other classes left out: {_list(self._others)}")
+        notes += [f"{count} {what} left out" for what, count in self._left_out.items()]
+        notes += [f"{count} {what}" for what, count in self._remarks.items()]
+        by_image = {
+            image: Annotations(_centres(kinds["mitosis"]), _centres(kinds["lookalike"]))
+            for image, kinds in self._centres.items()
+        }
+        return Found(by_image, tuple(notes))
+
+
+def annotation_files(paths: Sequence[Path], suffixes: Sequence[str]) -> list[Path]:
+    """Return the files; a folder stands for the files in it that end with one of `suffixes`, sorted by name.
+
+    Raises:
+        InputError: a path is missing or no file, or a folder has no such file.
+    """
+    files: list[Path] = []
+    for path in paths:
+        if not path.is_dir():
+            if not path.is_file():
+                raise InputError(f"{path}: no such file or folder; give the annotation files or their folder")
+            files.append(path)
+            continue
+        inside = [file for file in sorted(path.iterdir()) if file.is_file() and not file.name.startswith(".")]
+        inside = [file for file in inside if file.name.lower().endswith(tuple(suffixes))]
+        if not inside:
+            raise InputError(f"{path}: has no file that ends with {' or '.join(suffixes)}; give the annotation files")
+        files += inside
+    return files
+
+
+def read_content(path: Path) -> bytes:
+    """Read an annotation file.
+
+    Raises:
+        InputError: it cannot be read, or is too large to be one.
+    """
+    try:
+        if path.stat().st_size > _LARGEST:
+            raise InputError(f"{path}: has more than {_LARGEST} bytes; is it an annotation file?")
+        return path.read_bytes()
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from error
+
+
+def image_name(path: Path, suffixes: Sequence[str], endings: Sequence[str] = ("_mitoses",)) -> str:
+    """Return the name of the image that an annotation file belongs to: NAME of NAME.xml and NAME_mitoses.xml."""
+    name = path.name
+    for suffix in suffixes:
+        if name.lower().endswith(suffix):
+            name = name[: -len(suffix)]
+            break
+    for ending in endings:
+        name = name.removesuffix(ending)
+    return name
+
+
+def name_images(files: Iterable[Path], suffixes: Sequence[str]) -> dict[str, Path]:
+    """Return the annotation files by the names of their images.
+
+    Raises:
+        InputError: two files belong to one image.
+    """
+    named: dict[str, Path] = {}
+    for path in files:
+        name = image_name(path, suffixes)
+        if name in named:
+            raise InputError(f"{path}: annotates {plain(name)}, as {named[name]} does; give one of them")
+        named[name] = path
+    return named
+
+
+def outline_centre(points: Points) -> tuple[Points, float]:
+    """Return the centre of an outline and its area.
+
+    Args:
+        points: (N, 2) corners in any order of axes, open or closed; N is 1 or more.
+
+    Returns:
+        (2,) centre of the enclosed area, or the middle of the corners' range where it is a point or a line; the area.
+    """
+    origin = points[0]
+    first = points - origin
+    second = np.roll(first, -1, axis=0)
+    cross = first[:, 0] * second[:, 1] - second[:, 0] * first[:, 1]
+    area = float(cross.sum()) / 2
+    extent = np.ptp(points, axis=0)
+    if abs(area) <= 1e-9 * max(float(extent.max()) ** 2, 1e-9):
+        return (points.min(axis=0) + points.max(axis=0)) / 2, 0.0
+    centre = origin + ((first + second) * cross[:, None]).sum(axis=0) / (6 * area)
+    if not ((points.min(axis=0) <= centre) & (centre <= points.max(axis=0))).all():  # an outline that crosses itself
+        return (points.min(axis=0) + points.max(axis=0)) / 2, 0.0
+    return centre, abs(area)
+
+
+def coordinate(value: object) -> float | None:
+    """Return a value of a file as a coordinate in px; None if it is no number or larger than any image."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= _FARTHEST:
+        return None
+    return float(value)
+
+
+def plain(text: str) -> str:
+    """Return text from a file in one line, at most 60 characters, for a message."""
+    shown = "".join(letter if letter.isprintable() else "?" for letter in text)
+    return shown if len(shown) <= 60 else f"{shown[:57]}..."
+
+
+def _list(counts: Counter[str]) -> str:
+    """Name the most frequent classes with their counts."""
+    named = [f"{plain(name)} ({count})" for name, count in counts.most_common(_MOST_NAMES)]
+    more = len(counts) - len(named)
+    return ", ".join(named) + (f" and {more} more" if more else "")
+
+
+def _centres(centres: list[tuple[float, float]]) -> Points:
+    return np.array(centres, dtype=np.float64).reshape(-1, 2)

@@ -1,0 +1,175 @@
+"""Read tables of centres as people and programs write them: any separator, any order of columns, with or without names.
+
+`mitoscope detect`, ImageJ, QuPath's measurement export and spreadsheets write such tables.
+"""
+
+import csv
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from mitoscope.datasets.importers import Found
+from mitoscope.datasets.importers.classes import Classes
+from mitoscope.datasets.importers.sorting import (
+    UNCLASSIFIED,
+    Sorter,
+    annotation_files,
+    coordinate,
+    image_name,
+    plain,
+)
+from mitoscope.datasets.tables import Table, read_table
+from mitoscope.errors import InputError
+
+SUFFIXES = (".csv", ".tsv", ".txt")
+ORDERS = ("row,col", "x,y")
+
+_ROW, _COL = {"row", "rows", "y"}, {"col", "cols", "column", "columns", "x"}
+_FILLERS = {"centroid", "center", "centre", "position", "pos", "coordinate", "coord", "coords", "location", "px"}
+_PIXELS = {"pixel": "px", "pixels": "px", "pix": "px"}
+_LENGTHS = {"um", "μm", "micron", "microns", "micrometer", "micrometers", "micrometre", "mm", "nm", "inch"}
+_CLASS = ("class", "classification", "label", "category", "name")
+_IMAGE = ("image", "file", "filename", "file name", "image name", "slide", "image file")
+_NOT_TABLES = ("fields.csv", "summary.csv")  # beside the tables in a dataset and in what `detect` writes
+_LOOKALIKES = "_nonmitotic"
+_MITOSES = "_mitoses"
+_CORNER = 0.5  # px; in QuPath (0, 0) is the corner of the first pixel, here it is the pixel's middle
+
+
+@dataclass(frozen=True)
+class _Columns:
+    """Where in a row things stand; None = nowhere."""
+
+    row: int
+    col: int
+    kind: int | None
+    image: int | None
+    shift: float  # px, to add to the positions
+    header: bool
+
+
+def read_centres_table(paths: Sequence[Path], classes: Classes, order: str | None = None) -> Found:
+    """Read tables of centres: NAME.csv and NAME_mitoses.csv belong to the image NAME.
+
+    The columns are found by their names: `row` and `col`, `x` and `y`, `Position X`, `Centroid X px` and the like.
+    Columns `Centroid X px` are QuPath's, which counts from the corner of the first pixel; all others from its middle.
+    With a column `class`, `classification`, `label`, `category` or `name` only the known classes are taken; without
+    one, all rows are mitoses, or look-alikes in NAME_nonmitotic.csv. With a column `image`, `file`, `filename` or
+    `slide`, a table may hold several images.
+
+    Args:
+        paths: the tables, or folders of .csv, .tsv and .txt files.
+        classes: the classes that are taken.
+        order: what the first two columns of a table without names are, one of ORDERS; None = not known.
+
+    Raises:
+        InputError: a file is no table, its columns have no known names and `order` is None, positions are in um, a row
+            is bad, or there is no row of a known class but others.
+    """
+    files = annotation_files(paths, SUFFIXES)
+    if any(path.is_dir() for path in paths):
+        files = [path for path in files if path.name not in _NOT_TABLES]
+    sorter = Sorter(str(paths[0]) if len(paths) == 1 else f"{paths[0]} and {len(paths) - 1} more", classes)
+    seen: dict[str, Path] = {}
+    for path in files:
+        table = _read(path)
+        columns = _find_columns(path, table, order)
+        stem = image_name(path, SUFFIXES, ())
+        if columns.image is None:
+            mine = stem if stem.endswith(_LOOKALIKES) else stem.removesuffix(_MITOSES)
+            if mine in seen:
+                raise InputError(f"{path}: annotates {plain(mine)}, as {seen[mine]} does; give one of them")
+            seen[mine] = path
+            sorter.add_image(mine.removesuffix(_LOOKALIKES))
+        _sort(path, table, columns, sorter, stem)
+    return sorter.found()
+
+
+def _sort(path: Path, table: Table, columns: _Columns, sorter: Sorter, stem: str) -> None:
+    """Add the rows of one table to the sorter."""
+    bad: list[str] = []
+    lookalikes = stem.endswith(_LOOKALIKES)
+    own_image = stem.removesuffix(_LOOKALIKES) if lookalikes else stem.removesuffix(_MITOSES)
+    for number, cells in table.rows[columns.header :]:
+        whole = len(cells) > max(columns.row, columns.col)
+        row, col = (table.number(cells[place]) if whole else None for place in (columns.row, columns.col))
+        row, col = coordinate(row), coordinate(col)
+        if row is None or col is None:
+            bad.append(f"row {number}: {plain(table.separator.join(cells))!r} has no position in px")
+            continue
+        image, centre = own_image, (row + columns.shift, col + columns.shift)
+        if columns.image is not None:
+            image = cells[columns.image].replace("\\", "/") if len(cells) > columns.image else ""
+            if not image:
+                bad.append(f"row {number}: names no image")
+                continue
+        if columns.kind is not None:
+            sorter.add(image, cells[columns.kind] if len(cells) > columns.kind else UNCLASSIFIED, centre)
+        else:
+            sorter.put(image, "lookalike" if lookalikes else "mitosis", centre)
+    if bad:
+        more = f" (and {len(bad) - 1} more rows)" if bad[1:] else ""
+        raise InputError(f"{path}: {bad[0]}{more}; correct or remove it")
+
+
+def _find_columns(path: Path, table: Table, order: str | None) -> _Columns:
+    """Return where row and col are, by the names in the first line, or else by `order`."""
+    first = table.rows[0][1] if table.rows else []
+    header = bool(first) and not any(table.number(cell) is not None for cell in first)
+    names = [_words(cell) for cell in first] if header else []
+    kind, image = _first(names, _CLASS), _first(names, _IMAGE)
+    places: dict[str, list[int]] = {"row": [], "col": []}
+    lengths: list[int] = []
+    for place, name in enumerate(names):
+        words = set(name.split())
+        for axis, known in (("row", _ROW), ("col", _COL)):
+            if len(words & known) == 1 and words <= known | _FILLERS | _LENGTHS:
+                (lengths if words & _LENGTHS else places[axis]).append(place)
+    for axis, found in places.items():
+        if len(found) > 1:
+            pair = " and ".join(plain(first[place]) for place in found)
+            raise InputError(f"{path}: has the columns {pair}, both of which could be the {axis}; remove one of them")
+    if places["row"] and places["col"]:
+        row, col = places["row"][0], places["col"][0]
+        quoted = "centroid" in names[row] and "px" in names[row].split()
+        return _Columns(row, col, kind, image, -_CORNER if quoted else 0.0, header)
+    if lengths:
+        raise InputError(
+            f"{path}: column {plain(first[lengths[0]])!r} is not in px; export the positions in px, or divide them by "
+            "the pixel size and name the columns x and y"
+        )
+    if order is not None and order not in ORDERS:
+        raise InputError(f"--order {order}: is not known; expected {' or '.join(ORDERS)}")
+    if order is not None or not table.rows:
+        row, col = (0, 1) if order != "x,y" else (1, 0)
+        return _Columns(row, col, kind, image, 0.0, header)
+    lacks = f"names no position in its header {plain(', '.join(first))!r}" if header else "has no header"
+    raise InputError(
+        f"{path}: {lacks}, so nothing says which number is the row; name the columns in a first line such as `row,col` "
+        "or `x,y`, or say what the first two are with --order row,col or --order x,y"
+    )
+
+
+def _first(names: list[str], known: Sequence[str]) -> int | None:
+    return next((names.index(name) for name in known if name in names), None)
+
+
+def _words(cell: str) -> str:
+    """Return a column's name in lower case, its words parted by one blank, without brackets: `Position X (px)`."""
+    words = re.split(r"[\s_()\[\].:-]+", cell.casefold())  # which makes µ the Greek letter
+    return " ".join(_PIXELS.get(word, word) for word in words if word)
+
+
+def _read(path: Path) -> Table:
+    """Read a table; its cells are parted by blanks or `|` where it has no other separator."""
+    try:
+        table = read_table(path)
+    except csv.Error as error:
+        raise InputError(f"{path}: is not a table ({error}); save it as CSV") from error
+    for separator in ("|", " "):
+        rows = [(number, [part for part in cells[0].split(separator) if part]) for number, cells in table.rows if cells]
+        single = all(len(cells) == 1 for _, cells in table.rows)
+        if single and rows and all(len(cells) > 1 for _, cells in rows):
+            return Table(separator, table.decimal, rows)
+    return table

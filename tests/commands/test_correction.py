@@ -1,0 +1,120 @@
+"""The loop of correction: detect, correct in QuPath, import, and the dataset is ready to train again."""
+
+import json
+import shutil
+import uuid
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from typer.testing import CliRunner
+
+from mitoscope.cli import app
+from mitoscope.datasets.annotations import read_centres, read_lookalikes
+from mitoscope.datasets.fields import list_fields
+from mitoscope.stages.extract import extract
+from mitoscope.stages.split import split
+from tests.conftest import small_detector
+
+SHAPE = (400, 400)
+
+
+def mitoscope(*arguments: str) -> str:
+    """Run a command that must succeed; returns what it says, in one line."""
+    done = CliRunner().invoke(app, arguments)
+    assert done.exit_code == 0, done.output
+    return " ".join(done.output.split())
+
+
+def annotations(name: str) -> tuple[np.ndarray, np.ndarray]:
+    """The mitoses and look-alikes of a field of data/."""
+    field = next(field for field in list_fields(Path("data")) if field.name == name)
+    return read_centres(field, SHAPE), read_lookalikes(field, SHAPE)
+
+
+def drawn(geometry: dict, classification: dict | None, **properties) -> dict:
+    """An object as QuPath 0.6 writes it."""
+    of_class = {} if classification is None else {"classification": classification}
+    plane = {"plane": {"c": -1, "z": 0, "t": 0}}
+    return {
+        "type": "Feature",
+        "id": str(uuid.uuid4()),
+        "geometry": geometry | plane,
+        "properties": {"objectType": "annotation", **of_class, **properties},
+    }
+
+
+def square(x: float, y: float) -> dict:
+    ring = [[x - 3, y - 3], [x + 3, y - 3], [x + 3, y + 3], [x - 3, y + 3], [x - 3, y - 3]]
+    return {"type": "Polygon", "coordinates": [ring]}
+
+
+@pytest.fixture
+def detected(project: Path) -> Path:
+    """The working directory: the small project, and detections in 01_01 of a detector of chance."""
+    small_detector().save(Path("detector.pt"))
+    mitoscope("detect", "data/01_01.jpg", "--model", "detector.pt", "--out", "detected")
+    return project
+
+
+def test_a_corrected_field_replaces_its_annotations(detected):
+    rows = pd.read_csv("detected/01_01_mitoses.csv")[["row", "col"]].to_numpy()
+    assert len(rows) > 3
+    collection = json.loads(Path("detected/01_01_mitoses.geojson").read_text())
+    kept, reclassified, *_ = collection["features"]
+    # The pathologist keeps one, calls one a look-alike, deletes the others, and adds two and a region.
+    reclassified["properties"]["classification"] = {"names": ["Non-mitotic figure"], "color": [0, 0, 255]}
+    kept["properties"]["isLocked"] = True
+    red = {"name": "Mitosis", "color": [255, 0, 0]}
+    cell = drawn(square(200, 100), red, objectType="cell", measurements={"Area": 36.0})
+    collection["features"] = [
+        kept,
+        reclassified,
+        drawn(square(30.5, 60.5), red),
+        cell | {"nucleusGeometry": square(210.5, 110.5)},
+        drawn(square(200, 200), {"name": "Tumor", "color": [0, 0, 0]}),
+        drawn({"type": "Point", "coordinates": [5, 5]}, None),
+    ]
+    Path("corrected").mkdir()
+    Path("corrected/01_01_mitoses.geojson").write_text(json.dumps(collection))
+    others = {path.name: path.read_bytes() for path in Path("data").iterdir() if not path.name.startswith("01_01")}
+
+    said = mitoscope("import", "qupath", "data", "corrected", "--out", "data", "--add")
+
+    assert "2 annotations of other classes left out: Tumor (1), Unclassified (1)" in said
+    mitoses, lookalikes = annotations("01_01")
+    np.testing.assert_allclose(mitoses, [rows[0], [60, 30], [110, 210]], atol=0.01)
+    np.testing.assert_allclose(lookalikes, [rows[1]], atol=0.01)
+    assert {name: Path("data", name).read_bytes() for name in others} == others
+    mitoscope("validate")
+    split()
+    extract()
+    counted = json.loads(Path("patches/summary.json").read_text())["patients"]["01"]["mitoses"]
+    assert counted == 3 + len(annotations("01_02")[0])
+
+
+def test_detections_that_nobody_has_changed_come_back_as_they_are(detected):
+    for names in (["01_01_mitoses.geojson"], ["01_01_mitoses.csv"]):
+        files = [f"detected/{name}" for name in names]
+        mitoscope("import", "csv" if names[0].endswith("csv") else "qupath", "data", *files, "--out", "data", "--add")
+        expected = pd.read_csv("detected/01_01_mitoses.csv")[["row", "col"]].to_numpy()
+        np.testing.assert_allclose(annotations("01_01")[0], expected, atol=0.01)
+
+
+def test_an_unseen_field_joins_the_dataset(detected, tmp_path):
+    Path("new").mkdir()
+    shutil.copy("data/01_02.jpg", "new/09_01.jpg")
+    (Path("new") / "09_01.geojson").write_text(json.dumps([drawn(square(30.5, 60.5), {"name": "Mitosis"})]))
+    before = len(list_fields(Path("data")))
+    mitoscope("import", "qupath", "new", "new/09_01.geojson", "--out", "data", "--add")
+    assert len(list_fields(Path("data"))) == before + 1
+    assert annotations("09_01")[0].tolist() == [[60, 30]]
+
+
+def test_a_damaged_file_changes_nothing(detected):
+    before = {path: path.read_bytes() for path in Path("data").iterdir()}
+    Path("detected/01_01_mitoses.geojson").write_text("{")
+    done = CliRunner().invoke(app, ["import", "qupath", "data", "detected", "--out", "data", "--add"])
+    assert done.exit_code != 0 and "is not a JSON file" in str(done.exception)
+    assert {path: path.read_bytes() for path in Path("data").iterdir()} == before

@@ -1,0 +1,217 @@
+"""Images and annotations become a dataset, or are added to one, and a failure leaves everything as it was."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mitoscope.datasets.annotations import read_centres, read_lookalikes
+from mitoscope.datasets.fields import Description, list_fields, read_description
+from mitoscope.datasets.importers import Annotations, Found, Summary, Target
+from mitoscope.datasets.importers.assemble import assemble
+from mitoscope.errors import InputError
+from tests.datasets.conftest import encode
+from tests.datasets.importers.conftest import COLUMNS, ROWS, contents, notes, refused, tissue
+
+Points = list[tuple[float, float]]
+
+
+def centres(points: Points) -> np.ndarray:
+    return np.array(points, dtype=float).reshape(-1, 2)
+
+
+def found(**by_image: Points | tuple[Points, Points]) -> Found:
+    """Mitoses, or mitoses and look-alikes, by the stems of the images."""
+    pairs = {name: of_image if isinstance(of_image, tuple) else (of_image, []) for name, of_image in by_image.items()}
+    return Found({name: Annotations(centres(first), centres(second)) for name, (first, second) in pairs.items()})
+
+
+def import_found(images: Path, annotations: Found, target: Target) -> Summary:
+    return assemble(images, annotations, target, Description(name="mine"))
+
+
+@pytest.fixture
+def images(tmp_path) -> Path:
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for seed, name in enumerate(["01_01", "01_02", "02_01"]):
+        (folder / f"{name}.png").write_bytes(encode(".png", tissue(seed)))
+    return folder
+
+
+@pytest.fixture
+def data(tmp_path, images) -> Path:
+    """A dataset of the fields 01_01 and 01_02, with mitoses and look-alikes."""
+    folder = tmp_path / "work" / "data"
+    import_found(images, found(**{"01_01": ([(3, 4)], [(20, 20)]), "01_02": [(5, 6)]}), Target(folder))
+    return folder
+
+
+def mitoses(data: Path) -> dict[str, list[list[float]]]:
+    order = read_description(data).annotation_order
+    return {field.name: read_centres(field, (ROWS, COLUMNS), order).tolist() for field in list_fields(data)}
+
+
+def lookalikes(data: Path) -> dict[str, list[list[float]]]:
+    order = read_description(data).annotation_order
+    return {field.name: read_lookalikes(field, (ROWS, COLUMNS), order).tolist() for field in list_fields(data)}
+
+
+class TestNewDataset:
+    def test_annotated_images_come_in_and_the_others_are_named(self, images, tmp_path):
+        (images / "01_02_cmask.png").write_bytes(encode(".png", tissue(0)[..., 0]))
+        summary = import_found(images, found(**{"01_02": [(5, 6)]}), Target(tmp_path / "data", microns_per_pixel=0.5))
+        assert summary == Summary(1, 1, 1, 0, ("01_01.png", "02_01.png"), ())
+        assert sorted(contents(tmp_path / "data")) == ["01_02.csv", "01_02.png", "01_02_cmask.png", "dataset.yaml"]
+        description = read_description(tmp_path / "data")
+        assert (description.name, description.microns_per_pixel) == ("mine", 0.5)
+
+    def test_names_of_any_kind_are_mapped_by_a_table(self, images, tmp_path):
+        (images / "03").mkdir()
+        (images / "01_01.png").rename(images / "03" / "Präparat 7.png")
+        (tmp_path / "mine.csv").write_text("file,patient,domain\n03/Präparat 7.png,03,Leica\n")
+        import_found(images, found(**{"Präparat 7": [(1, 2)]}), Target(tmp_path / "data", fields=tmp_path / "mine.csv"))
+        (field,) = list_fields(tmp_path / "data")
+        assert (field.name, field.domain, field.image.name) == ("03_Pr-parat-7", "Leica", "03_Pr-parat-7.png")
+
+    @pytest.mark.parametrize(
+        ("table", "complaint"),
+        [
+            ("file,patient,field\n01_01.png,05,1\n01_02.png,05,1\n", "would be the field 05_1"),
+            ("file,patient,field\n01_01.png,05,cmask\n", "the name of masks"),
+            ("file,patient,microns_per_pixel\n01_01.png,05,250\n", "row 2: microns_per_pixel"),
+        ],
+    )
+    def test_a_table_that_cannot_be_is_refused(self, images, out, table, complaint):
+        (images / "fields.csv").write_text(table)
+        assert complaint in refused(import_found, images, found(**{"01_01": [], "01_02": []}), out=out)
+
+    @pytest.mark.parametrize("names", [["ü.png", "ü.png"], ["a b.png", "a-b.png"]])
+    def test_names_that_make_no_distinct_patients_are_refused(self, tmp_path, out, names):
+        for seed, name in enumerate(names):
+            (tmp_path / name).write_bytes(encode(".png", tissue(seed)))
+        annotations = found(**{Path(name).stem: [] for name in names})
+        with pytest.raises(InputError, match=r"whose field is this|would be the field a-b_01"):
+            import_found(tmp_path, annotations, Target(tmp_path / "new", patient_per_image=True))
+
+    def test_a_name_that_two_images_have_is_refused(self, images, out):
+        for folder in ("a", "b"):
+            (images / folder).mkdir()
+            (images / folder / "05_01.png").write_bytes(encode(".png", tissue(9)))
+        message = refused(import_found, images, found(**{"05_01.png": []}), out=out)
+        assert "there are a/05_01.png and b/05_01.png" in message
+
+    def test_missing_images_are_named(self, images, out):
+        message = refused(import_found, images, found(**{"01_01": [], "09_01": [], "09_02.tif": []}), out=out)
+        assert message.startswith(f"{images / '09_01'}: no such image, but it is annotated (and 1 more)")
+
+    def test_no_annotation_at_all_is_refused(self, images, out):
+        assert "no image has an annotation" in refused(import_found, images, found(), out=out)
+
+    def test_the_images_are_not_deleted_with_the_output_folder(self, images):
+        before = contents(images)
+        for out in (images, images.parent):
+            with pytest.raises(InputError, match="lies in the output folder"):
+                import_found(images, found(**{"01_01": []}), Target(out, replace=True))
+        assert contents(images) == before
+
+    def test_a_link_is_followed(self, images, tmp_path):
+        (tmp_path / "disk").mkdir()
+        (tmp_path / "data").symlink_to(tmp_path / "disk")
+        import_found(images, found(**{"01_01": []}), Target(tmp_path / "data"))
+        assert (tmp_path / "data").is_symlink() and "01_01.png" in contents(tmp_path / "disk")
+
+
+class TestAdd:
+    def test_new_fields_are_added_and_the_others_stay(self, data, images):
+        before = contents(data)
+        summary = import_found(images, found(**{"02_01": [(7, 8)]}), Target(data, add=True))
+        assert (summary.fields, summary.patients, summary.mitoses, summary.lookalikes) == (3, 2, 3, 1)
+        assert before.items() <= contents(data).items()
+        assert mitoses(data) == {"01_01": [[3, 4]], "01_02": [[5, 6]], "02_01": [[7, 8]]}
+
+    @pytest.mark.parametrize("source", ["images", "data"])
+    def test_annotations_of_fields_that_are_there_are_replaced(self, data, images, source):
+        annotations = found(**{"01_01": ([(9, 9)], [(30, 30)]), "01_02": []})
+        folder = images if source == "images" else data
+        summary = import_found(folder, annotations, Target(data, add=True))
+        assert mitoses(data) == {"01_01": [[9, 9]], "01_02": []}
+        assert lookalikes(data) == {"01_01": [[30, 30]], "01_02": []}
+        assert (summary.fields, summary.mitoses, summary.lookalikes) == (2, 1, 1)
+        assert summary.skipped == (("02_01.png",) if source == "images" else ())
+
+    def test_look_alikes_are_kept_where_the_new_annotations_have_none(self, data, images):
+        """What `detect` writes has none, so a corrected file of it cannot say that there are none."""
+        summary = import_found(images, found(**{"01_01": [(3, 46)]}), Target(data, add=True))
+        assert lookalikes(data)["01_01"] == [[20, 20]]
+        assert notes(summary) == ("look-alikes kept in fields for which the new annotations have none: 1",)
+
+    def test_a_look_alike_that_has_become_a_mitosis_is_not_kept(self, data, images):
+        import_found(images, found(**{"01_01": [(22, 19)]}), Target(data, add=True))
+        assert lookalikes(data)["01_01"] == [] and not (data / "01_01_nonmitotic.csv").exists()
+
+    def test_fields_with_other_names_are_corrected_where_they_are(self, tmp_path):
+        data = tmp_path / "data"
+        (data / "05").mkdir(parents=True)
+        (data / "05" / "Schnitt 3.png").write_bytes(encode(".png", tissue(1)))
+        (data / "05" / "Schnitt 3.csv").write_text("1,2\n")
+        (data / "fields.csv").write_text(
+            "file,patient,field,microns_per_pixel,domain\n05/Schnitt 3.png,05,03,0.3,Leica\n"
+        )
+        import_found(data, found(**{"Schnitt 3": [(9, 8)]}), Target(data, add=True))
+        assert sorted(contents(data)) == ["05/Schnitt 3.csv", "05/Schnitt 3.png", "fields.csv"]
+        (field,) = list_fields(data)
+        assert (field.name, field.microns_per_pixel, field.domain) == ("05_03", 0.3, "Leica")
+        assert mitoses(data) == {"05_03": [[9, 8]]}
+
+    def test_a_bad_table_of_before_is_replaced(self, data, images):
+        (data / "01_01.csv").write_text("999,999\n")
+        import_found(images, found(**{"01_01": [(9, 9)]}), Target(data, add=True))
+        assert mitoses(data)["01_01"] == [[9, 9]]
+
+    def test_the_order_of_the_datasets_numbers_is_kept(self, data, images):
+        (data / "dataset.yaml").write_text("annotation_order: x,y\n")
+        import_found(images, found(**{"01_01": ([(3, 40)], [(5, 45)])}), Target(data, add=True))
+        assert (data / "01_01.csv").read_text() == "40.0,3.0\n"
+        assert (data / "01_01_nonmitotic.csv").read_text() == "45.0,5.0\n"
+
+    def test_a_pixel_size_holds_for_the_new_fields_only(self, data, images):
+        import_found(images, found(**{"02_01": []}), Target(data, add=True, microns_per_pixel=0.4))
+        assert [field.microns_per_pixel for field in list_fields(data)] == [None, None, 0.4]
+
+    def test_a_pixel_size_that_new_fields_inherit_is_said(self, data, images):
+        (data / "dataset.yaml").write_text("microns_per_pixel: 0.3\n")
+        summary = import_found(images, found(**{"02_01": []}), Target(data, add=True))
+        assert len(notes(summary)) == 1 and "take the pixel size of dataset.yaml, 0.3 um" in notes(summary)[0]
+
+    def test_another_image_under_the_name_of_one_that_is_there_is_refused(self, data, images):
+        (images / "01_01.png").write_bytes(encode(".png", tissue(77)))
+        annotations = found(**{"01_01": [], "02_01": []})
+        with pytest.raises(InputError, match=r"would be the field 01_01, but .* is another image"):
+            import_found(images, annotations, Target(data, add=True))
+
+    def test_a_failure_changes_nothing(self, data, images):
+        before = contents(data.parent)
+        (images / "02_01.png").write_bytes(encode(".png", tissue(2))[:-50])
+        with pytest.raises(InputError, match=r"02_01\.png: .*truncated"):
+            import_found(images, found(**{"01_01": [(9, 9)], "02_01": []}), Target(data, add=True))
+        assert contents(data.parent) == before
+
+    def test_files_are_linked_and_the_links_of_a_cache_stay_links(self, data, images, tmp_path):
+        cache = tmp_path / "cache.png"
+        (data / "01_02.png").rename(cache)
+        (data / "01_02.png").symlink_to(cache)
+        number = (data / "01_01.png").stat().st_ino
+        import_found(images, found(**{"01_02": [(9, 9)]}), Target(data, add=True))
+        assert (data / "01_01.png").stat().st_ino == number
+        assert (data / "01_02.png").is_symlink() and mitoses(data)["01_02"] == [[9, 9]]
+
+    def test_where_nothing_is_it_makes_a_new_dataset(self, images, tmp_path):
+        (tmp_path / "data").mkdir()
+        (tmp_path / "data" / ".gitignore").write_text("/x\n")
+        import_found(images, found(**{"01_01": [(1, 2)]}), Target(tmp_path / "data", add=True))
+        assert sorted(contents(tmp_path / "data")) == [".gitignore", "01_01.csv", "01_01.png", "dataset.yaml"]
+
+    def test_it_cannot_be_combined_with_replacing(self, data, images):
+        with pytest.raises(InputError, match="give one of them"):
+            import_found(images, found(**{"01_01": []}), Target(data, add=True, replace=True))

@@ -1,0 +1,50 @@
+"""Published centres become ones that can be written."""
+
+import numpy as np
+import pytest
+
+from mitoscope.datasets.importers import Annotations
+from mitoscope.datasets.importers.tidy import Tidy
+
+SHAPE = (40, 50)
+NOTHING = np.empty((0, 2))
+
+
+def points(*centres: tuple[float, float]) -> np.ndarray:
+    return np.array(centres, dtype=float).reshape(-1, 2)
+
+
+@pytest.mark.parametrize(
+    ("centre", "expected"),
+    [
+        ((39.9, 49.9), [[39.9, 49.9]]),
+        ((40, 50), [[39, 49]]),
+        ((-25, 64), [[0, 49]]),
+        ((-25.1, 20), []),
+        ((20, 74.1), []),
+        ((np.nan, 20), []),
+        ((20, np.inf), []),
+    ],
+)
+def test_a_centre_is_moved_into_the_image_or_left_out(centre, expected):
+    assert Tidy().tidy(Annotations(points(centre), NOTHING), SHAPE, NOTHING).mitoses.tolist() == expected
+
+
+def test_the_counts_of_all_images_are_told():
+    tidy = Tidy()
+    found = Annotations(points((1, 1), (1, 1), (-3, 5), (999, 5)), points((1.5, 1.5), (20, 20)))
+    for _ in range(2):
+        mitoses, lookalikes = tidy.tidy(found, SHAPE, points((30, 30)))
+        assert mitoses.tolist() == [[1, 1], [0, 5]] and lookalikes.tolist() == [[20, 20]]
+    assert (tidy.mitoses, tidy.lookalikes) == (4, 2)
+    assert tidy.notes() == (
+        "centres outside their image: 2 moved to its edge, 2 more than 25 px away left out",
+        "centres given again: 2 left out",
+        "look-alikes at the place of a mitosis: 2 left out",
+    )
+
+
+def test_nothing_to_say_about_good_annotations():
+    tidy = Tidy()
+    tidy.tidy(Annotations(points((1, 1)), points((9, 9))), SHAPE, NOTHING)
+    assert tidy.notes() == ()

@@ -1,0 +1,62 @@
+"""JPEG files of every kind: read with the pixels of OpenCV, or refused by name."""
+
+import io
+import struct
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image as Pillow
+
+from mitoscope.datasets.readers import read_image
+from tests.datasets.conftest import refusal, tissue, turned
+
+FIELD = tissue()
+PICTURE = Pillow.fromarray(FIELD)
+
+
+@pytest.mark.parametrize(
+    ("name", "picture", "settings", "complaint"),
+    [
+        ("grey.jpg", PICTURE.convert("L"), {}, "is a grey image"),
+        ("cmyk.jpg", PICTURE.convert("CMYK"), {}, "is CMYK; convert it to 8-bit RGB"),
+        ("turned.jpg", PICTURE, {"exif": turned()}, "is marked as turned or mirrored (orientation 6)"),
+        ("two.jpg", PICTURE, {"format": "MPO", "save_all": True, "append_images": [PICTURE]}, "has 2 images"),
+    ],
+)
+def test_what_is_no_field_is_refused_by_name(tmp_path, name, picture, settings, complaint):
+    picture.save(tmp_path / name, **settings)
+    assert refusal(read_image, tmp_path / name).startswith(f"{tmp_path / name}: {complaint}")
+
+
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [("progressive.jpg", {"progressive": True}), ("full.jpg", {"subsampling": 0}), ("rgb.jpg", {"keep_rgb": True})],
+)
+def test_every_jpeg_has_the_pixels_of_opencv(tmp_path, name, settings):
+    PICTURE.save(tmp_path / name, quality=95, **settings)
+    assert np.array_equal(read_image(tmp_path / name), cv2.imread(str(tmp_path / name))[..., ::-1])
+
+
+def test_a_jpeg_with_a_large_thumbnail_is_one_image(tmp_path):
+    """As some cameras write it: a file of several images, all but the first of which are thumbnails."""
+    file = io.BytesIO()
+    PICTURE.save(file, "MPO", save_all=True, append_images=[PICTURE])
+    content = file.getvalue()
+    entry = content.index(struct.pack("<HHI", 0xB002, 7, 32))
+    start = content.index(b"MPF\0") + 4 + struct.unpack_from("<I", content, entry + 8)[0]
+    second = bytearray(content)
+    second[start + 16 : start + 20] = struct.pack("<I", 0x010002)
+    path = tmp_path / "01_01.jpg"
+    path.write_bytes(second)
+    assert read_image(path).shape == FIELD.shape
+
+
+def test_a_jpeg_of_12_bits_is_refused(tmp_path):
+    file = io.BytesIO()
+    PICTURE.save(file, "JPEG")
+    content = bytearray(file.getvalue())
+    content[content.index(b"\xff\xc0") + 4] = 12
+    path = tmp_path / "01_01.jpg"
+    path.write_bytes(content)
+    assert "has 12 bits per channel" in refusal(read_image, path)

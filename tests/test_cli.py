@@ -127,6 +127,7 @@ def test_bad_input_is_one_line(rejected, project):
     assert rejected("validate", "elsewhere", cwd=project).startswith("elsewhere: no such folder")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("no_color", "escapes"), [("1", False), ("", True)])
 def test_an_error_on_a_terminal_is_red_unless_no_color_is_set(tmp_path, no_color, escapes):
     terminal, end = pty.openpty()
@@ -173,6 +174,7 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_quietly_and_leaves_nothing(tmp_path):
     # In the background of a shell, processes ignore Ctrl-C; this one must not.
     process = start(

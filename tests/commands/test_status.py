@@ -17,6 +17,8 @@ from mitoscope.paths import REGISTRY, Outputs
 from tests.conftest import NETWORK
 from tests.results import write_results
 
+pytestmark = pytest.mark.slow  # DVC
+
 
 @pytest.fixture
 def said(project, capsys, monkeypatch):

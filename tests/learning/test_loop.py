@@ -107,6 +107,7 @@ def test_an_epoch_says_what_it_reached(train):
     assert len(batches) == 6
 
 
+@pytest.mark.slow
 def test_mining_finds_the_negatives_that_look_like_mitoses(tmp_path, here, coloured):
     """Mislabelled mitoses among the negatives are what a network takes for mitoses, so it must mine these."""
     labels = [1, 0, 0, 1, 0, 0, 1, 0] * 3
@@ -135,6 +136,7 @@ def test_mining_finds_the_negatives_that_look_like_mitoses(tmp_path, here, colou
     assert calls.count(("epoch 2/4 mine", 15, 15)) == calls.count(("epoch 4/4 mine", 15, 15)) == 1
 
 
+@pytest.mark.slow
 def test_the_learning_rate_is_the_highest_of_the_epochs_steps(train):
     optimizer = torch.optim.SGD([torch.zeros(1)], lr=1.0)
     schedule = OneCycleLR(optimizer, max_lr=1e-3, total_steps=3 * 3)
@@ -149,6 +151,7 @@ def test_the_learning_rate_is_the_highest_of_the_epochs_steps(train):
     assert max(rates) == pytest.approx(1e-3, rel=0.02)  # the peak, nearly: it lies between two steps
 
 
+@pytest.mark.slow
 def test_the_learning_rate_of_mined_epochs_peaks_lower(train):
     rates = []
     for epochs, mining in ((2, None), (4, MINED | {"start_epoch": 2})):
@@ -158,12 +161,14 @@ def test_the_learning_rate_of_mined_epochs_peaks_lower(train):
     assert rates[1][2:] == pytest.approx([rate / 2 for rate in rates[0]])
 
 
+@pytest.mark.slow
 def test_training_that_gets_nowhere_stops_early(train):
     model = fresh("classifier")  # has no running statistics, which would move without a learning rate
     _, fitted = train(model, epochs=10, patience=2, lr=1e-20, samples_per_epoch=8)
     assert len(fitted.history) == 3 and fitted.best_epoch == 1
 
 
+@pytest.mark.slow
 def test_the_best_epoch_is_on_the_disk(train, tmp_path, here, coloured):
     # The validation labels have nothing to do with the colours, so that the best epoch is not simply the last.
     labels = [0, 1, 1, 0, 1, 0, 0, 1, 1, 0, 0, 1]
@@ -226,6 +231,7 @@ def never_killed(tmp_path_factory, here, coloured):
     return model.inner.state_dict(), fitted, work
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "hook",
     [
@@ -251,6 +257,7 @@ def test_a_killed_and_resumed_run_equals_one_that_never_was(train, tmp_path, nev
     assert same(saved.pop("state"), other.pop("state")) and saved == other
 
 
+@pytest.mark.slow
 def test_a_resume_continues_where_it_stopped(train):
     with pytest.raises(Killed):
         train(on_epoch=killing(lambda history: len(history) == 2))
@@ -267,6 +274,7 @@ def test_a_finished_run_is_not_trained_again(train):
     assert same(again.inner.state_dict(), model.inner.state_dict())
 
 
+@pytest.mark.slow
 def test_another_fingerprint_starts_afresh(train, tmp_path):
     train(epochs=1, seed=9, fingerprint="old")
     calls = []

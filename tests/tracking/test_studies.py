@@ -12,7 +12,10 @@ from mitoscope.tracking import studies as search_study
 from mitoscope.tracking.studies import SurplusError, best, claim, counted, finished, open_study, run_trials, shown
 
 # Trials are left here that no `optimize` looks after.
-pytestmark = pytest.mark.filterwarnings("ignore:Heartbeat of storage is supposed to be used with Study.optimize")
+pytestmark = [
+    pytest.mark.slow,  # databases, and processes that wait for each other
+    pytest.mark.filterwarnings("ignore:Heartbeat of storage is supposed to be used with Study.optimize"),
+]
 
 
 @pytest.fixture(scope="module")

@@ -140,6 +140,7 @@ def test_bad_files_are_one_line(tmp_path, content, message):
 WHOLE = f'<?xml version="1.0"?><Annotations>{layer(region(*BOX), region((1, 2), kind=2), name="Mitosis")}</Annotations>'
 
 
+@pytest.mark.slow  # many examples
 @settings(max_examples=150, deadline=None)
 @given(st.integers(0, len(WHOLE)), st.integers(0, 8), st.text(max_size=6) | st.sampled_from(["9e999", "<Region>", "-"]))
 def test_any_change_gives_a_line_or_a_result(tmp_path_factory, place, cut, patch):

@@ -416,6 +416,7 @@ odd_values = st.one_of(
 )
 
 
+@pytest.mark.slow  # many examples
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.data())
 def test_an_odd_json_gives_a_clear_line_or_a_valid_dataset(midog, out, data):

@@ -244,6 +244,7 @@ VALUES = st.recursive(
 PARTS = ["type", "id", "geometry", "coordinates", "properties", "classification", "objectType", "name", "names"]
 
 
+@pytest.mark.slow  # many examples
 @settings(max_examples=150, deadline=None)
 @given(
     st.sampled_from(["Point", "MultiPoint", "Polygon", "MultiPolygon", "GeometryCollection", "LineString"]),
@@ -266,6 +267,7 @@ def test_any_change_gives_a_line_or_a_result(tmp_path_factory, kind, changes, de
         assert np.isfinite(found.by_image["fuzz"].mitoses).all()
 
 
+@pytest.mark.slow  # many examples
 @settings(max_examples=50, deadline=None)
 @given(st.integers(0, 400), st.binary(max_size=3))
 def test_damaged_bytes_give_a_line_or_a_result(tmp_path_factory, place, patch):

@@ -178,6 +178,7 @@ COLUMNS = [
 VALUES = st.none() | st.integers(-(2**63), 2**63 - 1) | st.floats() | st.text(max_size=5) | st.binary(max_size=5)
 
 
+@pytest.mark.slow  # many examples
 @settings(max_examples=60, deadline=None)
 @given(st.sampled_from(COLUMNS), VALUES)
 def test_any_value_anywhere_gives_a_line_or_a_result(tmp_path_factory, column, value):
@@ -194,6 +195,7 @@ def test_any_value_anywhere_gives_a_line_or_a_result(tmp_path_factory, column, v
     _read_or_refuse(path)
 
 
+@pytest.mark.slow  # many examples
 @settings(max_examples=60, deadline=None)
 @given(st.integers(0, 12 * 4096), st.binary(min_size=1, max_size=4))
 @example(3927, b"\x80")  # in the schema, where SQLite itself decodes

@@ -153,6 +153,7 @@ CELLS = st.text(max_size=6) | st.sampled_from(
 )
 
 
+@pytest.mark.slow  # many examples
 @settings(max_examples=200, deadline=None)
 @given(
     st.lists(st.lists(CELLS, max_size=4), max_size=5),

@@ -53,6 +53,7 @@ FILES = {
 
 
 @pytest.mark.parametrize("name", FILES)
+@pytest.mark.slow  # many examples
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_a_changed_file_is_a_field_or_one_line(tmp_path, capfd, name, data):
@@ -79,6 +80,7 @@ def test_a_changed_file_is_a_field_or_one_line(tmp_path, capfd, name, data):
 @pytest.mark.parametrize(
     "start", [b"II*\0", b"MM\0*", b"II+\0", b"MM\0+", b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"BM"]
 )
+@pytest.mark.slow  # many examples
 @settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(rest=st.binary(max_size=200))
 def test_what_only_begins_like_an_image_is_refused(tmp_path, start, rest):

@@ -297,7 +297,8 @@ def detect(
         ),
     ] = False,
     replace: Annotated[
-        bool, typer.Option("--replace", help="Remove all earlier results from the output folder.")
+        bool,
+        typer.Option("--replace", help="Remove earlier results from the output folder, also corrected GeoJSON files."),
     ] = False,
 ) -> None:
     """Find the mitoses in fields: CSV, GeoJSON for QuPath, overlay, and the count per mm2.

@@ -203,12 +203,12 @@ def _classes(mitosis: list[str] | None, lookalike: list[str] | None) -> "Classes
 
 def _import_found(images: Path, annotations: list[Path], found: "Found", target: "Target") -> None:
     from mitoscope.datasets.fields import Description
-    from mitoscope.datasets.importers import refuse_inside
+    from mitoscope.datasets.importers import require_outside
     from mitoscope.datasets.importers.assemble import assemble
     from mitoscope.progress import progress
 
     for path in annotations:
-        refuse_inside(path, target)
+        require_outside(path, target)
     with progress() as show:
         summary = assemble(images, found, target, Description(name=images.resolve().name), show)
     _say_imported(summary, target.out)

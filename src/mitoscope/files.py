@@ -8,6 +8,7 @@ import json
 import os
 import re
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -16,7 +17,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from mitoscope.errors import InputError
+from mitoscope.errors import InputError, printable
 
 _CLOCK_SECONDS = 5  # tolerance: start times of processes and times of files come from different clocks
 
@@ -54,6 +55,18 @@ def write_text(target: Path, text: str) -> None:
 def write_json(target: Path, content: Any) -> None:
     """Write `content` to `target` atomically, as indented JSON; NaN and infinity raise a ValueError."""
     write_text(target, json.dumps(content, indent=2, allow_nan=False) + "\n")
+
+
+def require_regular(path: Path) -> None:
+    """Check that a path is no pipe, socket or device: opening one would wait for ever.
+
+    Raises:
+        InputError: it is one.
+        OSError: there is no such file.
+    """
+    mode = path.stat().st_mode
+    if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
+        raise InputError(f"{printable(str(path))}: is a pipe, a socket or a device; copy it to a file")
 
 
 def read_json(path: Path, remedy: str) -> dict[str, Any]:

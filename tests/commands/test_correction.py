@@ -1,10 +1,10 @@
 """The loop of correction: detect, correct in QuPath, import, and the dataset is ready to train again."""
 
 import json
-import shutil
 import uuid
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pandas as pd
 import pytest
@@ -104,7 +104,7 @@ def test_detections_that_nobody_has_changed_come_back_as_they_are(detected):
 
 def test_an_unseen_field_joins_the_dataset(detected, tmp_path):
     Path("new").mkdir()
-    shutil.copy("data/01_02.jpg", "new/09_01.jpg")
+    cv2.imwrite("new/09_01.png", cv2.imread("data/01_02.jpg")[:, ::-1])  # the same image would be another patient's
     (Path("new") / "09_01.geojson").write_text(json.dumps([drawn(square(30.5, 60.5), {"name": "Mitosis"})]))
     before = len(list_fields(Path("data")))
     mitoscope("import", "qupath", "new", "new/09_01.geojson", "--out", "data", "--add")

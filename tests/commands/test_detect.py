@@ -22,6 +22,7 @@ from mitoscope.detection.detector import Detector
 from mitoscope.detection.field_head import FieldHead
 from mitoscope.detection.stored import read_samples
 from mitoscope.errors import InputError
+from mitoscope.files import exclusive
 from mitoscope.learning.checkpoints import save_network
 from mitoscope.learning.devices import Device
 from mitoscope.learning.networks import build
@@ -180,7 +181,7 @@ def test_what_is_no_field_is_reported_and_the_others_are_done(ready, capsys):
 
 
 @pytest.mark.parametrize("out", ["notes.txt", "notes.txt/detected"])
-def test_what_is_no_folder_is_refused_before_any_work(ready, out):
+def test_what_is_no_folder_is_rejected_before_any_work(ready, out):
     Path("notes.txt").write_text("mine")
     with pytest.raises(InputError, match=r"--out .*: notes\.txt is a file, not a folder"):
         detect([FIELD], model=MODEL, out=Path(out), microns_per_pixel=None)
@@ -235,7 +236,7 @@ def test_the_pixel_size_of_the_images_is_used(ready):
     assert row.area_mm2 == pytest.approx(0.04)
 
 
-def test_pixels_far_from_the_models_are_refused(ready):
+def test_pixels_far_from_the_models_are_rejected(ready):
     with pytest.raises(InputError, match=r"1\.5 um per pixel: the detector was trained at 0\.25 um"):
         run(FIELD, microns=1.5)
     assert not OUT.exists()
@@ -286,14 +287,14 @@ def test_a_model_that_the_store_lacks_is_named(ready, mlflow_store):
     assert not OUT.exists()
 
 
-def test_the_weights_of_a_training_are_refused(ready):
+def test_the_weights_of_a_training_are_rejected(ready):
     save_network(Path("best.pt"), Detector.load(Path(MODEL)).model, run_id="the run", threshold=0.5)
     with pytest.raises(InputError, match=r"best\.pt: contains weights, not a detector .*; give models/<network>"):
         run(FIELD, model="best.pt")
     assert not OUT.exists()
 
 
-def test_two_images_of_one_name_are_refused(ready):
+def test_two_images_of_one_name_are_rejected(ready):
     with pytest.raises(InputError, match=r"elsewhere/01_01\.png: data/01_01\.jpg has the same name"):
         run(FIELD, Path("elsewhere/01_01.png"))
     assert not OUT.exists()
@@ -346,6 +347,51 @@ def test_a_summary_of_somebody_else_is_not_replaced(ready):
     with pytest.raises(InputError, match=r"summary\.csv: is no summary that this version of `mitoscope detect` wrote"):
         run(FIELD)
     assert (OUT / "summary.csv").read_text() == "mine\n"
+
+
+def test_files_of_somebody_else_stay(ready):
+    """Whatever their names, and with --replace too."""
+    run(FIELD)
+    theirs = {OUT / "survey_mitoses.csv": "mine", OUT / "survey_mitoses.geojson": "mine"}
+    for path, content in theirs.items():
+        path.write_text(content)
+    run(FIELD, model=another_detector(), replace=True)
+    assert {path: path.read_text() for path in theirs} == theirs
+    (OUT / "summary.csv").write_text("mine\n")
+    with pytest.raises(InputError, match=r"summary\.csv: is no summary .*; use another --out"):
+        run(FIELD, replace=True)
+    assert (OUT / "summary.csv").read_text() == "mine\n"
+
+
+def test_a_corrected_geojson_is_not_replaced(ready, capsys):
+    shutil.copy(FIELD, "b.jpg")
+    run(FIELD, Path("b.jpg"))
+    corrected = OUT / "01_01_mitoses.geojson"
+    corrected.write_text('{"type": "FeatureCollection", "features": []}')
+    before = corrected.read_bytes()
+    capsys.readouterr()
+    assert run(FIELD, Path("b.jpg")) == 1
+    said = " ".join(capsys.readouterr().out.split())
+    assert f"skipped: {corrected}: is not as `mitoscope detect` wrote it" in said and "--replace" in said
+    assert corrected.read_bytes() == before and set(summary().index) == {"01_01", "b", "all"}
+    assert run(FIELD, replace=True) == 0
+    assert corrected.read_bytes() != before
+
+
+def test_two_calls_do_not_write_into_one_folder(ready):
+    with (
+        exclusive(OUT / ".detect.lock", ""),
+        pytest.raises(InputError, match=r"out/\.detect\.lock: another `mitoscope"),
+    ):
+        run(FIELD)
+    assert run(FIELD) == 0
+
+
+def test_a_field_of_one_pixel_can_be_done_again(ready):
+    cv2.imwrite("pixel.png", np.full((1, 1, 3), 128, np.uint8))
+    for _ in range(2):
+        assert run(Path("pixel.png")) == 0
+    assert summary().area_mm2["pixel"] == pytest.approx(6.25e-8)
 
 
 def test_results_are_not_written_among_the_images(ready):
@@ -411,7 +457,7 @@ def test_a_full_disk_leaves_what_is_done_and_names_the_folder(ready, monkeypatch
         run(Path("b.jpg"))
     assert error.value.filename == "out"
     assert "stopped: 0 of 1 images are done" in capsys.readouterr().out
-    assert {path.name for path in OUT.iterdir()} == before
+    assert {path.name for path in OUT.iterdir()} - {".detect.lock"} == before
     assert set(summary().index) == {"01_01", "all"}
 
 

@@ -1,5 +1,6 @@
 """`fields` writes a first table of whose field each image is, and never guesses a patient."""
 
+import os
 from pathlib import Path
 
 import cv2
@@ -70,6 +71,24 @@ def test_the_pixel_size_is_that_of_the_file_and_a_bad_image_keeps_its_row(folder
     assert "next: check it" in out
 
 
+def test_only_the_headers_are_read(folder):
+    folder.mkdir()
+    image = TISSUE.astype(np.uint16)  # which is rejected only when its pixels are asked for
+    tifffile.imwrite(folder / "01_01.tif", image, resolution=(20_000, 20_000), resolutionunit="CENTIMETER")
+    fields(folder)
+    assert [entry.microns_per_pixel for entry in read_field_table(folder / "fields.csv")] == [0.5]
+
+
+def test_a_name_that_is_not_utf_8_is_one_line(folder):
+    save(folder, "01_01.png", os.fsdecode(b"caf\xe9.png"), os.fsdecode(b"caf\xe9/1.png"))
+    with pytest.raises(InputError) as caught:
+        fields(folder)
+    message = str(caught.value)
+    assert message.isprintable() and "caf\\udce9" in message
+    assert message.endswith("has a name that is not UTF-8 (and 1 more images); rename it")
+    assert not (folder / "fields.csv").exists()
+
+
 def test_a_table_is_written_elsewhere_and_over_another_one_only_on_demand(folder, tmp_path):
     save(folder, "01_01.png")
     table = tmp_path / "mine.csv"
@@ -81,7 +100,7 @@ def test_a_table_is_written_elsewhere_and_over_another_one_only_on_demand(folder
     assert read_field_table(table) == [Entry("01_01.png", "01", "01")] and not (folder / "fields.csv").exists()
 
 
-def test_a_folder_without_images_is_refused(tmp_path):
+def test_a_folder_without_images_is_rejected(tmp_path):
     with pytest.raises(InputError, match="has no image"):
         fields(tmp_path)
     with pytest.raises(InputError, match="no such folder"):

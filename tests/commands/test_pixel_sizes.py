@@ -55,6 +55,36 @@ def test_the_folder_above_counts_if_its_table_names_the_image(folder):
     assert sizes.find(folder / "05/3.tif", None) == (MODEL, "model")
 
 
+def test_the_nearest_table_that_names_the_image_counts(folder):
+    """As in extract, which takes images at any depth."""
+    (folder / "s/05").mkdir(parents=True)
+    (folder / "fields.csv").write_text("file,microns_per_pixel\ns/05/1.tif,0.4\ns/05/2.tif,0.45\n")
+    (folder / "s/fields.csv").write_text("file,microns_per_pixel\n05/2.tif,0.5\n")
+    sizes = PixelSizes(None, MODEL)
+    assert sizes.find(folder / "s/05/1.tif", 0.3) == (0.4, "fields.csv")
+    assert sizes.find(folder / "s/05/2.tif", 0.3) == (0.5, "fields.csv")
+    assert sizes.find(folder / "s/05/3.tif", None) == (MODEL, "model")
+
+
+@pytest.mark.parametrize("name", ["dataset.yaml", "fields.csv"])
+def test_a_file_of_another_program_is_named_with_the_remedy(tmp_path, name):
+    (tmp_path / name).write_text("train: images/train\nval: images/val\n")
+    said = rf"{name}: .*; correct it, or give the pixel size with --microns-per-pixel$"
+    with pytest.raises(InputError, match=said):
+        PixelSizes(None, MODEL).find(tmp_path / "a.tif", 0.5)
+    sizes = PixelSizes(0.6, MODEL)
+    size = sizes.find(tmp_path / "a.tif", 0.5)
+    sizes.note(tmp_path / "a.tif", "a", 0.5, size)
+    assert size == (0.6, "--microns-per-pixel")
+
+
+def test_sizes_that_look_equal_are_one_line(tmp_path):
+    sizes = PixelSizes(None, MODEL)
+    for name, tag in (("a", 0.25001), ("b", 0.24999), ("c", 0.2503)):
+        sizes.note(tmp_path / name, name, tag, sizes.find(tmp_path / name, tag))
+    assert sizes.lines() == ["pixel size 0.25 um, from the file: a, b", "pixel size 0.2503 um, from the file: c"]
+
+
 def test_equal_sizes_are_one_line(folder):
     sizes = PixelSizes(None, MODEL)
     for name, tag in (("a", 0.4), ("b", None), ("c", None), ("d", None), ("e", None), ("f", 0.3)):

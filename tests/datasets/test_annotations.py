@@ -57,6 +57,12 @@ def test_thousands_of_bad_rows_are_one_line_with_a_hint(tmp_path):
     assert "`mitoscope import csv` reads other forms" in problem and problem.endswith("(and 5000 more rows)")
 
 
+def test_a_table_with_classes_is_for_the_importer(tmp_path):
+    field = field_with_csv(tmp_path, "X,Y,label\n10,20,mitosis\n11,21,hard negative\n")
+    message = refusal(read_centres, field, SHAPE)
+    assert "has a column 'label'; `mitoscope import csv` sorts centres by their class" in message
+
+
 def test_lookalikes_stand_in_a_file_of_their_own(tmp_path):
     field = field_with_csv(tmp_path, "1,2\n")
     assert read_lookalikes(field, SHAPE).shape == (0, 2)
@@ -95,6 +101,7 @@ def test_no_csv_and_no_discs_mean_no_mitosis(tmp_path):
         "row,col",
         "5;6",
         "5 6",
+        "01_02,30",
         "0x10,5",
         "\x1b[31m,5",
     ],

@@ -30,7 +30,7 @@ def test_columns_may_be_missing_and_in_any_order(tmp_path):
         ("", "has no column `file`"),
         ("patient,field\n01,02\n", "has no column `file`"),
         ("file,pixelsize\na.png,1\n", "unknown column 'pixelsize'"),
-        ("file\na.png\na.png\n", "row 3: a.png stands there twice"),
+        ("file\na.png\na.png\n", "row 3: a.png is listed twice"),
         ("file,patient\n../a.png,01\n", "row 2: '../a.png' is not a path inside the folder"),
         ("file,patient\n/a.png,01\n", "row 2: '/a.png' is not a path inside the folder"),
         ("file,patient\na.png,0_1\n", "row 2: patient '0_1' may have letters, digits"),

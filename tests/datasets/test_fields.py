@@ -76,6 +76,28 @@ def test_a_table_that_does_not_fit_the_folder_is_rejected(tmp_path, table, compl
     assert any(complaint in problem for problem in problems)
 
 
+@pytest.mark.parametrize("names", [("01_01.png", "1_02.png"), ("p1_01.png", "P1_02.png")])
+def test_patients_that_a_spreadsheet_may_have_renamed_are_rejected(tmp_path, names):
+    for name in names:
+        (tmp_path / name).touch()
+    assert "look like one patient" in refusal(list_fields, tmp_path)
+
+
+@pytest.mark.parametrize("names", [("a.bmp", "a.png"), ("01.png", "01_nonmitotic.png")])
+def test_two_images_share_no_annotation_file(tmp_path, names):
+    for name in names:
+        (tmp_path / name).touch()
+    (tmp_path / "fields.csv").write_text(f"file,patient,field\n{names[0]},P1,1\n{names[1]},P2,1\n")
+    message = refusal(list_fields, tmp_path)
+    assert message.startswith(f"{tmp_path / names[1]}: would share an annotation file with {names[0]}")
+
+
+def test_a_name_of_macos_is_the_one_that_is_typed(tmp_path):
+    (tmp_path / "Mu\u0308ller 1.png").touch()  # u and two dots
+    (tmp_path / "fields.csv").write_text("file,patient\nM\u00fcller 1.png,P1\n")
+    assert [field.patient for field in list_fields(tmp_path)] == ["P1"]
+
+
 def test_images_in_folders_need_a_table(tmp_path):
     (tmp_path / "05").mkdir()
     (tmp_path / "05/07.png").touch()

@@ -23,17 +23,17 @@ from mitoscope.datasets.patches import (
 )
 from mitoscope.errors import InputError
 
-# patient, field, domain, label, center, row, col, source, distance, edge, record
+# patient, field, domain, label, center, row, col, source, distance, lookalike, edge, record
 ROWS = [
-    ("01", "02", "Aperio", 1, 0, 40.0, 41.5, "annotation", 0.0, False, 0),
-    ("01", "02", "Aperio", 1, 1, 40.5, 41.0, "candidate", 0.18, False, 1),
-    ("01", "02", "Aperio", 1, 2, 52.0, 50.0, "candidate", 3.68, False, 2),
-    ("01", "02", "Aperio", 0, 0, 90.0, 95.0, "candidate", 18.34, False, 3),
-    ("01", "02", "Aperio", 0, 1, 3.0, 2.0, "candidate", 13.54, True, 4),
-    ("NA", "01", "NA", 1, 0, 2.0, 60.0, "annotation", 0.0, True, 0),
-    ("NA", "01", "NA", 1, 1, 4.0, 60.0, "candidate", 0.5, True, 1),
-    ("NA", "01", "NA", 0, 0, 70.0, 60.0, "candidate", 16.5, False, 2),
-    ("03", "01", "", 0, 0, 30.0, 30.0, "candidate", np.nan, False, 0),  # a field without mitosis
+    ("01", "02", "Aperio", 1, 0, 40.0, 41.5, "annotation", 0.0, False, False, 0),
+    ("01", "02", "Aperio", 1, 1, 40.5, 41.0, "candidate", 0.18, False, False, 1),
+    ("01", "02", "Aperio", 1, 2, 52.0, 50.0, "candidate", 3.68, False, False, 2),
+    ("01", "02", "Aperio", 0, 0, 90.0, 95.0, "candidate", 18.34, False, False, 3),
+    ("01", "02", "Aperio", 0, 1, 3.0, 2.0, "candidate", 13.54, False, True, 4),
+    ("NA", "01", "NA", 1, 0, 2.0, 60.0, "annotation", 0.0, False, True, 0),
+    ("NA", "01", "NA", 1, 1, 4.0, 60.0, "candidate", 0.5, False, True, 1),
+    ("NA", "01", "NA", 0, 0, 70.0, 60.0, "candidate", 16.5, False, False, 2),
+    ("03", "01", "", 0, 0, 30.0, 30.0, "candidate", np.nan, False, False, 0),  # a field without mitosis
 ]
 SUBSETS = {"03": "test", "01": "train", "NA": "validation"}
 

@@ -1,5 +1,7 @@
 """Tables are read as people write them, and what is no table is rejected in one line."""
 
+import os
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -52,6 +54,11 @@ def test_what_is_no_finite_number_is_none(tmp_path, cell):
 def test_binary_content_is_rejected(tmp_path, content):
     (tmp_path / "table.csv").write_bytes(content)
     assert "is not a text file" in refusal(read_table, tmp_path / "table.csv")
+
+
+def test_a_pipe_does_not_hang(tmp_path):
+    os.mkfifo(tmp_path / "table.csv")
+    assert "is a pipe, a socket or a device" in refusal(read_table, tmp_path / "table.csv")
 
 
 @given(content=st.binary(max_size=80))

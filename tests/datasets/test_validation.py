@@ -1,6 +1,7 @@
 """The check finds everything that is wrong in one go, and says what is there."""
 
 import io
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -156,6 +157,22 @@ def test_files_that_disagree_with_a_pixel_size_are_one_warning(data, setting, so
     (warning,) = report.warnings
     assert warning.startswith(f"2 of 3 images say another pixel size than {setting}; ")
     assert "01_01: 0.5 um in the file, 0.25 um in" in warning
+
+
+def test_conflicts_between_fields_are_problems(data):
+    shutil.copy(data / "01_01.tif", data / "02_02.tif")
+    (data / "dataset.yaml").unlink()
+    (data / "fields.csv").write_text("file,microns_per_pixel\n01_01.tif,0.25\n")
+    same, missing = check_dataset(data).problems
+    assert "02_02.tif: has the pixels of 01_01.tif, which is of another patient" in same
+    assert "01_02.png: has no known pixel size, like 3 of 4 fields" in missing
+
+
+def test_a_table_in_a_folder_that_no_field_uses_is_warned_of(data):
+    (data / "05").mkdir()
+    (data / "05/01.csv").write_text("1,2\n")
+    (warning,) = check_dataset(data).warnings
+    assert warning.startswith(f"{data / '05/01.csv'}: belongs to no field")
 
 
 def test_a_patient_without_mitosis_is_warned_of(data):

@@ -168,17 +168,35 @@ def test_summary_pools_counts_and_areas(tmp_path):
     # 5 in 0.1875 mm2 are 26.67 per mm2; the mean of the densities would be 40.
     assert path.read_bytes().decode() == (
         "field,width,height,mitoses,area_mm2,per_mm2,per_2mm2,microns_per_pixel,pixel_size_from\n"
-        "01_02,1000,1000,5,0.062500,80.00,160.00,0.25,file\n"
-        '"slide 3, left",2000,1000,0,0.125000,0.00,0.00,0.2456,fields.csv\n'
-        "all,,,5,0.187500,26.67,53.33,,\n"
+        "01_02,1000,1000,5,0.0625,80.00,160.00,0.25,file\n"
+        '"slide 3, left",2000,1000,0,0.125,0.00,0.00,0.2456,fields.csv\n'
+        "all,,,5,0.1875,26.67,53.33,,\n"
     )
     assert read_counts(path) == counts
+
+
+def test_a_tiny_area_reads_back(tmp_path):
+    """One pixel of 0.25 um: with fixed decimals it would be 0, by which the next call would divide."""
+    path = tmp_path / "summary.csv"
+    counts = [FieldCount("pixel", 1, 1, 0, 6.25e-8, 0.25, "file")]
+    write_summary(path, counts)
+    assert read_counts(path) == counts
+    write_summary(path, read_counts(path))
+    assert read_counts(path) == counts
+
+
+def test_a_summary_with_an_area_of_zero_is_rejected(tmp_path):
+    path = tmp_path / "summary.csv"
+    write_summary(path, [FieldCount("pixel", 1, 1, 0, 6.25e-8, 0.25, "file")])
+    path.write_text(path.read_text().replace("6.25e-08", "0.000000"))
+    with pytest.raises(InputError, match=r"summary\.csv: is no summary that this version"):
+        read_counts(path)
 
 
 @pytest.mark.parametrize(
     "content", ["", "field,mitoses\n01,2\n", "field,width,height,mitoses,area_mm2,per_mm2,per_2mm2\n", "\0"]
 )
-def test_what_is_no_summary_is_refused(tmp_path, content):
+def test_what_is_no_summary_is_rejected(tmp_path, content):
     (tmp_path / "summary.csv").write_text(content)
     with pytest.raises(InputError, match=r"summary\.csv: is no summary that this version"):
         read_counts(tmp_path / "summary.csv")

@@ -99,6 +99,17 @@ def test_scores_are_logged_by_level_without_the_counts():
     assert logged_scores(metrics) == expected | {"test_fields/Aperio-Ulm/f1": 0.5}
 
 
+def test_domains_keep_apart_in_mlflow():
+    scores = {name: {"f1": number / 10} for number, name in enumerate(["Lab A", "Lab-A", "\u80ba", "\u4e73"])}
+    metrics = {"patches": {}, "fields": {"domains": scores}}
+    assert logged_scores(metrics) == {
+        "test_fields/Lab-A/f1": 0.0,
+        "test_fields/Lab-A-2/f1": 0.1,
+        "test_fields/3/f1": 0.2,
+        "test_fields/4/f1": 0.3,
+    }
+
+
 def test_scores_by_domain_are_rows(outputs):
     assert read_results(outputs).domain_rows() == []
     scores = {"patients": 1, "mitoses": 2, "fields": 3, "precision": 0.5, "recall": 1.0, "f1": 2 / 3}

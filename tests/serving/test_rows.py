@@ -23,7 +23,7 @@ def part(kind: str, length: int) -> str:
 
 # A header alone, of 16 bits.
 DEEP = b"\x89PNG\r\n\x1a\n" + (13).to_bytes(4) + b"IHDR" + bytes([0, 0, 0, SIZE] * 2 + [16, 2])
-ALPHA = np.dstack([NOISE, np.full((SIZE, SIZE), 100, np.uint8)])
+ALPHA = np.dstack([NOISE, np.where(np.arange(SIZE * SIZE).reshape(SIZE, SIZE) < 100, 100, 255).astype(np.uint8)])
 BAD_PATCHES = {
     "another size": (text(NOISE[:20], "PNG"), "32 x 20 px, 8-bit RGB; expected 32 x 32 px, 8-bit RGB, as `mitoscope"),
     "16 bits": (base64.b64encode(DEEP).decode(), "16-bit RGB; expected"),

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import math
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -183,8 +184,8 @@ def test_a_bad_centre_is_named(project):
 def test_fields_without_anything_are_no_failure(project):
     for path in Path("data").glob("*_*"):
         path.unlink()
-    for name in ("01_01", "02_01"):
-        cv2.imwrite(f"data/{name}.png", np.full((200, 200, 3), 240, np.uint8))
+    for name, grey in (("01_01", 240), ("02_01", 241)):
+        cv2.imwrite(f"data/{name}.png", np.full((200, 200, 3), grey, np.uint8))
     extract()
     assert read_index(PATCHES).empty
     assert summary()["mitoses"] == summary()["negatives"] == 0 and summary()["patients"] == {}
@@ -273,14 +274,39 @@ def test_candidates_are_as_many_as_the_area_asks_for(field):
 
 def test_labelled_lookalikes_are_negatives(field):
     before = cut(field).index
-    field.lookalikes.write_text("100.5,200.25\n10,284\n")  # the second lies 1 um beside a mitosis
+    places = [(row + 0.5, col + 0.25) for row in range(80, 250, 4) for col in range(80, 250, 4)]
+    far = max(places, key=lambda place: KDTree(before[["row", "col"]]).query(place)[0])
+    field.lookalikes.write_text(f"{far[0]},{far[1]}\n10,284\n")  # the second lies 1 um beside a mitosis
     found = cut(field)
     after = found.index
     pd.testing.assert_frame_equal(after[:-1], before)  # what was there keeps its number and name
+    assert after.lookalike.tolist() == [False] * len(before) + [True]
     (last,) = after[-1:].itertuples()
-    assert (last.label, last.source, last.row, last.col) == (0, "lookalike", 100.5, 200.25)
+    assert (last.label, last.source, last.row, last.col) == (0, "lookalike", *far)
     assert last.center == before[before.label == 0].center.max() + 1
     assert is_sample(after).iloc[-1] and len(found.windows) == len(after)
+
+
+def test_a_lookalike_at_a_candidate_is_that_candidate(field):
+    before = cut(field).index
+    there = before[(before.label == 0) & ~before.edge].iloc[0]
+    field.lookalikes.write_text(f"{there.row + 8},{there.col}\n")  # 2 um beside it
+    after = cut(field).index
+    assert len(after) == len(before) and after[after.lookalike].record.tolist() == [there.record]
+
+
+def test_one_image_is_of_one_patient(extracted):
+    shutil.copy("data/01_01.jpg", "data/03_03.jpg")
+    with pytest.raises(InputError, match=r"03_03.jpg: has the pixels of 01_01.jpg, which is of another patient"):
+        extract()
+
+
+def test_either_all_fields_have_a_known_pixel_size_or_none(extracted):
+    Path("data/dataset.yaml").unlink()
+    extract()
+    Path("data/fields.csv").write_text("file,microns_per_pixel\n01_01.jpg,0.25\n")
+    with pytest.raises(InputError, match=r"01_02.jpg: has no known pixel size, like 7 of 8 fields"):
+        extract()
 
 
 def test_the_domain_of_a_field_is_in_the_index_and_the_facts(field):

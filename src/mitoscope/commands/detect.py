@@ -9,7 +9,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from mitoscope.commands.pixel_sizes import PixelSizes
-from mitoscope.commands.results_folder import ResultsFolder, check_out
+from mitoscope.commands.results_folder import ResultsFolder, check_out, only_writer
 from mitoscope.datasets.fields import PixelSize
 from mitoscope.datasets.readers import Image, Picture, read_candidate_mask, read_picture
 from mitoscope.errors import InputError, printable
@@ -46,8 +46,8 @@ def detect(
     """Detect mitoses in fields; write a CSV, a GeoJSON and an overlay per field, and summary.csv and model.json.
 
     An image that cannot be read is reported and skipped. Fields that `out` already has from the same model stay; those
-    of this call are done again. summary.csv and model.json are true of all files in `out` after each field, also when
-    the call is stopped; the same call then does all its fields again.
+    of this call are done again. summary.csv and model.json describe all files in `out` after each field, also when the
+    call is stopped; the same call then does all its fields again. A GeoJSON that was changed since is not replaced.
 
     Args:
         images: 8-bit RGB fields of any size. If `NAME_cmask.png` is next to a field, candidates are taken only from
@@ -60,11 +60,12 @@ def detect(
         replace: remove all results that are in `out`.
 
     Returns:
-        The number of images that could not be read.
+        The number of images that could not be read, or whose GeoJSON was changed.
 
     Raises:
         InputError: the model does not exist, two images have the same name, `out` is not a folder that can be written
-            to, has an image, or has results of another model, or `microns_per_pixel` is too far from the model's.
+            to, has an image, has results of another model or of another program, or another call writes there, or
+            `microns_per_pixel` is too far from the model's.
         OSError: the disk is full.
     """
     fields = _name_fields(images)
@@ -79,13 +80,15 @@ def detect(
     settings = {"extract": detector.extract.model_dump(), "detection": detector.detection.model_dump()}
     evidence = {"model": model, "detector_sha256": digest, "threshold": detector.threshold, **settings}
     evidence["origin"] = asdict(detector.origin)
-    folder = ResultsFolder(out, fields, evidence, replace=replace)
     note = ", by a model trained on synthetic data" if detector.origin.synthetic else ""
     _say(f"{model}: threshold {detector.threshold:.3f}, trained at {known:g} um per pixel{note}")
     sizes = PixelSizes(microns_per_pixel, known)
     counts: list[FieldCount] = []
     try:
-        _detect_all(fields, detector, folder, sizes, counts, _Formats(points, evaluator))
+        with only_writer(out):
+            folder = ResultsFolder(out, fields, evidence, replace=replace)
+            _detect_all(fields, detector, folder, sizes, counts, _Formats(points, evaluator))
+            unknown = folder.unknown
     except (KeyboardInterrupt, OSError):
         _say(
             f"stopped: {len(counts)} of {len(fields)} images are done"
@@ -99,8 +102,8 @@ def detect(
             _say(line)
         for line in sizes.warnings():
             _say(f"warning: {line}", style="yellow")
-    for name in folder.unknown:
-        _say(f"{out}: the files of {name} are of a call that was killed; detect it again", style="yellow")
+    for name in unknown:
+        _say(f"{out}: the files of {name} are not in summary.csv; detect it again, or remove them", style="yellow")
     if counts:
         _print_counts(counts, out, note)
     return len(fields) - len(counts)
@@ -145,6 +148,7 @@ def _detect_all(
         detector.to(device.torch)
         for done, (name, path) in enumerate(fields.items(), start=1):
             try:
+                folder.check(name)
                 picture = read_picture(path)
                 size = sizes.find(path, picture.microns_per_pixel)
                 try:
@@ -152,12 +156,13 @@ def _detect_all(
                 except InputError as error:
                     raise InputError(f"{printable(str(path))}: {error} ({size.source} gives it)") from error
                 detections = _detect_one(path, picture, detector, size.microns)
+                count = _write(folder, name, picture, size, detections, detector, formats)
             except InputError as error:
                 left = "; its files in --out are from an earlier call" if folder.has(name) else ""
                 _say(f"skipped: {error}{left}", style="red")
             else:
                 sizes.note(path, name, picture.microns_per_pixel, size)
-                counts.append(_write(folder, name, picture, size, detections, detector, formats))
+                counts.append(count)
             show("detect", done, len(fields))
 
 
@@ -169,8 +174,6 @@ def _detect_one(path: Path, picture: Picture, detector: "Detector", microns: flo
     if mask is not None:
         _say(f"{name}: candidates only from the mask next to it; densities are for the whole field")
     if picture.opaque is not None:
-        if not picture.opaque.any():
-            raise InputError(f"{name}: is transparent everywhere; save it without transparency")
         share = 1 - float(picture.opaque.mean())
         _say(f"{name}: {share:.0%} of it is transparent; this part has no candidates and does not count as area")
     detections = detector.detect(picture.pixels, microns, picture.candidate_mask(mask))
@@ -197,14 +200,15 @@ def _write(
     with folder.field(name):
         start = folder.out / name
         write_detections_csv(start.with_name(f"{name}_mitoses.csv"), centres, probabilities)
-        geojson = start.with_name(f"{name}_mitoses.geojson")
-        write_geojson(geojson, centres, probabilities, radius=radius, shape=(rows, columns), points=formats.points)
         if formats.evaluator:
             json = start.with_name(f"{name}_mitoses.json")
             write_evaluator_json(json, centres, probabilities, microns_per_pixel=size.microns)
         note = ", by a model trained on synthetic data" if detector.origin.synthetic else ""
         title = f"{name}: {len(centres)} mitoses with probability {detector.threshold:.3f} or more{note}"
         _draw(start, picture.pixels, Marks(centres), radius, title)
+        # Last, so that a killed process hardly leaves one that `folder` does not know and takes for a corrected one.
+        geojson = start.with_name(f"{name}_mitoses.geojson")
+        write_geojson(geojson, centres, probabilities, radius=radius, shape=(rows, columns), points=formats.points)
         folder.add(count)
     return count
 

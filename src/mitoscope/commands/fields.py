@@ -1,13 +1,16 @@
 """Command `fields`: write a first `fields.csv` for images with any names, to be completed by hand."""
 
+import re
 from collections import Counter
 from pathlib import Path
 
-from mitoscope.datasets.field_table import NAME, Entry, as_id, is_id, write_field_table
+from mitoscope.datasets.field_table import NAME, Entry, as_id, split_name, write_field_table
 from mitoscope.datasets.fields import list_images
-from mitoscope.datasets.readers import read_picture
-from mitoscope.errors import InputError
+from mitoscope.datasets.readers import read_microns
+from mitoscope.errors import InputError, printable
 from mitoscope.progress import console, progress
+
+_SURROGATE = re.compile("[\ud800-\udfff]")  # what Python makes of a byte in a file's name that is not UTF-8
 
 
 def fields(folder: Path, out: Path | None = None, *, replace: bool = False) -> None:
@@ -22,7 +25,7 @@ def fields(folder: Path, out: Path | None = None, *, replace: bool = False) -> N
         replace: replace the table if it is there.
 
     Raises:
-        InputError: there is no image in the folder, or the table is there and not replaced.
+        InputError: there is no image in the folder, a name cannot be written, or the table is there and not replaced.
     """
     out = out or folder / NAME
     if not folder.is_dir():
@@ -32,12 +35,13 @@ def fields(folder: Path, out: Path | None = None, *, replace: bool = False) -> N
     images = list_images(folder)
     if not images:
         raise InputError(f"{folder}: has no image (.tif, .tiff, .png, .jpg, .jpeg, .bmp)")
+    _require_utf8(folder, images)
     patients = _patient_folders(folder, images)
     entries, unreadable = [], []
     with progress() as show:
         for done, path in enumerate(images, start=1):
             try:
-                microns = read_picture(path).microns_per_pixel
+                microns = read_microns(path)
             except InputError as error:
                 microns = None
                 unreadable.append(str(error))
@@ -58,6 +62,18 @@ def fields(folder: Path, out: Path | None = None, *, replace: bool = False) -> N
         console.print(line, markup=False)
 
 
+def _require_utf8(folder: Path, images: list[Path]) -> None:
+    """Check that the table, which is UTF-8, can hold all names: old systems wrote them in Latin-1.
+
+    Raises:
+        InputError: it cannot.
+    """
+    bad = [path for path in images if _SURROGATE.search(path.relative_to(folder).as_posix())]
+    if bad:
+        more = f" (and {len(bad) - 1} more images)" if bad[1:] else ""
+        raise InputError(f"{printable(str(bad[0]))}: has a name that is not UTF-8{more}; rename it")
+
+
 def _patient_folders(folder: Path, images: list[Path]) -> dict[Path, str]:
     """Return the patient of each folder with images; empty where there is one folder, or two folders have one name."""
     parents = {path.parent for path in images} - {folder}
@@ -67,9 +83,7 @@ def _patient_folders(folder: Path, images: list[Path]) -> dict[Path, str]:
 
 
 def _entry(file: Path, folder_patient: str, microns_per_pixel: float | None) -> Entry:
-    patient, _, field = file.stem.partition("_")
-    if not (is_id(patient) and is_id(field)):
-        patient, field = folder_patient, as_id(file.stem) if folder_patient else ""
+    patient, field = split_name(file.stem) or (folder_patient, as_id(file.stem) if folder_patient else "")
     return Entry(file.as_posix(), patient, field, microns_per_pixel)
 
 

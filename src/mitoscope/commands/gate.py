@@ -8,7 +8,7 @@ import numpy as np
 
 from mitoscope.datasets.fields import list_fields
 from mitoscope.datasets.patches import read_index, read_summary
-from mitoscope.datasets.readers import read_candidate_mask, read_image
+from mitoscope.datasets.readers import read_candidate_mask, read_picture
 from mitoscope.detection.detector import Detector
 from mitoscope.errors import InputError
 from mitoscope.evaluation.matching import MATCH_UM, match
@@ -146,9 +146,10 @@ def _score(detector: Detector, microns: dict[str, float], label: str) -> float:
     with join() as device, progress() as show:
         detector.to(device.torch)
         for done, field in enumerate(tested, start=1):
-            image = read_image(field.image)
-            mask = read_candidate_mask(field.image, (image.shape[0], image.shape[1]))
-            points = detector.detect(image, microns[field.name], mask).points
+            picture = read_picture(field.image)
+            shape = (picture.pixels.shape[0], picture.pixels.shape[1])
+            mask = picture.candidate_mask(read_candidate_mask(field.image, shape))
+            points = detector.detect(picture.pixels, microns[field.name], mask).points
             here = truths[(truths.patient == field.patient) & (truths.field == field.field)]
             centres = here[["row", "col"]].to_numpy(dtype=np.float64)
             matched = match(points, centres, MATCH_UM / microns[field.name]) >= 0

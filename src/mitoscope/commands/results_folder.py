@@ -1,18 +1,19 @@
-"""The folder that `mitoscope detect` writes into: its summary.csv and model.json are true of all results in it."""
+"""The folder that `mitoscope detect` writes into: its summary.csv and model.json describe all results in it."""
 
 import json
 import tempfile
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from mitoscope.errors import InputError
-from mitoscope.files import read_json, write_json
+from mitoscope.files import exclusive, hash_file, read_json, write_json
 from mitoscope.reporting.exports import FieldCount, read_counts, write_summary
 
-_CENTRES = "_mitoses.csv"
-_ENDINGS = ("_mitoses.geojson", "_mitoses.json", "_overlay.jpg", "_overlay.png", _CENTRES)
+_CENTRES, _GEOJSON = "_mitoses.csv", "_mitoses.geojson"
+_ENDINGS = (_GEOJSON, "_mitoses.json", "_overlay.jpg", "_overlay.png", _CENTRES)
+_HASHES = "geojson_sha256"  # entry of model.json: by field, what was written
 _REMEDY = "use another --out, or remove them with --replace"
 _OTHER = "use another --out"
 
@@ -20,54 +21,73 @@ _OTHER = "use another --out"
 class ResultsFolder:
     """Results of one model. Further calls add to them, if the model is the same.
 
+    Only files of fields that summary.csv names, and of the fields of this call, are ever removed.
+
     Args:
         out: the folder; it appears with the first result.
         names: the fields of this call; their earlier results are replaced.
         evidence: what model.json says: `model` is the name as the user gave it, all else must be equal.
-        replace: remove all earlier results.
+        replace: remove all earlier results, also GeoJSON files that were changed after they were written.
 
     Raises:
-        InputError: `out` has results of another model that would stay.
+        InputError: `out` has results of another model that would stay, or files that `mitoscope detect` has not
+            written and would replace.
     """
 
     def __init__(self, out: Path, names: Iterable[str], evidence: dict[str, Any], *, replace: bool) -> None:
         self.out = out
         self._evidence = evidence
+        self._replace = replace
         self._begun = False
         self._rows: dict[str, FieldCount] = {}
+        fields = set(names)
+        old, rows = self._read(fields)
+        self._hashes: dict[str, str] = dict(old.get(_HASHES, {}))
         self._clear = True
+        self._leaving = fields | rows.keys()  # if `_clear`, their files are removed before the first result
         found = self._found()
-        if not found:
-            self._check_others()
-        if not found or replace:
+        if not old or replace:
             return
-        if differing := self._differing():
-            if found <= set(names):  # all of it will be made again
-                return
-            raise InputError(f"--out {out}: has results of {differing}; {_REMEDY}")
+        if not self._is_of(old):
+            if found - fields:
+                raise InputError(f"--out {out}: has results of another model, {old.get('model')}; {_REMEDY}")
+            for name in found:  # all of it will be made again, and none may stay
+                self.check(name)
+            return
         self._clear = False
-        if self._summary.exists():
-            try:
-                self._rows = {row.name: row for row in read_counts(self._summary) if row.name in found}
-            except InputError as error:
-                raise InputError(f"{error}; {_REMEDY}") from error
+        self._rows = {name: row for name, row in rows.items() if name in found}
 
     @property
     def unknown(self) -> list[str]:
-        """The fields whose files are there, but not in the summary: those that a killed process was writing."""
-        return [] if self._clear else sorted(self._found() - self._rows.keys())
+        """The fields whose files are there, but not in the summary, as those that a killed process was writing."""
+        return [] if self._clear and not self._begun else sorted(self._found() - self._rows.keys())
 
     def has(self, name: str) -> bool:
         """Whether there are results of this field that stay."""
         return name in self._rows
+
+    def check(self, name: str) -> None:
+        """Check that the results of a field may be replaced.
+
+        Raises:
+            InputError: the GeoJSON is not as `mitoscope detect` wrote it, as after a correction.
+        """
+        path = self.out / f"{name}{_GEOJSON}"
+        if not self._replace and path.exists() and hash_file(path) != self._hashes.get(name):
+            raise InputError(
+                f"{path}: is not as `mitoscope detect` wrote it, perhaps corrected; move it, or remove all results "
+                "with --replace"
+            )
 
     @contextmanager
     def field(self, name: str) -> Iterator[None]:
         """Write all files of a field in this block, and end it with `add`; if that fails, nothing of the field stays.
 
         Raises:
+            InputError: as in `check`.
             OSError: the disk is full, or the folder cannot be written to.
         """
+        self.check(name)  # again: detection takes its time
         try:
             self._begin()
             self._remove(name)
@@ -81,6 +101,8 @@ class ResultsFolder:
 
     def add(self, count: FieldCount) -> None:
         """Add a field to the summary."""
+        self._hashes[count.name] = hash_file(self.out / f"{count.name}{_GEOJSON}")
+        self._write_model()
         self._rows[count.name] = count
         write_summary(self._summary, list(self._rows.values()))
 
@@ -92,36 +114,46 @@ class ResultsFolder:
     def _model(self) -> Path:
         return self.out / "model.json"
 
-    def _differing(self) -> str:
-        """Say whose the results in the folder are, if not this model's; empty if they are."""
-        if not self._model.exists():
-            return "an unknown model"
-        old, new = read_json(self._model, _REMEDY), json.loads(json.dumps(self._evidence))
-        if all(old.get(key) == new.get(key) for key in (old.keys() | new.keys()) - {"model"}):
-            return ""
-        return f"another model, {old.get('model')}"
-
-    def _check_others(self) -> None:
-        """Check that no file of somebody else would be replaced.
+    def _read(self, fields: set[str]) -> tuple[dict[str, Any], dict[str, FieldCount]]:
+        """Return model.json, empty if there is none, and the rows of summary.csv by field.
 
         Raises:
-            InputError: there is one.
+            InputError: one of them, or a file that would be replaced, is not of `mitoscope detect`.
         """
+        rows: dict[str, FieldCount] = {}
         if self._summary.exists():
-            read_counts(self._summary)
-        if self._model.exists() and "threshold" not in read_json(self._model, _OTHER):
-            raise InputError(f"{self._model}: is no file of `mitoscope detect`; {_OTHER}")
+            try:
+                rows = {row.name: row for row in read_counts(self._summary)}
+            except InputError as error:
+                raise InputError(f"{error}; {_OTHER}") from error
+        if self._model.exists():
+            old = read_json(self._model, _OTHER)
+            if "detector_sha256" not in old or not isinstance(old.get(_HASHES, {}), dict):
+                raise InputError(f"{self._model}: is no file of `mitoscope detect`; {_OTHER}")
+            return old, rows
+        if rows or self._found() or any(path.exists() for name in fields for path in self._files(name)):
+            raise InputError(f"--out {self.out}: has results of an unknown model, and no model.json; {_OTHER}")
+        return {}, {}
+
+    def _is_of(self, old: dict[str, Any]) -> bool:
+        """Whether an earlier model.json is of this model and its settings."""
+        new = json.loads(json.dumps(self._evidence))
+        return all(old.get(key) == new.get(key) for key in (old.keys() | new.keys()) - {"model", _HASHES})
 
     def _begin(self) -> None:
         """Before the first result: remove those of earlier calls that do not stay, and say which model it is."""
         if self._begun:
             return
         if self._clear:
-            for name in self._found():
-                self._unlink(name)
             self._summary.unlink(missing_ok=True)
-        write_json(self._model, self._evidence)
+            for name in self._leaving:
+                self._unlink(name)
+            self._hashes = {}
+        self._write_model()
         self._begun = True
+
+    def _write_model(self) -> None:
+        write_json(self._model, self._evidence | {_HASHES: self._hashes})
 
     def _remove(self, name: str) -> None:
         """Remove what is there of a field."""
@@ -138,8 +170,38 @@ class ResultsFolder:
         return {path.name.removesuffix(_CENTRES) for path in self.out.iterdir() if path.name.endswith(_CENTRES)}
 
     def _unlink(self, name: str) -> None:
-        for ending in _ENDINGS:
-            (self.out / f"{name}{ending}").unlink(missing_ok=True)
+        for path in self._files(name):
+            path.unlink(missing_ok=True)
+
+    def _files(self, name: str) -> list[Path]:
+        return [self.out / f"{name}{ending}" for ending in _ENDINGS]
+
+
+@contextmanager
+def only_writer(out: Path) -> Iterator[None]:
+    """Let no other call write into a folder during the block; a folder in which nothing was written goes again.
+
+    Raises:
+        InputError: another call writes there.
+        OSError: the disk is full.
+    """
+    new = [place for place in (out, *out.parents) if not place.exists()]
+    lock = out / ".detect.lock"
+    busy = "another `mitoscope detect` writes here, process {pid}; wait until it ends, or use another --out"
+    try:
+        with ExitStack() as stack:
+            try:
+                stack.enter_context(exclusive(lock, busy))
+            except OSError as error:  # which names a hidden file
+                raise OSError(error.errno, error.strerror, str(out)) from error
+            try:
+                yield
+            finally:
+                lock.unlink(missing_ok=True)  # while it is held, so that it is no lock of another call
+    finally:
+        for place in new:
+            with suppress(OSError):  # it has results
+                place.rmdir()
 
 
 def check_out(out: Path, images: Iterable[Path]) -> None:
@@ -152,7 +214,7 @@ def check_out(out: Path, images: Iterable[Path]) -> None:
         raise InputError(f"--out {out}: {blocking} is a file, not a folder; choose another folder")
     if image := next((path for path in images if path.absolute().parent.resolve() == out.resolve()), None):
         raise InputError(
-            f"--out {out}: is the folder of {image.name!r}; choose another, so that fields and results part"
+            f"--out {out}: is the folder of {image.name!r}; choose another, so that results do not mix with the fields"
         )
     place = next(place for place in (out, *out.absolute().parents) if place.exists())
     try:

@@ -13,6 +13,8 @@ from mitoscope.datasets.tables import Table, read_table
 from mitoscope.errors import InputError
 from mitoscope.files import write_text
 
+_CLASS_COLUMNS = ("class", "classification", "label", "category")  # their rows may be mitoses or not
+
 Centres = npt.NDArray[np.float64]
 
 
@@ -82,6 +84,8 @@ def _scan(path: Path, shape: tuple[int, int], order: str) -> tuple[Centres, list
         return np.empty((0, 2)), []
     table = read_table(path)
     named = _named_columns(table)
+    if named and (kind := next((cell for cell in table.rows[0][1] if cell.lower() in _CLASS_COLUMNS), None)):
+        return np.empty((0, 2)), [f"{path}: has a column {kind!r}; `mitoscope import csv` sorts centres by their class"]
     columns = named or ((0, 1) if order == "row,col" else (1, 0))
     seen: dict[tuple[float, float], int] = {}
     bad: dict[str, list[str]] = {}

@@ -11,6 +11,7 @@ the file's own pixel size, and `dataset.yaml`. `domain` is free text: scanner, l
 import csv
 import io
 import re
+import unicodedata
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
@@ -40,6 +41,20 @@ def is_id(text: str) -> bool:
     return _ID.fullmatch(text) is not None
 
 
+def composed(name: str) -> str:
+    """Return a name with composed letters: macOS writes an umlaut as two characters, other systems as one."""
+    return unicodedata.normalize("NFC", name)
+
+
+def split_name(stem: str) -> tuple[str, str] | None:
+    """Return patient and field of a name PATIENT_FIELD; None if it is no such name.
+
+    Part of another name is no patient: case1roi2 may be of the same patient as case1roi1.
+    """
+    patient, _, field = stem.partition("_")
+    return (patient, field) if is_id(patient) and is_id(field) else None
+
+
 def as_id(text: str) -> str:
     """Return this text with everything that an id cannot hold replaced by `-`; may be empty."""
     return re.sub(r"[^A-Za-z0-9.]+", "-", text).strip("-.")
@@ -61,7 +76,7 @@ def read_field_table(path: Path) -> list[Entry]:
     for number, cells in table.rows[1:]:
         entry = _entry(path, number, table, dict(zip(header, cells, strict=False)))
         if entry.file in entries:
-            raise InputError(f"{path}: row {number}: {entry.file} stands there twice; keep one row")
+            raise InputError(f"{path}: row {number}: {entry.file} is listed twice; keep one row")
         entries[entry.file] = entry
     return list(entries.values())
 

@@ -11,6 +11,7 @@
 Janowczyk's `PP_FF_brmask.png` is ignored.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -19,7 +20,16 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from mitoscope.datasets import field_table
-from mitoscope.datasets.field_table import COARSEST_UM, FINEST_UM, Entry, as_id, is_id, read_field_table
+from mitoscope.datasets.field_table import (
+    COARSEST_UM,
+    FINEST_UM,
+    Entry,
+    as_id,
+    composed,
+    is_id,
+    read_field_table,
+    split_name,
+)
 from mitoscope.datasets.readers import IMAGE_SUFFIXES
 from mitoscope.errors import InputError, first_problem
 from mitoscope.files import write_text
@@ -156,8 +166,9 @@ def scan_fields(data: Path) -> tuple[list[FieldOfView], list[str]]:
         raise InputError(f"{data}: no such folder; get the sample with `dvc pull data.dvc` or import a dataset")
     entries, problems = _read_entries(data)
     fields: dict[str, FieldOfView] = {}
+    stems: dict[Path, Path] = {}
     for path in list_images(data):
-        entry = entries.pop(path.relative_to(data).as_posix(), None)
+        entry = entries.pop(composed(path.relative_to(data).as_posix()), None)
         if entry is None and path.parent != data:
             continue
         field = _field(path, entry or Entry(path.name))
@@ -168,11 +179,19 @@ def scan_fields(data: Path) -> tuple[list[FieldOfView], list[str]]:
             )
             continue
         first = fields.setdefault(field.name, field)
+        beside = stems.setdefault(path.with_suffix(""), path)
         if first is not field:
-            problems.append(f"{path}: has the same field name as {first.image.name}; keep one of them")
+            problems.append(
+                f"{path}: has the same field name as {first.image.name}; keep one of them, or give each a field of its "
+                f"own in {field_table.NAME}"
+            )
+        elif beside is not path or path.stem.endswith("_nonmitotic"):
+            shared = beside.name if beside is not path else f"{path.stem.removesuffix('_nonmitotic')}{path.suffix}"
+            problems.append(f"{path}: would share an annotation file with {shared}; rename it")
     problems += [f"{data / file}: no such image, but {field_table.NAME} names it" for file in entries]
     if not fields and not problems:
         problems.append(f"{data}: {_what_is_missing(data)}")
+    problems += _similar_patients(data, {field.patient for field in fields.values()})
     return sorted(fields.values(), key=lambda field: field.name), problems
 
 
@@ -192,25 +211,30 @@ def is_mask(path: Path) -> bool:
     return path.stem.rpartition("_")[2] in _NO_FIELDS
 
 
+def _similar_patients(data: Path, patients: set[str]) -> Iterator[str]:
+    """Yield a problem for names that are surely one patient: a spreadsheet turns 01 into 1."""
+    alike: dict[str, list[str]] = {}
+    for patient in sorted(patients):
+        alike.setdefault(patient.lstrip("0").casefold(), []).append(patient)
+    for names in alike.values():
+        if names[1:]:
+            yield f"{data}: patients {names[0]} and {names[1]} look like one patient; give them one name, or others"
+
+
 def _read_entries(data: Path) -> tuple[dict[str, Entry], list[str]]:
     """Return the rows of `fields.csv` by file, and its problem if it is bad."""
     path = data / field_table.NAME
     if not path.exists():
         return {}, []
     try:
-        return {entry.file: entry for entry in read_field_table(path)}, []
+        return {composed(entry.file): entry for entry in read_field_table(path)}, []
     except InputError as error:
         return {}, [str(error)]
 
 
 def _field(path: Path, entry: Entry) -> FieldOfView | None:
     """Return an image as a field; None if neither its entry nor its name says whose it is."""
-    patient, _, field = path.stem.partition("_")
-    if not (is_id(patient) and is_id(field)):
-        patient, field = (
-            "",
-            as_id(path.stem),
-        )  # part of a name is no patient: case1roi2 may be the same one as case1roi1
+    patient, field = split_name(path.stem) or ("", as_id(path.stem))
     patient, field = entry.patient or patient, entry.field or field
     if not (is_id(patient) and is_id(field)):
         return None

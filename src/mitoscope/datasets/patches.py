@@ -22,7 +22,20 @@ import pandas as pd
 from mitoscope.errors import InputError
 from mitoscope.files import read_json
 
-COLUMNS = ("patient", "field", "domain", "label", "center", "row", "col", "source", "distance", "edge", "record")
+COLUMNS = (
+    "patient",
+    "field",
+    "domain",
+    "label",
+    "center",
+    "row",
+    "col",
+    "source",
+    "distance",
+    "lookalike",
+    "edge",
+    "record",
+)
 
 Integers = npt.NDArray[np.int64]
 Store = npt.NDArray[np.uint8]
@@ -48,7 +61,7 @@ def read_index(patches: Path) -> pd.DataFrame:
     if not path.exists():
         raise InputError(f"{path}: no patch store; run `dvc repro extract` first")
     # A patient may be called NA, so only an empty distance counts as missing.
-    types = {"patient": str, "field": str, "domain": str, "edge": bool}
+    types = {"patient": str, "field": str, "domain": str, "lookalike": bool, "edge": bool}
     return pd.read_csv(path, dtype=types, keep_default_na=False, na_values={"distance": [""]})
 
 

@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mitoscope.errors import InputError
+from mitoscope.files import require_regular
 
 _SEPARATORS = (";", "\t", ",")
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")  # float() would also take 01_02
 _DECIMAL_COMMA = re.compile(r"[+-]?\d+,\d+")
 _BINARY = re.compile(r"[\x00\x80-\x9f]")  # characters that no text in these encodings has
 
@@ -30,10 +32,8 @@ class Table:
 
     def number(self, cell: str) -> float | None:
         """Return the finite number in a cell, or None if the cell contains anything else."""
-        try:
-            value = float(cell.replace(",", ".") if self.decimal == "," else cell)
-        except ValueError:
-            return None
+        text = cell.replace(",", ".") if self.decimal == "," else cell
+        value = float(text) if _NUMBER.fullmatch(text) else math.inf
         return value if math.isfinite(value) else None
 
 
@@ -44,6 +44,7 @@ def read_table(path: Path) -> Table:
         InputError: the file is missing or is no text.
     """
     try:
+        require_regular(path)
         content = path.read_bytes()
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from error

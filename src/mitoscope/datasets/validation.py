@@ -8,6 +8,7 @@ from joblib import Parallel, delayed
 
 from mitoscope.datasets import field_table
 from mitoscope.datasets.annotations import scan_centres, scan_lookalikes
+from mitoscope.datasets.conflicts import find_conflicts, hash_pixels
 from mitoscope.datasets.fields import (
     MASKS,
     Description,
@@ -38,6 +39,7 @@ class CheckedField:
         height: px; 0 if the image cannot be read.
         pixel: size of a pixel; None if the image cannot be read.
         tag: um per pixel as the image file says, if it does.
+        pixels: SHA-256 of the pixels; empty if the image cannot be read.
         transparent: share of the image that is transparent, 0 to 1.
         mitoses: number of annotated mitoses.
         lookalikes: number of labelled look-alikes.
@@ -52,6 +54,7 @@ class CheckedField:
     height: int
     pixel: PixelSize | None
     tag: float | None
+    pixels: str
     transparent: float
     mitoses: int
     lookalikes: int
@@ -119,13 +122,19 @@ def check_dataset(data: Path, *, on_progress: Progress = lambda step, done, tota
     except InputError as error:
         problems.append(str(error))
     checked: list[CheckedField] = []
-    # Threads: most of the time is spent in OpenCV's decoders, which release the GIL, and no data has to be copied.
+    # Threads: most of the time is spent in decoders, which release the GIL, and no data has to be copied.
     for field in Parallel(n_jobs=-1, prefer="threads", return_as="generator")(
         delayed(_check_field)(field, description) for field in fields
     ):
         checked.append(field)
         on_progress("checking", len(checked), len(fields))
     problems += [problem for field in checked for problem in field.problems]
+    read = [(field, found) for field, found in zip(fields, checked, strict=True) if found.pixel]
+    problems += find_conflicts(
+        [field for field, _ in read],
+        [found.pixels for _, found in read],
+        [found.pixel.source for _, found in read if found.pixel],
+    )
     # A field without a CSV takes its centres from `_pc.png`, so a problem with this mask is found twice.
     distinct = tuple(dict.fromkeys(problems))
     patients = _total_patients(checked)
@@ -140,7 +149,9 @@ def _check_field(field: FieldOfView, description: Description) -> CheckedField:
     try:
         picture = read_picture(field.image)
     except InputError as error:
-        return CheckedField(field.name, field.patient, field.domain, 0, 0, None, None, 0.0, 0, 0, masks, (str(error),))
+        return CheckedField(
+            field.name, field.patient, field.domain, 0, 0, None, None, "", 0.0, 0, 0, masks, (str(error),)
+        )
     shape = (picture.pixels.shape[0], picture.pixels.shape[1])
     problems: list[str] = []
     counts = []
@@ -166,6 +177,7 @@ def _check_field(field: FieldOfView, description: Description) -> CheckedField:
         height=shape[0],
         pixel=pixel_size(field, picture.microns_per_pixel, description),
         tag=picture.microns_per_pixel,
+        pixels=hash_pixels(picture.pixels),
         transparent=0.0 if picture.opaque is None else 1 - float(picture.opaque.mean()),
         mitoses=counts[0],
         lookalikes=counts[1],
@@ -189,7 +201,7 @@ def _unused_files(data: Path, fields: list[FieldOfView]) -> Iterator[str]:
     used = {data / field_table.NAME}
     for field in fields:
         used |= {field.image, field.annotation, field.lookalikes, *map(field.mask, MASKS)}
-    for path in sorted(data.iterdir()):
+    for path in sorted(data.rglob("*")):
         suffix = path.suffix.lower()
         belongs_to_field = suffix == ".csv" or (suffix in IMAGE_SUFFIXES and path.stem.rpartition("_")[2] in MASKS)
         if belongs_to_field and not path.name.startswith(".") and path not in used:

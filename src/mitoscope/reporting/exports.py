@@ -171,7 +171,7 @@ def write_summary(path: Path, counts: Sequence[FieldCount]) -> None:
     writer.writerow([*_HEADER, *_SIZE_HEADER])
     for count in [*counts, whole]:
         size = ("", "") if count is whole else (count.width, count.height)
-        figures = (f"{count.area_mm2:.6f}", f"{count.per_mm2:.2f}", f"{count.per_2mm2:.2f}")
+        figures = (f"{count.area_mm2:.9g}", f"{count.per_mm2:.2f}", f"{count.per_2mm2:.2f}")
         microns = "" if count.microns_per_pixel is None else f"{count.microns_per_pixel:.6g}"
         writer.writerow([count.name, *size, count.mitoses, *figures, microns, count.pixel_size_from])
     write_text(path, text.getvalue())
@@ -187,12 +187,15 @@ def read_counts(path: Path) -> list[FieldCount]:
         first, *rows = csv.reader(io.StringIO(path.read_text(encoding="utf-8"), newline=""))
         if tuple(first) != (*_HEADER, *_SIZE_HEADER):
             raise ValueError("another header")
-        return [
+        counts = [
             FieldCount(name, int(width), int(height), int(mitoses), float(area), float(microns), source)
             for name, width, height, mitoses, area, _, _, microns, source in rows[:-1]
         ]
+        if not all(count.area_mm2 > 0 for count in counts):
+            raise ValueError("a field without area")
     except (OSError, ValueError, csv.Error) as error:
         raise InputError(f"{path}: is no summary that this version of `mitoscope detect` wrote") from error
+    return counts
 
 
 def _ring(x: float, y: float, radius: float, shape: tuple[int, int]) -> list[list[float]]:

@@ -1,7 +1,7 @@
 """The results of the stages for a network, read and checked in one place for every table, card and page."""
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -121,7 +121,7 @@ def logged_scores(metrics: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
         "test": metrics["patches"],
         "test_at_half": metrics["patches"].get("at_half", {}),
         "test_fields": metrics["fields"],
-        **{f"test_fields/{as_id(name)}": scores for name, scores in metrics["fields"]["domains"].items()},
+        **{f"test_fields/{name}": scores for name, scores in _plain_names(metrics["fields"]["domains"])},
     }
     return {
         f"{level}/{name}": round(value, 4)
@@ -129,6 +129,17 @@ def logged_scores(metrics: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
         for name, value in scores.items()
         if isinstance(value, float)
     }
+
+
+def _plain_names(domains: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Yield the scores of each domain under a name that MLflow takes, and no other domain has."""
+    names: set[str] = set()
+    for number, (domain, scores) in enumerate(domains.items(), start=1):
+        name = as_id(domain)
+        if not name or name in names:
+            name = f"{name}-{number}".strip("-")
+        names.add(name)
+        yield name, scores
 
 
 def logged_files(evaluated: Path) -> dict[str, list[Path]]:

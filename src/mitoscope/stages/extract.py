@@ -11,9 +11,11 @@ import pandas as pd
 from joblib import Parallel, delayed
 
 from mitoscope.datasets.annotations import Centres, distance_to_nearest, read_centres, read_lookalikes
+from mitoscope.datasets.conflicts import find_conflicts, hash_pixels
 from mitoscope.datasets.fields import Description, FieldOfView, list_fields, pixel_size, read_description
 from mitoscope.datasets.patches import COLUMNS, is_sample, read_summary, sample_name, store_path
-from mitoscope.datasets.readers import Image, read_candidate_mask, read_picture
+from mitoscope.datasets.readers import read_candidate_mask, read_picture
+from mitoscope.errors import InputError
 from mitoscope.files import atomic_folder, write_json
 from mitoscope.histology.prepared import prepare
 from mitoscope.histology.windows import window_size
@@ -23,6 +25,7 @@ from mitoscope.progress import console, progress
 from mitoscope.reporting.galleries import draw_gallery
 
 _SHOWN_PER_CLASS = 40
+_SAME_CELL_UM = 4.0  # the radius of a nucleus: how far a labelled look-alike may be from the candidate that it is
 
 
 def extract() -> None:
@@ -68,14 +71,15 @@ class FieldPatches:
 def extract_field(field: FieldOfView, settings: Extract, description: Description) -> FieldPatches:
     """Cut windows around the annotated centres, the candidates and the labelled look-alikes of one field.
 
-    Candidates and look-alikes within `exclusion_um` of a mitosis are no negatives.
+    Candidates and look-alikes within `exclusion_um` of a mitosis are no negatives. A look-alike at a candidate is that
+    candidate, so that it counts once.
 
     Raises:
         InputError: the image, a CSV or the mask is bad.
     """
     picture = read_picture(field.image)
     shape = (picture.pixels.shape[0], picture.pixels.shape[1])
-    microns = pixel_size(field, picture.microns_per_pixel, description).microns
+    microns, size_from = pixel_size(field, picture.microns_per_pixel, description)
     centres, lookalikes = (read(field, shape, description.annotation_order) for read in (read_centres, read_lookalikes))
     prepared = prepare(picture.pixels, microns, settings)
     candidates = prepared.candidates(picture.candidate_mask(read_candidate_mask(field.image, shape)))
@@ -84,11 +88,12 @@ def extract_field(field: FieldOfView, settings: Extract, description: Descriptio
         return distance_to_nearest(points, centres) * microns <= settings.exclusion_um
 
     near = is_near(candidates)
+    lookalikes = lookalikes[~is_near(lookalikes)]
     groups = {
         ("annotation", 1): centres,
         ("candidate", 1): candidates[near],
         ("candidate", 0): candidates[~near],
-        ("lookalike", 0): lookalikes[~is_near(lookalikes)],
+        ("lookalike", 0): lookalikes[~(distance_to_nearest(lookalikes, candidates) * microns <= _SAME_CELL_UM)],
     }
     points, counts = np.concatenate(list(groups.values())), [len(group) for group in groups.values()]
     sources, labels = (np.repeat(values, counts) for values in zip(*groups, strict=True))
@@ -104,6 +109,7 @@ def extract_field(field: FieldOfView, settings: Extract, description: Descriptio
             "col": points[:, 1].round(2),
             "source": sources,
             "distance": (distance_to_nearest(points, centres) * microns).round(2),
+            "lookalike": distance_to_nearest(points, lookalikes) * microns <= _SAME_CELL_UM,
             "edge": windows.edge,
             "record": np.arange(len(points)),
         },
@@ -113,16 +119,12 @@ def extract_field(field: FieldOfView, settings: Extract, description: Descriptio
         "height": shape[0],
         "width": shape[1],
         "microns_per_pixel": microns,
+        "microns_from": size_from,
         "area_mm2": picture.area_mm2(microns),
         "domain": field.domain,
-        "pixels_sha256": _hash_pixels(picture.pixels),
+        "pixels_sha256": hash_pixels(picture.pixels),
     }
     return FieldPatches(index, windows.cut(), facts, prepared.normalised)
-
-
-def _hash_pixels(image: Image) -> str:
-    """Return the SHA-256 of a field's shape and pixels, which is independent of file name and lossless format."""
-    return hashlib.sha256(str(image.shape).encode() + np.ascontiguousarray(image).tobytes()).hexdigest()
 
 
 def _write_store(folder: Path, fields: list[FieldOfView], settings: Extract, description: Description) -> pd.DataFrame:
@@ -141,6 +143,10 @@ def _write_store(folder: Path, fields: list[FieldOfView], settings: Extract, des
             digest.update(hashlib.sha256(path.read_bytes()).digest())
             found[field.name] = FieldPatches(patches.index, patches.windows[:0], patches.facts, patches.normalised)
             show("extract", len(found), len(fields))
+    facts = [patches.facts for patches in found.values()]
+    pixels, sources = ([str(fact[name]) for fact in facts] for name in ("pixels_sha256", "microns_from"))
+    if conflict := next(find_conflicts(fields, pixels, sources), None):
+        raise InputError(conflict)
     index: pd.DataFrame = pd.concat([patches.index for patches in found.values()], ignore_index=True)
     index.to_csv(folder / "index.csv", index=False)
     digest.update((folder / "index.csv").read_bytes())

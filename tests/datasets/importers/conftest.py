@@ -60,7 +60,7 @@ def pack(source: Path, archive: Path) -> Path:
     return archive
 
 
-def refused(function, *arguments, out: Path) -> str:
+def rejected(function, *arguments, out: Path) -> str:
     """The one line with which an import ends, having left nothing behind."""
     before = contents(out.parent)
     with pytest.raises(InputError) as caught:

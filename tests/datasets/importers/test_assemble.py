@@ -1,17 +1,20 @@
 """Images and annotations become a dataset, or are added to one, and a failure leaves everything as it was."""
 
+import unicodedata
 from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 
 from mitoscope.datasets.annotations import read_centres, read_lookalikes
 from mitoscope.datasets.fields import Description, list_fields, read_description
 from mitoscope.datasets.importers import Annotations, Found, Summary, Target
 from mitoscope.datasets.importers.assemble import assemble
+from mitoscope.datasets.validation import check_dataset
 from mitoscope.errors import InputError
 from tests.datasets.conftest import encode
-from tests.datasets.importers.conftest import COLUMNS, ROWS, contents, notes, refused, tissue
+from tests.datasets.importers.conftest import COLUMNS, ROWS, contents, notes, rejected, tissue
 
 Points = list[tuple[float, float]]
 
@@ -82,31 +85,52 @@ class TestNewDataset:
             ("file,patient,microns_per_pixel\n01_01.png,05,250\n", "row 2: microns_per_pixel"),
         ],
     )
-    def test_a_table_that_cannot_be_is_refused(self, images, out, table, complaint):
+    def test_a_table_that_cannot_be_is_rejected(self, images, out, table, complaint):
         (images / "fields.csv").write_text(table)
-        assert complaint in refused(import_found, images, found(**{"01_01": [], "01_02": []}), out=out)
+        assert complaint in rejected(import_found, images, found(**{"01_01": [], "01_02": []}), out=out)
 
     @pytest.mark.parametrize("names", [["ü.png", "ü.png"], ["a b.png", "a-b.png"]])
-    def test_names_that_make_no_distinct_patients_are_refused(self, tmp_path, out, names):
+    def test_names_that_make_no_distinct_patients_are_rejected(self, tmp_path, out, names):
         for seed, name in enumerate(names):
             (tmp_path / name).write_bytes(encode(".png", tissue(seed)))
         annotations = found(**{Path(name).stem: [] for name in names})
         with pytest.raises(InputError, match=r"whose field is this|would be the field a-b_01"):
             import_found(tmp_path, annotations, Target(tmp_path / "new", patient_per_image=True))
 
-    def test_a_name_that_two_images_have_is_refused(self, images, out):
+    @pytest.mark.parametrize("told", ["fields.csv", "--fields"])
+    @pytest.mark.parametrize("row", ["01_01.tiff,07", "01_01,07", "a/01_01.png,07"])
+    def test_a_row_of_the_table_that_names_no_image_is_rejected(self, images, tmp_path, told, row):
+        """Its image would be imported under the patient in its name, who may be another one."""
+        table = images / "fields.csv" if told == "fields.csv" else tmp_path / "mine.csv"
+        table.write_text(f"file,patient\n01_02.png,01\n{row}\n")
+        target = Target(tmp_path / "new", fields=None if told == "fields.csv" else table)
+        with pytest.raises(InputError) as caught:
+            import_found(images, found(**{"01_01": [(1, 2)], "01_02": []}), target)
+        assert str(caught.value).startswith(f"{table}: names {row.split(',')[0]}, but {images} has no such image; ")
+        assert not (tmp_path / "new").exists()
+
+    @pytest.mark.parametrize("forms", [("NFC", "NFD", "NFC"), ("NFD", "NFC", "NFC"), ("NFC", "NFC", "NFD")])
+    def test_composed_and_decomposed_umlauts_are_the_same(self, images, tmp_path, forms):
+        on_disk, in_table, annotated = (unicodedata.normalize(form, "Präparat 7") for form in forms)
+        (images / "01_01.png").rename(images / f"{on_disk}.png")
+        (tmp_path / "mine.csv").write_text(f"file,patient,field\n{in_table}.png,03,01\n")
+        target = Target(tmp_path / "data", fields=tmp_path / "mine.csv")
+        import_found(images, found(**{annotated: [(1, 2)]}), target)
+        assert mitoses(tmp_path / "data") == {"03_01": [[1, 2]]}
+
+    def test_a_name_that_two_images_have_is_rejected(self, images, out):
         for folder in ("a", "b"):
             (images / folder).mkdir()
             (images / folder / "05_01.png").write_bytes(encode(".png", tissue(9)))
-        message = refused(import_found, images, found(**{"05_01.png": []}), out=out)
+        message = rejected(import_found, images, found(**{"05_01.png": []}), out=out)
         assert "there are a/05_01.png and b/05_01.png" in message
 
     def test_missing_images_are_named(self, images, out):
-        message = refused(import_found, images, found(**{"01_01": [], "09_01": [], "09_02.tif": []}), out=out)
+        message = rejected(import_found, images, found(**{"01_01": [], "09_01": [], "09_02.tif": []}), out=out)
         assert message.startswith(f"{images / '09_01'}: no such image, but it is annotated (and 1 more)")
 
-    def test_no_annotation_at_all_is_refused(self, images, out):
-        assert "no image has an annotation" in refused(import_found, images, found(), out=out)
+    def test_no_annotation_at_all_is_rejected(self, images, out):
+        assert "no image has an annotation" in rejected(import_found, images, found(), out=out)
 
     def test_the_images_are_not_deleted_with_the_output_folder(self, images):
         before = contents(images)
@@ -144,7 +168,16 @@ class TestAdd:
         """What `detect` writes has none, so a corrected file of it cannot say that there are none."""
         summary = import_found(images, found(**{"01_01": [(3, 46)]}), Target(data, add=True))
         assert lookalikes(data)["01_01"] == [[20, 20]]
-        assert notes(summary) == ("look-alikes kept in fields for which the new annotations have none: 1",)
+        assert notes(summary) == (
+            "earlier look-alikes: 1 kept, 0 replaced by a new mitosis or look-alike within 25 px",
+        )
+
+    def test_a_new_look_alike_joins_those_elsewhere_and_replaces_the_one_at_its_place(self, data, images):
+        summary = import_found(images, found(**{"01_01": ([(3, 46)], [(22, 46)])}), Target(data, add=True))
+        assert lookalikes(data)["01_01"] == [[20, 20], [22, 46]] and summary.lookalikes == 2
+        summary = import_found(images, found(**{"01_01": ([], [(21, 47)])}), Target(data, add=True))
+        assert lookalikes(data)["01_01"] == [[20, 20], [21, 47]] and summary.lookalikes == 2
+        assert "earlier look-alikes: 1 kept, 1 replaced by" in notes(summary)[0]
 
     def test_a_look_alike_that_has_become_a_mitosis_is_not_kept(self, data, images):
         import_found(images, found(**{"01_01": [(22, 19)]}), Target(data, add=True))
@@ -173,18 +206,47 @@ class TestAdd:
         (data / "dataset.yaml").write_text("annotation_order: x,y\n")
         import_found(images, found(**{"01_01": ([(3, 40)], [(5, 45)])}), Target(data, add=True))
         assert (data / "01_01.csv").read_text() == "40.0,3.0\n"
-        assert (data / "01_01_nonmitotic.csv").read_text() == "45.0,5.0\n"
+        assert (data / "01_01_nonmitotic.csv").read_text() == "20.0,20.0\n45.0,5.0\n"
 
     def test_a_pixel_size_holds_for_the_new_fields_only(self, data, images):
+        (data / "dataset.yaml").write_text("microns_per_pixel: 0.3\n")
         import_found(images, found(**{"02_01": []}), Target(data, add=True, microns_per_pixel=0.4))
         assert [field.microns_per_pixel for field in list_fields(data)] == [None, None, 0.4]
+
+    def test_a_pixel_size_is_for_images_of_which_neither_a_table_nor_the_file_says_it(self, data, images):
+        (data / "dataset.yaml").write_text("microns_per_pixel: 0.3\n")
+        for name in ("02_01", "02_02"):
+            (images / f"{name}.png").unlink(missing_ok=True)
+            pixels = tissue(len(name))
+            tifffile.imwrite(images / f"{name}.tif", pixels, resolution=(20_000, 20_000), resolutionunit="CENTIMETER")
+        (images / "03_01.png").write_bytes(encode(".png", tissue(5)))
+        (images / "03_02.png").write_bytes(encode(".png", tissue(6)))
+        (images / "fields.csv").write_text("file,microns_per_pixel\n02_02.tif,0.45\n03_01.png,0.29\n")
+        (data / "fields.csv").write_text("file,microns_per_pixel\n01_01.png,0.35\n")
+        annotations = found(**{name: [(1, 2)] for name in ("01_01", "02_01", "02_02", "03_01", "03_02")})
+        import_found(images, annotations, Target(data, add=True, microns_per_pixel=0.4))
+        sizes = {field.name: field.pixel for field in check_dataset(data).fields}
+        assert {name: (pixel.microns, pixel.source) for name, pixel in sizes.items() if pixel} == {
+            "01_01": (0.35, "fields.csv"),
+            "01_02": (0.3, "dataset.yaml"),
+            "02_01": (0.5, "file"),
+            "02_02": (0.45, "fields.csv"),
+            "03_01": (0.29, "fields.csv"),
+            "03_02": (0.4, "fields.csv"),
+        }
+
+    def test_a_pixel_size_is_not_lost_where_only_a_description_is_kept(self, images, tmp_path):
+        (tmp_path / "data").mkdir()
+        (tmp_path / "data" / "dataset.yaml").write_text("name: mine\n")
+        import_found(images, found(**{"01_01": []}), Target(tmp_path / "data", add=True, microns_per_pixel=0.4))
+        assert [field.microns_per_pixel for field in list_fields(tmp_path / "data")] == [0.4]
 
     def test_a_pixel_size_that_new_fields_inherit_is_said(self, data, images):
         (data / "dataset.yaml").write_text("microns_per_pixel: 0.3\n")
         summary = import_found(images, found(**{"02_01": []}), Target(data, add=True))
         assert len(notes(summary)) == 1 and "take the pixel size of dataset.yaml, 0.3 um" in notes(summary)[0]
 
-    def test_another_image_under_the_name_of_one_that_is_there_is_refused(self, data, images):
+    def test_another_image_under_the_name_of_one_that_is_there_is_rejected(self, data, images):
         (images / "01_01.png").write_bytes(encode(".png", tissue(77)))
         annotations = found(**{"01_01": [], "02_01": []})
         with pytest.raises(InputError, match=r"would be the field 01_01, but .* is another image"):

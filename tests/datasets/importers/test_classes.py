@@ -54,7 +54,7 @@ def test_a_name_that_the_user_gives_goes_before_a_default():
     assert Classes(lookalike=("MF",)).kind("MF") == "lookalike"
 
 
-def test_one_name_for_both_is_refused():
+def test_one_name_for_both_is_rejected():
     with pytest.raises(InputError, match="'MF': is given for the mitoses and for the look-alikes; keep one"):
         Classes(mitosis=("Mitosis", "MF"), lookalike=("mf",))
 

@@ -103,7 +103,7 @@ def test_annotations_inside_the_output_folder_are_not_deleted(images, tmp_path, 
     assert annotations.exists()
 
 
-def test_a_database_that_is_none_is_refused(images, tmp_path):
+def test_a_database_that_is_none_is_rejected(images, tmp_path):
     sqlite3.connect(tmp_path / "empty.sqlite").close()
     with pytest.raises(InputError, match=r"empty\.sqlite: "):
         run("import", "sliderunner", images, tmp_path / "empty.sqlite", "--out", tmp_path / "data")
@@ -156,7 +156,7 @@ def test_files_left_out_are_named_up_to_five(images, tmp_path):
 
 
 @pytest.mark.parametrize("size", ["250", "0.025", "0,25"])
-def test_a_pixel_size_that_no_microscope_has_is_refused(images, tmp_path, size):
+def test_a_pixel_size_that_no_microscope_has_is_rejected(images, tmp_path, size):
     arguments = ["import", "janowczyk", str(images), "--out", str(tmp_path / "data"), "--microns-per-pixel", size]
     assert CliRunner().invoke(app, arguments).exit_code == 2 and not (tmp_path / "data").exists()
 

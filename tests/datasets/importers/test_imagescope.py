@@ -114,7 +114,7 @@ OUTSIDE = '<!DOCTYPE a SYSTEM "file:///etc/passwd"><Annotations/>'
 
 
 @pytest.mark.parametrize("content", [BOMB, OUTSIDE])
-def test_entities_are_refused(tmp_path, content):
+def test_entities_are_rejected(tmp_path, content):
     (tmp_path / "01_01.xml").write_text(content)
     with pytest.raises(InputError, match=r"01_01\.xml: has a DOCTYPE, which ImageScope never writes"):
         read_imagescope([tmp_path / "01_01.xml"], Classes())

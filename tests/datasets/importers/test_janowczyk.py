@@ -12,7 +12,7 @@ from mitoscope.datasets.importers import Target
 from mitoscope.datasets.importers.janowczyk import import_janowczyk
 from mitoscope.errors import InputError
 from tests.datasets.conftest import encode
-from tests.datasets.importers.conftest import contents, pack, refused, tissue
+from tests.datasets.importers.conftest import contents, notes, pack, rejected, tissue
 
 
 @pytest.mark.parametrize("form", ["folder", ".tgz", ".tar", ".tar.xz", ".zip"])
@@ -28,7 +28,8 @@ def test_a_dataset_comes_in_byte_for_byte(tmp_path, source, form):
     brought = contents(out)
     description = yaml.safe_load(brought.pop("dataset.yaml"))
     assert brought == expected
-    assert description["name"] == "Janowczyk" and description["microns_per_pixel"] == 0.25
+    assert description["name"] == "Janowczyk" and "microns_per_pixel" not in description  # nothing gives it
+    assert any(note.startswith("nothing gives the pixel size of 3 fields") for note in summary.notes)
     assert description["annotation_order"] == "row,col" and description["synthetic"] is False
     assert [path.name for path in out.parent.iterdir()] == ["data"]
 
@@ -84,23 +85,23 @@ def test_a_bad_file_is_named_where_it_came_from(tmp_path, source, out, case, pac
     name, content, complaint = BAD_FILES[case]
     (source / name).write_bytes(content)
     given = pack(source, tmp_path / "archive.tgz") if packed else source
-    message = refused(import_janowczyk, given, out=out)
+    message = rejected(import_janowczyk, given, out=out)
     assert message.startswith(f"{given / name}: ") and complaint in message
 
 
 def test_the_number_of_further_problems_is_told(source, out):
     (source / "01_01.tif").write_bytes(b"")
     (source / "02_01.csv").write_text("a,b\n99,99\n")
-    message = refused(import_janowczyk, source, out=out)
+    message = rejected(import_janowczyk, source, out=out)
     assert message.startswith(f"{source / '01_01.tif'}: ") and "(and 2 more problems; nothing was imported)" in message
 
 
-def test_a_source_that_is_missing_or_holds_no_field_is_refused(tmp_path, out):
-    assert "no such file or folder" in refused(import_janowczyk, tmp_path / "mitosis.tgz", out=out)
+def test_a_source_that_is_missing_or_holds_no_field_is_rejected(tmp_path, out):
+    assert "no such file or folder" in rejected(import_janowczyk, tmp_path / "mitosis.tgz", out=out)
     empty = tmp_path / "empty"
     empty.mkdir()
-    assert refused(import_janowczyk, empty, out=out).startswith(f"{empty}: contains no fields")
-    assert "contains no fields" in refused(import_janowczyk, pack(empty, tmp_path / "empty.tgz"), out=out)
+    assert rejected(import_janowczyk, empty, out=out).startswith(f"{empty}: contains no fields")
+    assert "contains no fields" in rejected(import_janowczyk, pack(empty, tmp_path / "empty.tgz"), out=out)
 
 
 def test_what_belongs_to_a_field_is_kept(source, tmp_path):
@@ -149,7 +150,7 @@ def test_folders_per_patient_are_sent_to_the_command_that_reads_them(tmp_path, o
         given = pack(folder, tmp_path / "s15.tgz")
     elif form == ".zip":
         given = Path(shutil.make_archive(str(tmp_path / "s15"), "zip", folder))
-    message = refused(import_janowczyk, given, out=out)
+    message = rejected(import_janowczyk, given, out=out)
     assert message.startswith(f"{given}: ") and "`mitoscope import tupac` takes a folder per patient" in message
 
 
@@ -167,7 +168,7 @@ def test_annotation_files_that_are_left_out_are_named_with_their_command(source,
     (source / name).write_text("{}")
     summary = import_janowczyk(source, Target(tmp_path / "data"))
     assert summary.skipped == (name,)
-    assert summary.notes == (
+    assert notes(summary) == (
         f"annotation files that were not read: 1, such as {name}; `mitoscope import {command}` reads them",
     )
 

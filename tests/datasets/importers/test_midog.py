@@ -1,4 +1,4 @@
-"""MIDOG's boxes become centres, whichever form they have, and what is not MIDOG's is refused."""
+"""MIDOG's boxes become centres, whichever form they have, and what is not MIDOG's is rejected."""
 
 import copy
 import json
@@ -17,7 +17,7 @@ from mitoscope.datasets.importers.midog import import_midog, read_midog
 from mitoscope.datasets.validation import check_dataset
 from mitoscope.errors import InputError
 from tests.datasets.conftest import encode
-from tests.datasets.importers.conftest import COLUMNS, ROWS, contents, notes, refused, tissue
+from tests.datasets.importers.conftest import COLUMNS, ROWS, contents, notes, rejected, tissue
 
 MITOSES = {"001.tiff": [(30.0, 20.0), (10.5, 41.5)], "002.tiff": [(5.0, 7.0)]}
 LOOKALIKES = {"002.tiff": [(33.0, 33.0)]}
@@ -110,7 +110,7 @@ def test_boxes_of_the_published_size_decide_where_both_forms_fit(tmp_path):
 
 
 @pytest.mark.parametrize("form", ["corners", "COCO"])
-def test_one_stray_box_neither_changes_the_form_nor_refuses_the_file(tmp_path, form):
+def test_one_stray_box_neither_changes_the_form_nor_rejects_the_file(tmp_path, form):
     def in_form(x0: float, y0: float, x1: float, y1: float) -> list[float]:
         return [x0, y0, x1, y1] if form == "corners" else [x0, y0, x1 - x0, y1 - y0]
 
@@ -179,15 +179,18 @@ def test_other_categories_are_left_out_and_listed(midog, tmp_path):
     assert imported(tmp_path / "data") == MITOSES and "151.tiff" in summary.skipped
 
 
-@pytest.mark.parametrize("ids", ["text", "large", "mixed"])
+@pytest.mark.parametrize("ids", ["text", "large", "mixed", "of pandas"])
 def test_ids_come_from_anywhere(midog, tmp_path, ids):
     images, annotations = midog
     content = midog_json()
     for image in content["images"]:
-        image["id"] = {"text": f"uuid-{image['id']}", "large": image["id"] + 10**12, "mixed": str(image["id"])}[ids]
+        number = image["id"]
+        image["id"] = {"text": f"uuid-{number}", "large": number + 10**12, "mixed": str(number)}.get(ids, number)
     for annotation in content["annotations"]:
         number = annotation["image_id"]
-        annotation["image_id"] = {"text": f"uuid-{number}", "large": number + 10**12, "mixed": number}[ids]
+        annotation["image_id"] = {"text": f"uuid-{number}", "large": number + 10**12}.get(ids, number)
+        if ids == "of pandas":
+            annotation |= {"image_id": float(number), "category_id": float(annotation["category_id"])}
     annotations.write_text(json.dumps(content))
     import_midog(images, annotations, Target(tmp_path / "data"))
     assert imported(tmp_path / "data") == MITOSES
@@ -237,7 +240,7 @@ def test_only_images_without_annotation_may_be_absent(midog, tmp_path, out):
     (images / "151.tiff").unlink()
     assert import_midog(images, annotations, Target(tmp_path / "data")).skipped == ("300.tiff",)
     (images / "002.tiff").unlink()
-    message = refused(import_midog, images, annotations, out=out)
+    message = rejected(import_midog, images, annotations, out=out)
     assert message.startswith(f"{images / '002.tiff'}: no such image")
 
 
@@ -274,7 +277,7 @@ class TestSeveralImagesOfOneCase:
 
     def test_the_user_is_asked_whose_they_are(self, cases, out):
         images, annotations = cases
-        message = refused(import_midog, images, annotations, out=out)
+        message = rejected(import_midog, images, annotations, out=out)
         assert message.startswith(f"{images / 'case1roi1.tiff'}: whose field is this?") and "1 more image" in message
         assert f"`mitoscope fields {images}`" in message and "--patient-per-image" in message and "--fields" in message
 
@@ -293,7 +296,7 @@ class TestSeveralImagesOfOneCase:
     def test_a_table_that_leaves_the_patient_empty_says_nothing(self, cases, out):
         images, annotations = cases
         (images / "fields.csv").write_text("file,patient,field\ncase1roi1.tiff,,01\ncase1roi2.tiff,,02\n")
-        assert "whose field is this?" in refused(import_midog, images, annotations, out=out)
+        assert "whose field is this?" in rejected(import_midog, images, annotations, out=out)
 
     def test_the_user_says_that_all_are_different_patients(self, cases, tmp_path):
         images, annotations = cases
@@ -321,7 +324,7 @@ class TestSeveralImagesOfOneCase:
             content = json.loads(annotations.read_text())
             content["annotations"].append(box(9, 9, image=151))
             annotations.write_text(json.dumps(content))
-        assert "whose field is this?" in refused(import_midog, images, annotations, out=out)
+        assert "whose field is this?" in rejected(import_midog, images, annotations, out=out)
 
 
 @pytest.mark.parametrize(
@@ -341,10 +344,10 @@ class TestSeveralImagesOfOneCase:
         (b"\x1f\x8b\x08", "is compressed"),
     ],
 )
-def test_what_is_not_midogs_json_is_refused(midog, out, content, complaint):
+def test_what_is_not_midogs_json_is_rejected(midog, out, content, complaint):
     images, annotations = midog
     annotations.write_bytes(content)
-    message = refused(import_midog, images, annotations, out=out)
+    message = rejected(import_midog, images, annotations, out=out)
     assert message.startswith(f"{annotations}: ") and complaint in message
 
 
@@ -362,48 +365,49 @@ def image(**changes: object) -> dict[str, object]:
         ({"annotations": [box(9, 9) | {"bbox": [9, 9, 9]}]}, "annotations.0.bbox"),
         ({"images": [image(), image(file_name="002.tiff")]}, "have the same id 1"),
         ({"images": [image(id=None)]}, "images.0.id"),
+        ({"images": [image(id=1.5)]}, "images.0.id"),
     ],
 )
-def test_wrong_entries_of_midogs_json_are_refused(midog, out, changes, complaint):
+def test_wrong_entries_of_midogs_json_are_rejected(midog, out, changes, complaint):
     images, annotations = midog
     annotations.write_text(json.dumps(midog_json() | changes))
-    message = refused(import_midog, images, annotations, out=out)
+    message = rejected(import_midog, images, annotations, out=out)
     assert message.startswith(f"{annotations}: ") and complaint in message
 
 
-def test_one_image_under_two_names_is_refused(midog, out):
+def test_one_image_under_two_names_is_rejected(midog, out):
     images, annotations = midog
     content = midog_json(images=[image(), image(id=2, file_name="part2/001.tiff")])
     annotations.write_text(json.dumps(content))
-    assert "is annotated as 001.tiff and as part2/001.tiff" in refused(import_midog, images, annotations, out=out)
+    assert "is annotated as 001.tiff and as part2/001.tiff" in rejected(import_midog, images, annotations, out=out)
 
 
 def test_a_name_in_the_json_cannot_lead_out_of_the_images(midog, out):
     images, annotations = midog
     shutil.move(images / "001.tiff", images.parent / "secret.tiff")
     annotations.write_text(json.dumps(midog_json(images=[image(file_name="../secret.tiff")])))
-    assert "secret.tiff: no such image" in refused(import_midog, images, annotations, out=out)
+    assert "secret.tiff: no such image" in rejected(import_midog, images, annotations, out=out)
 
 
 def test_a_bad_image_is_named_where_it_came_from(midog, out):
     images, annotations = midog
     path = images / "002.tiff"
     path.write_bytes(path.read_bytes()[:-500])
-    message = refused(import_midog, images, annotations, out=out)
+    message = rejected(import_midog, images, annotations, out=out)
     assert message.startswith(f"{path}: ") and "truncated" in message
 
 
-def test_an_image_of_another_size_than_the_json_says_is_refused(midog, out):
+def test_an_image_of_another_size_than_the_json_says_is_rejected(midog, out):
     images, annotations = midog
     (images / "001.tiff").write_bytes(encode(".tif", tissue(1)[:25]))
-    message = refused(import_midog, images, annotations, out=out)
+    message = rejected(import_midog, images, annotations, out=out)
     assert message.startswith(f"{images / '001.tiff'}: is 48 x 25 px, but the annotations are for 48 x 40 px")
 
 
-def test_missing_midog_files_are_refused(midog, tmp_path, out):
+def test_missing_midog_files_are_rejected(midog, tmp_path, out):
     images, annotations = midog
-    assert f"{tmp_path / 'no'}: no such folder" in refused(import_midog, tmp_path / "no", annotations, out=out)
-    assert f"{tmp_path / 'no.json'}: cannot" in refused(import_midog, images, tmp_path / "no.json", out=out)
+    assert f"{tmp_path / 'no'}: no such folder" in rejected(import_midog, tmp_path / "no", annotations, out=out)
+    assert f"{tmp_path / 'no.json'}: cannot" in rejected(import_midog, images, tmp_path / "no.json", out=out)
 
 
 odd_values = st.one_of(

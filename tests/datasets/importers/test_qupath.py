@@ -150,6 +150,22 @@ def test_without_any_known_class_it_asks(tmp_path):
     assert len(mitoses(read(tmp_path, content, Classes(mitosis=("Unclassified",))))) == 2
 
 
+def test_images_with_other_classes_only_are_named(tmp_path):
+    """Their annotations may be mitoses of a class that nobody has named."""
+    (tmp_path / "01_01.geojson").write_text(json.dumps([feature(point(1, 2)), feature(polygon(SQUARE), "Tumor")]))
+    (tmp_path / "01_02.geojson").write_text(json.dumps([feature(point(1, 2), "Look-alike"), feature(point(3, 4), "A")]))
+    for number in range(3, 10):
+        content = [feature(point(5, 6), "MF?"), feature(point(7, 8), "MF?"), feature(polygon(SQUARE), "Tumor")]
+        (tmp_path / f"01_0{number}.geojson").write_text(json.dumps(content))
+    found = read_qupath([tmp_path], Classes())
+    named = ", ".join(f"01_0{number}: MF? (2), Tumor (1)" for number in range(3, 8))
+    assert found.notes == (
+        "23 annotations of other classes left out: MF? (14), Tumor (8), A (1)",
+        f"7 images have annotations of other classes only, and are taken to have no mitosis: {named} and 2 more; if "
+        "one of these classes is mitoses, import again and name it with --mitosis",
+    )
+
+
 def test_an_image_without_annotations_has_been_looked_at(tmp_path):
     assert mitoses(read(tmp_path, {"type": "FeatureCollection", "features": []})) == []
 
@@ -173,7 +189,7 @@ def test_what_marks_no_figure_is_counted(tmp_path):
     )
 
 
-def test_of_a_cell_the_nucleus_counts(tmp_path):
+def test_the_nucleus_of_a_cell_counts(tmp_path):
     cell = feature(polygon([[0, 0], [90, 0], [90, 90], [0, 90], [0, 0]]), objectType="cell", measurements=[])
     assert mitoses(read(tmp_path, [cell | {"nucleusGeometry": polygon(SQUARE)}])) == [[22.5, 11.5]]
 
@@ -184,7 +200,7 @@ def test_children_are_read_and_an_object_that_is_listed_twice_counts_once(tmp_pa
     assert mitoses(read(tmp_path, [parent, child])) == [[1.5, 0.5]]
 
 
-def test_two_files_of_one_image_are_refused(tmp_path):
+def test_two_files_of_one_image_are_rejected(tmp_path):
     paths = [tmp_path / "01_01.geojson", tmp_path / "01_01_mitoses.geojson"]
     for path in paths:
         path.write_text("[]")

@@ -113,6 +113,8 @@ def test_a_slide_that_nobody_has_annotated_is_left_out(database):
     assert found.by_image.keys() == {"01_01.tif", "02_01.tif"} and len(found.by_image["02_01.tif"].mitoses) == 0
     assert found.notes == (
         "1 annotations of other classes left out: Tumor (1)",
+        "1 images have annotations of other classes only, and are taken to have no mitosis: 02_01.tif: Tumor (1); if "
+        "one of these classes is mitoses, import again and name it with --mitosis",
         "1 annotations of whole images or without a position left out",
         "1 annotations of no slide left out",
         "2 slides without annotations left out",
@@ -136,7 +138,7 @@ def test_the_database_is_not_written(database):
     assert [path.name for path in database.path.parent.iterdir()] == [database.path.name]
 
 
-def test_two_slides_of_one_name_are_refused(database):
+def test_two_slides_of_one_name_are_rejected(database):
     database.execute("INSERT INTO Slides (filename, directory) VALUES ('01_01.tif', '/others')")
     with pytest.raises(InputError, match=r"two slides have the file name 01_01\.tif"):
         database.read()
@@ -192,7 +194,7 @@ def test_any_value_anywhere_gives_a_line_or_a_result(tmp_path_factory, column, v
             connection.execute(f"UPDATE {table} SET {name} = ?", (value,))
         except (sqlite3.IntegrityError, UnicodeEncodeError):
             return
-    _read_or_refuse(path)
+    _read_or_reject(path)
 
 
 @pytest.mark.slow  # many examples
@@ -205,10 +207,10 @@ def test_damaged_bytes_give_a_line_or_a_result(tmp_path_factory, place, patch):
     Database(path).annotate(SPOT, (10, 20))
     content = path.read_bytes()
     path.write_bytes(content[:place] + patch + content[place + len(patch) :])
-    _read_or_refuse(path)
+    _read_or_reject(path)
 
 
-def _read_or_refuse(path: Path) -> None:
+def _read_or_reject(path: Path) -> None:
     try:
         found = read_sliderunner(path, Classes())
     except InputError as error:

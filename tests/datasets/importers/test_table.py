@@ -73,12 +73,12 @@ def test_a_header_without_positions_is_shown(tmp_path):
 @pytest.mark.parametrize(
     "header", ["Centroid X µm,Centroid Y µm", "x (um),y (um)", "Position X [mm],Position Y [mm]", "x_microns,y_microns"]
 )
-def test_positions_that_are_not_in_px_are_refused(tmp_path, header):
+def test_positions_that_are_not_in_px_are_rejected(tmp_path, header):
     with pytest.raises(InputError, match=r"column '.*' is not in px; export the positions in px, or divide them by"):
         read(tmp_path, f"{header}\n10,20\n", "x,y")
 
 
-def test_two_columns_of_one_kind_are_refused(tmp_path):
+def test_two_columns_of_one_kind_are_rejected(tmp_path):
     with pytest.raises(InputError, match="has the columns row and y, both of which could be the row"):
         read(tmp_path, "row,col,y\n1,2,3\n")
 
@@ -108,6 +108,18 @@ def test_a_table_of_many_images(tmp_path):
     assert mitoses(found, "01_01.tif") == [[2, 1], [6, 5]]
 
 
+def test_the_label_of_imagejs_results_is_the_image(tmp_path):
+    header = " ,Label,Area,Mean,X,Y\n"
+    rows = "1,01_01.tif,0,9,10,20\n2,sub/02_01.TIFF:0012-0034:5,0,9,30,40\n"
+    found = read(tmp_path, header + rows, name="Results.csv")
+    assert found.by_image.keys() == {"01_01.tif", "sub/02_01.TIFF"} and found.notes == ()
+    assert mitoses(found, "01_01.tif") == [[20, 10]] and mitoses(found, "sub/02_01.TIFF") == [[40, 30]]
+    found = read(tmp_path, header + "1,01_01,0,9,10,20\n", name="01_01_mitoses.csv")
+    assert mitoses(found) == [[20, 10]]
+    with pytest.raises(InputError, match=r"but of 01_01\.tif \(1\), Tumor \(1\)"):
+        read(tmp_path, header + "1,01_01.tif,0,9,10,20\n2,Tumor,0,9,30,40\n")
+
+
 def test_the_image_and_the_kind_are_in_the_name_of_the_file(tmp_path):
     for name in ("01_01.csv", "01_01_nonmitotic.csv", "02_01_mitoses.csv"):
         (tmp_path / name).write_text("x,y\n10,20\n")
@@ -118,7 +130,7 @@ def test_the_image_and_the_kind_are_in_the_name_of_the_file(tmp_path):
     assert mitoses(found) == found.by_image["01_01"].lookalikes.tolist() == mitoses(found, "02_01") == [[20, 10]]
 
 
-def test_two_tables_of_one_image_are_refused(tmp_path):
+def test_two_tables_of_one_image_are_rejected(tmp_path):
     for name in ("01_01.csv", "01_01_mitoses.csv"):
         (tmp_path / name).write_text("x,y\n10,20\n")
     with pytest.raises(InputError, match=r"01_01_mitoses\.csv: annotates 01_01, as .*01_01\.csv does"):

@@ -41,7 +41,17 @@ def test_the_counts_of_all_images_are_told():
         "centres outside their image: 2 moved to its edge, 2 more than 25 px away left out",
         "centres given again: 2 left out",
         "look-alikes at the place of a mitosis: 2 left out",
+        "earlier look-alikes: 0 kept, 2 replaced by a new mitosis or look-alike within 25 px",
     )
+
+
+def test_earlier_look_alikes_stay_unless_a_new_annotation_is_near():
+    tidy = Tidy()
+    found = Annotations(points((0, 0)), points((100, 100)))
+    earlier = points((0, 25), (0, 26), (100, 75), (100, 70), (200, 200))
+    _, lookalikes = tidy.tidy(found, (300, 300), earlier)
+    assert lookalikes.tolist() == [[0, 26], [100, 70], [200, 200], [100, 100]] and tidy.lookalikes == 4
+    assert tidy.notes() == ("earlier look-alikes: 3 kept, 2 replaced by a new mitosis or look-alike within 25 px",)
 
 
 def test_nothing_to_say_about_good_annotations():

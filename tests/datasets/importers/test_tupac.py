@@ -9,7 +9,7 @@ from mitoscope.datasets.fields import list_fields, read_description
 from mitoscope.datasets.importers import Summary, Target
 from mitoscope.datasets.importers.tupac import import_tupac
 from tests.datasets.conftest import encode
-from tests.datasets.importers.conftest import COLUMNS, ROWS, contents, notes, refused, tissue
+from tests.datasets.importers.conftest import COLUMNS, ROWS, contents, notes, rejected, tissue
 
 
 def write(path: Path, content: str | bytes) -> None:
@@ -103,19 +103,19 @@ def test_centres_a_few_px_outside_are_moved(images, tmp_path):
         ("02/05.tif", b"hello", "02/05.tif: "),
     ],
 )
-def test_what_is_not_in_this_layout_is_refused(images, out, file, content, complaint):
+def test_what_is_not_in_this_layout_is_rejected(images, out, file, content, complaint):
     write(images / "01/05.csv", "3,4\n")
     write(images / file, content)
-    message = refused(lambda source, target: import_tupac(source, None, target), images, out=out)
+    message = rejected(lambda source, target: import_tupac(source, None, target), images, out=out)
     assert complaint in message and str(images) in message
 
 
-def test_a_folder_without_labels_or_images_is_refused(images, tmp_path, out):
+def test_a_folder_without_labels_or_images_is_rejected(images, tmp_path, out):
     (tmp_path / "archive.tgz").touch()
     (tmp_path / "empty").mkdir()
 
     def message(source: Path, labels: Path | None = None) -> str:
-        return refused(lambda target: import_tupac(source, labels, target), out=out)
+        return rejected(lambda target: import_tupac(source, labels, target), out=out)
 
     assert "has no CSV for any image" in message(images)
     assert "has no CSV for any image" in message(images, tmp_path / "empty")

@@ -70,7 +70,7 @@ def test_every_kind_of_bmp_is_read(tmp_path, content):
     [
         (bmp(16, 0, bytes(16)), "has 5 bits per channel"),
         (bmp(24, 4, b"\xff\xd8\xff"), "is a BMP with a JPEG inside; save it as a .png"),
-        (bmp(24, 0, b"", height=0), "has 4 x 0 px, thus no pixel"),
+        (bmp(24, 0, b"", height=0), "has 4 x 0 px; save it again"),
         (bmp(24, 77, bytes(24)), "truncated or damaged"),
     ],
 )

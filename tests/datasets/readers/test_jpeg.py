@@ -60,3 +60,13 @@ def test_a_jpeg_of_12_bits_is_refused(tmp_path):
     path = tmp_path / "01_01.jpg"
     path.write_bytes(content)
     assert "has 12 bits per channel" in refusal(read_image, path)
+
+
+def test_what_follows_the_image_does_not_matter(tmp_path):
+    path = tmp_path / "field.jpg"
+    PICTURE.save(path)
+    whole = path.read_bytes()
+    path.write_bytes(whole + b"a camera's own data \xff\xda \xff\xd8")
+    assert read_image(path).shape == FIELD.shape
+    path.write_bytes(whole[:-2])
+    assert "truncated or damaged" in refusal(read_image, path)

@@ -76,3 +76,28 @@ def test_a_png_with_too_few_pixels_is_refused(tmp_path):
     path = tmp_path / "01_01.png"
     path.write_bytes(png(2, 8, bytes(1000)))
     assert "truncated or damaged" in refusal(read_image, path)
+
+
+def count_bytes(*, interlaced: bool) -> int:
+    """Bytes of all rows of the field, each with one for its filter; from the pixels of each pass."""
+    passes = [(0, 8, 0, 8), (0, 8, 4, 8), (4, 8, 0, 4), (0, 4, 2, 4), (2, 4, 0, 2), (0, 2, 1, 2), (1, 2, 0, 1)]
+    sizes = [
+        (len(range(top, SHAPE[0], down)), len(range(left, SHAPE[1], across)))
+        for top, down, left, across in (passes if interlaced else [(0, 1, 0, 1)])
+    ]
+    return sum(rows * (1 + 3 * columns) for rows, columns in sizes)
+
+
+@pytest.mark.parametrize("interlaced", [False, True])
+def test_an_image_without_all_its_rows_is_rejected(tmp_path, interlaced):
+    """All checksums are right, and the pixels end early."""
+    path, number = tmp_path / "field.png", count_bytes(interlaced=interlaced)
+    path.write_bytes(png(2, 8, bytes(number), interlaced=interlaced))
+    assert read_image(path).shape == FIELD.shape
+    path.write_bytes(png(2, 8, bytes(number - 1), interlaced=interlaced))
+    assert "truncated or damaged" in refusal(read_image, path)
+
+
+def test_an_image_that_is_transparent_everywhere_is_rejected(tmp_path):
+    Pillow.fromarray(np.dstack([FIELD, np.zeros(SHAPE, np.uint8)])).save(tmp_path / "field.png")
+    assert "is transparent everywhere" in refusal(read_image, tmp_path / "field.png")

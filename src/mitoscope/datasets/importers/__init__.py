@@ -30,7 +30,7 @@ class Found:
         by_image: by the image's name as the files know it: a file name with or without suffix, or a path relative to
             the folder of the images. An image without an entry is not annotated.
         notes: one line each, to print: which classes were taken, what was left out.
-        shapes: rows and columns of images, where the files say so; an image of another size is refused.
+        shapes: rows and columns of images, where the files say so; an image of another size is rejected.
     """
 
     by_image: dict[str, Annotations]
@@ -45,10 +45,11 @@ class Target:
     Attributes:
         out: the raw dataset; its parent folders are created.
         replace: replace the contents of `out`.
-        add: keep the dataset in `out`; add new images, and replace the annotations of those that are there.
+        add: keep the dataset in `out`; add new images, and replace the mitoses of those that are there.
         fields: a `fields.csv` with paths relative to the folder of the images; None = the one in that folder, if any.
         patient_per_image: each image is a patient of its own.
-        microns_per_pixel: pixel size of all imported images, um; None = not given.
+        microns_per_pixel: pixel size, um, of the imported images for which neither a table nor the file gives it; None
+            = not given.
     """
 
     out: Path
@@ -91,7 +92,7 @@ def check_import(folder: Path, *, origins: Mapping[Path, str], on_progress: Prog
     return report
 
 
-def refuse_inside(source: Path, target: Target) -> None:
+def require_outside(source: Path, target: Target) -> None:
     """Check that replacing the output folder would not delete the source.
 
     Raises:

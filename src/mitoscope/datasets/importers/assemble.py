@@ -10,7 +10,7 @@ import numpy as np
 
 from mitoscope.datasets import field_table
 from mitoscope.datasets.annotations import Centres, read_lookalikes, write_centres
-from mitoscope.datasets.field_table import Entry, read_field_table, write_field_table
+from mitoscope.datasets.field_table import Entry, composed, read_field_table, write_field_table
 from mitoscope.datasets.fields import (
     Description,
     FieldOfView,
@@ -19,9 +19,10 @@ from mitoscope.datasets.fields import (
     read_description,
     write_description,
 )
-from mitoscope.datasets.importers import Annotations, Found, Summary, Target, check_import, refuse_inside
+from mitoscope.datasets.importers import Annotations, Found, Summary, Target, check_import, require_outside
 from mitoscope.datasets.importers.naming import find_images, name_fields
 from mitoscope.datasets.importers.tidy import Tidy, near_image
+from mitoscope.datasets.readers import read_microns
 from mitoscope.datasets.validation import CheckedField, Progress
 from mitoscope.errors import InputError
 from mitoscope.files import atomic_folder
@@ -42,7 +43,7 @@ def assemble(
     and a look-alike at the place of a mitosis is left out. All of this is counted in the notes.
 
     With `target.add` the dataset in `target.out` is kept. Its images that are annotated anew, in `images` or in `out`
-    itself, stay where they are; their annotations are replaced.
+    itself, stay where they are; their mitoses are replaced, and their look-alikes where a new annotation is near.
 
     Args:
         images: the folder of the images, also in folders.
@@ -60,28 +61,28 @@ def assemble(
         raise InputError(f"{target.out}: --add keeps what is there and --replace does not; give one of them")
     if not images.is_dir():
         raise InputError(f"{images}: no such folder; give the folder with the images")
-    refuse_inside(images, target)
+    require_outside(images, target)
     listed = list_images(images)
     if not found.by_image:
         raise InputError(f"{images}: no image has an annotation; nothing to import")
     paths = find_images(images, listed, found.by_image)
-    entries = name_fields(images, paths.values(), target, known or {})
+    entries = name_fields(images, listed, paths.values(), target, known or {})
     old = _Old(target)
     with atomic_folder(target.out, replace=target.replace or target.add) as folder:
         origins = {folder: str(target.out)}
         if old.kept:
             _keep(target.out, folder)
-        if not (old.fields or (folder / "dataset.yaml").exists()):
+        if not old.described:
             given = {} if target.microns_per_pixel is None else {"microns_per_pixel": target.microns_per_pixel}
             write_description(folder, description.model_copy(update=given))
         fields: dict[str, FieldOfView] = {}
-        rows = []
+        rows: dict[Path, Entry] = {}
         for done, (name, path) in enumerate(paths.items(), start=1):
             row = entries[path]._replace(file=old.place(path, entries[path]))
             fields[name] = FieldOfView(folder / row.file, row.patient, row.field)
             _copy(path, fields[name])
             origins[fields[name].image] = str(path)
-            rows.append(row)
+            rows[path] = row
             on_progress("copying", done, len(paths))
         old.write_table(folder, rows)
         # The images are read once, to check them; only then are their sizes known, and the centres can be written.
@@ -159,6 +160,7 @@ class _Old:
 
     Attributes:
         kept: whether there is a folder whose content is kept.
+        described: whether something is kept for which `dataset.yaml` holds, so that it must stay as it is.
         fields: the fields in it by name.
         description: its `dataset.yaml`.
     """
@@ -169,9 +171,11 @@ class _Old:
         self.kept = target.add and target.out.is_dir()
         filled = self.kept and bool(list_images(target.out))
         self.fields = {field.name: field for field in list_fields(target.out)} if filled else {}
+        self.described = bool(self.fields) or (self.kept and (target.out / "dataset.yaml").exists())
         self.description = read_description(target.out) if self.kept else Description()
         table = target.out / field_table.NAME
-        self._rows = {entry.file: entry for entry in read_field_table(table)} if filled and table.exists() else {}
+        entries = read_field_table(table) if filled and table.exists() else []
+        self._rows = {composed(entry.file): entry for entry in entries}
 
     def holds(self, path: Path) -> bool:
         """Whether this path is in the dataset."""
@@ -193,18 +197,27 @@ class _Old:
             raise InputError(f"{path}: would be the field {name}, but {there} is another image; name it in fields.csv")
         return there.relative_to(self._out).as_posix()
 
-    def write_table(self, folder: Path, rows: Iterable[Entry]) -> None:
-        """Write `fields.csv` if a field needs it; what the new `rows` say goes before what is there."""
+    def write_table(self, folder: Path, rows: Mapping[Path, Entry]) -> None:
+        """Write `fields.csv` if a field needs it.
+
+        Args:
+            folder: the new dataset.
+            rows: the rows of the imported images by their path; what they say takes precedence over what is there.
+
+        Raises:
+            InputError: an image whose pixel size is asked for is none.
+        """
         merged = dict(self._rows)
-        for row in rows:
-            before = merged.get(row.file, row)
+        for path, row in rows.items():
+            file = composed(row.file)
+            before = merged.get(file, row)
             microns = row.microns_per_pixel or before.microns_per_pixel
-            if self.fields and self._microns is not None:  # dataset.yaml holds for the fields of before
-                microns = self._microns
+            if self.described and microns is None and self._microns is not None and read_microns(path) is None:
+                microns = self._microns  # in dataset.yaml it would change the other fields too
             entry = row._replace(microns_per_pixel=microns, domain=row.domain or before.domain)
             plain = PurePosixPath(row.file).with_suffix("").as_posix() == f"{row.patient}_{row.field}"
-            if row.file in merged or not plain or entry.microns_per_pixel is not None or entry.domain:
-                merged[row.file] = entry
+            if file in merged or not plain or entry.microns_per_pixel is not None or entry.domain:
+                merged[file] = entry
         if merged:
             write_field_table(folder / field_table.NAME, merged.values())
 

@@ -45,7 +45,7 @@ class Classes:
     def kind(self, name: str) -> Kind | None:
         """Return whether a class is one of mitoses or of look-alikes; None = neither.
 
-        Upper and lower case, singular and plural, and blanks, `-` and `_` do not matter. Other signs do: `Mitosis?` is
+        Upper and lower case, singular and plural, and spaces, `-` and `_` do not matter. Other signs do: `Mitosis?` is
         another class than `Mitosis`.
         """
         key = _key(name)
@@ -53,7 +53,7 @@ class Classes:
             return None
         mitosis = key in {_key(name) for name in self.mitosis}
         lookalike = key in {_key(name) for name in self.lookalike}
-        if mitosis and lookalike:  # one of them is the default, and what the user names goes first
+        if mitosis and lookalike:  # one of them is the default, and what the user names takes precedence
             return "lookalike" if self.mitosis == MITOSIS_NAMES else "mitosis"
         return "mitosis" if mitosis else "lookalike" if lookalike else None
 

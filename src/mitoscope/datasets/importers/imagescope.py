@@ -68,7 +68,7 @@ class _File:
 
     def read(self) -> None:
         parser = expat.ParserCreate()
-        parser.StartDoctypeDeclHandler = self._refuse
+        parser.StartDoctypeDeclHandler = self._reject
         parser.StartElementHandler = self._open
         parser.EndElementHandler = self._close
         try:
@@ -78,7 +78,7 @@ class _File:
         if not self.is_imagescope:
             raise InputError(f"{self.path}: is XML, but has no Annotations as ImageScope writes them")
 
-    def _refuse(self, *_: object) -> None:
+    def _reject(self, *_: object) -> None:
         # Entities, which are defined there, can grow to any size or name other files.
         raise InputError(f"{self.path}: has a DOCTYPE, which ImageScope never writes; the file is not safe")
 

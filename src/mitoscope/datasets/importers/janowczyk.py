@@ -7,9 +7,9 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 
 from mitoscope.datasets import field_table
-from mitoscope.datasets.field_table import is_id, read_field_table
+from mitoscope.datasets.field_table import read_field_table, split_name
 from mitoscope.datasets.fields import Description, is_mask, list_images, read_description, write_description
-from mitoscope.datasets.importers import Summary, Target, check_import, refuse_inside
+from mitoscope.datasets.importers import Summary, Target, check_import, require_outside
 from mitoscope.datasets.importers.archives import Member, archive_errors, archive_files
 from mitoscope.datasets.readers import IMAGE_SUFFIXES
 from mitoscope.datasets.validation import Progress
@@ -17,7 +17,6 @@ from mitoscope.errors import InputError
 from mitoscope.files import atomic_folder
 
 _MEGABYTE = 2**20
-_MICRONS_PER_PIXEL = 0.25  # of the published set, scanned at 40x
 _TUPAC = "`mitoscope import tupac` takes a folder per patient"
 # Which command reads annotation files that are left out.
 _READERS = {
@@ -32,7 +31,7 @@ def import_janowczyk(source: Path, target: Target, on_progress: Progress = lambd
     """Import a dataset in Janowczyk's flat layout.
 
     Images, CSVs, masks, `fields.csv` and `dataset.yaml` are copied; other files are skipped. Folders inside an archive
-    are ignored: only file names count. Of a folder, the files at its top are taken, and if it has a `fields.csv`, those
+    are ignored: only file names count. The files at the top of a folder are taken, and if it has a `fields.csv`, those
     in its folders too.
 
     Args:
@@ -46,7 +45,7 @@ def import_janowczyk(source: Path, target: Target, on_progress: Progress = lambd
     """
     if not source.exists():
         raise InputError(f"{source}: no such file or folder; give Janowczyk's archive or the folder it unpacks to")
-    refuse_inside(source, target)
+    require_outside(source, target)
     skipped: list[str] = []
     taken: dict[str, str] = {}
     with atomic_folder(target.out, replace=target.replace) as folder:
@@ -65,7 +64,7 @@ def import_janowczyk(source: Path, target: Target, on_progress: Progress = lambd
         if target.fields:
             read_field_table(target.fields)
             shutil.copyfile(target.fields, folder / field_table.NAME)
-        _refuse_patient_folders(source, taken, mapped=(folder / field_table.NAME).exists())
+        _reject_patient_folders(source, taken, mapped=(folder / field_table.NAME).exists())
         _describe(folder, target.microns_per_pixel)
         report = check_import(folder, origins={folder: str(source)}, on_progress=on_progress)
     counts = (len(report.fields), len(report.patients), report.mitoses, report.lookalikes)
@@ -88,11 +87,11 @@ def _folder_files(source: Path, on_progress: Progress) -> Iterator[Member]:
         on_progress("copying", done, len(paths))
 
 
-def _refuse_patient_folders(source: Path, taken: dict[str, str], *, mapped: bool) -> None:
-    """Refuse images that lie in several folders and do not name their patient: the folders do."""
+def _reject_patient_folders(source: Path, taken: dict[str, str], *, mapped: bool) -> None:
+    """Reject images that lie in several folders and do not name their patient: the folders do."""
     paths = [Path(member) for member in taken.values()]
     images = [path for path in paths if path.suffix.lower() in IMAGE_SUFFIXES and not is_mask(path)]
-    unnamed = [path for path in images if not all(is_id(part) for part in path.stem.partition("_")[::2])]
+    unnamed = [path for path in images if not split_name(path.stem)]
     if unnamed and not mapped and len({path.parent for path in images}) > 1:
         raise InputError(
             f"{source}: has images in folders, such as {unnamed[0]}, without a patient in the name; {_TUPAC}"
@@ -101,13 +100,14 @@ def _refuse_patient_folders(source: Path, taken: dict[str, str], *, mapped: bool
 
 def _describe(folder: Path, microns_per_pixel: float | None) -> None:
     """Write `dataset.yaml` if there is none, or the pixel size that the user gives."""
+    given = {} if microns_per_pixel is None else {"microns_per_pixel": microns_per_pixel}
     if not (folder / "dataset.yaml").exists():
-        published = microns_per_pixel or _MICRONS_PER_PIXEL
-        description = Description(name="Janowczyk", source="Janowczyk's mitosis set", microns_per_pixel=published)
-        write_description(folder, description)
-    elif microns_per_pixel:
-        given = {"microns_per_pixel": microns_per_pixel}
-        write_description(folder, read_description(folder).model_copy(update=given))
+        description = Description(name="Janowczyk", source="Janowczyk's mitosis set")
+    elif given:
+        description = read_description(folder)
+    else:
+        return
+    write_description(folder, description.model_copy(update=given))
 
 
 def _unread(skipped: Iterable[str]) -> Iterator[str]:

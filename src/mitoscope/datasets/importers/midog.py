@@ -13,7 +13,7 @@ from pydantic import BaseModel, BeforeValidator, ValidationError
 
 from mitoscope.datasets.field_table import Entry
 from mitoscope.datasets.fields import Description, list_images
-from mitoscope.datasets.importers import Annotations, Found, Summary, Target, refuse_inside
+from mitoscope.datasets.importers import Annotations, Found, Summary, Target, require_outside
 from mitoscope.datasets.importers.assemble import assemble
 from mitoscope.datasets.importers.classes import Classes, Kind
 from mitoscope.datasets.importers.sorting import plain
@@ -46,7 +46,7 @@ def import_midog(
     Raises:
         InputError: the JSON is not MIDOG's, or as in `assemble`.
     """
-    refuse_inside(annotations, target)
+    require_outside(annotations, target)
     found = read_midog(annotations)
     listed = list_images(images) if images.is_dir() else []
     numbered = [path.relative_to(images).as_posix() for path in listed if path.stem.isdecimal()]
@@ -102,7 +102,9 @@ def read_midog(path: Path) -> Found:
 
 
 def _as_text(value: object) -> object:
-    """Return an id as text: some files have numbers, others text, and some both."""
+    """Return an id as text: some files have numbers, others text, and some both; pandas writes 1 as 1.0."""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
     return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 

@@ -4,7 +4,7 @@ from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path, PurePosixPath
 
 from mitoscope.datasets import field_table
-from mitoscope.datasets.field_table import Entry, as_id, is_id, read_field_table
+from mitoscope.datasets.field_table import Entry, as_id, composed, is_id, read_field_table
 from mitoscope.datasets.fields import is_mask
 from mitoscope.datasets.importers import Target
 from mitoscope.datasets.importers.sorting import plain
@@ -18,22 +18,25 @@ def find_images(images: Path, listed: Iterable[Path], names: Collection[str]) ->
         images: the folder of the images.
         listed: the images in it and in its folders.
         names: file names with or without suffix, or paths relative to `images`. A path that is not there stands for
-            its file name.
+            its file name. Composed and decomposed letters are the same.
 
     Raises:
         InputError: an image is missing, several images have the name, or two names mean one image.
     """
     known: dict[str, set[Path]] = {}
+    alike: dict[str, set[Path]] = {}
     for path in listed:
         relative = path.relative_to(images)
         for name in (relative.as_posix(), relative.with_suffix("").as_posix(), path.name, path.stem):
             known.setdefault(name, set()).add(path)
+            alike.setdefault(composed(name), set()).add(path)
     found: dict[str, Path] = {}
     missing = []
     for name in names:
         pure = PurePosixPath(name.replace("\\", "/"))
         exact = images / pure
-        candidates = set(known.get(str(pure)) or known.get(pure.name) or ())
+        same = alike.get(composed(str(pure))) or alike.get(composed(pure.name))
+        candidates = set(known.get(str(pure)) or known.get(pure.name) or same or ())
         if exact in candidates:
             candidates = {exact}
         if len(candidates) > 1:
@@ -57,25 +60,29 @@ def find_images(images: Path, listed: Iterable[Path], names: Collection[str]) ->
     return found
 
 
-def name_fields(images: Path, paths: Iterable[Path], target: Target, known: Mapping[str, Entry]) -> dict[Path, Entry]:
+def name_fields(
+    images: Path, listed: Iterable[Path], paths: Iterable[Path], target: Target, known: Mapping[str, Entry]
+) -> dict[Path, Entry]:
     """Return the entry of each image, with patient and field filled in.
 
     Args:
         images: the folder of the images.
-        paths: the annotated images in it.
+        listed: the images in it and in its folders.
+        paths: those of them that are annotated.
         target: what the user says about them.
-        known: the importer's own entries by relative path; what the user says goes first.
+        known: the importer's own entries by relative path; what the user says takes precedence.
 
     Raises:
-        InputError: some images have no patient; the line says how to name them. Or two images are the same field.
+        InputError: some images have no patient; the line says how to name them. Or two images are the same field, or
+            the table of fields names an image that is missing.
     """
-    table = target.fields or images / field_table.NAME
-    told = {entry.file: entry for entry in read_field_table(table)} if target.fields or table.exists() else {}
+    told = _told(images, listed, target)
     entries: dict[Path, Entry] = {}
     unknown = []
     for path in paths:
         file = path.relative_to(images).as_posix()
-        entry = _named(told.get(file, Entry(file)), known.get(file), per_image=target.patient_per_image)
+        entry = told.get(file, Entry(file))
+        entry = _named(entry, known.get(file), per_image=target.patient_per_image)
         entries[path] = entry
         if not (is_id(entry.patient) and is_id(entry.field)):
             unknown.append(path)
@@ -98,6 +105,29 @@ def name_fields(images: Path, paths: Iterable[Path], target: Target, known: Mapp
                 f"{field_table.NAME} (`mitoscope fields {images}` writes one to edit)"
             )
     return entries
+
+
+def _told(images: Path, listed: Iterable[Path], target: Target) -> dict[str, Entry]:
+    """Return what the table of fields says, by the relative paths of the images.
+
+    Raises:
+        InputError: a row names no image. Its image would be imported under the patient in its name, perhaps another.
+    """
+    table = target.fields or images / field_table.NAME
+    if not (target.fields or table.exists()):
+        return {}
+    rows = {entry.file: entry for entry in read_field_table(table)}
+    alike = {composed(file): entry for file, entry in rows.items()}
+    files = [path.relative_to(images).as_posix() for path in listed]
+    present = {composed(file) for file in files}
+    if missing := [file for file in rows if composed(file) not in present]:
+        more = f" (and {len(missing) - 1} more rows)" if missing[1:] else ""
+        raise InputError(
+            f"{table}: names {plain(missing[0])}, but {images} has no such image{more}; correct the name with its "
+            "suffix, or remove the row"
+        )
+    told = {file: rows.get(file) or alike.get(composed(file)) for file in files}
+    return {file: entry._replace(file=file) for file, entry in told.items() if entry}
 
 
 def _named(entry: Entry, known: Entry | None, *, per_image: bool) -> Entry:

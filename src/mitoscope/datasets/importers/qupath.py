@@ -42,9 +42,9 @@ class _ShapeError(Exception):
 def read_qupath(paths: Sequence[Path], classes: Classes) -> Found:
     """Read annotations of QuPath: NAME.geojson and NAME_mitoses.geojson belong to the image NAME.
 
-    A point, each point of a MultiPoint, and the centre of a Polygon or a MultiPolygon is one figure; of a cell, it is
-    the nucleus. Lines, objects without a geometry, tiles and the like are left out and counted. An object without a
-    class has the class `Unclassified`. A derived class is `Tumor: Mitosis`, as in QuPath.
+    A point, each point of a MultiPoint, and the centre of a Polygon or a MultiPolygon is one figure; for a cell, it is
+    the centre of the nucleus. Lines, objects without a geometry, tiles and the like are left out and counted. An object
+    without a class has the class `Unclassified`. A derived class is `Tumor: Mitosis`, as in QuPath.
 
     Args:
         paths: files .geojson or .json, also packed as .gz, or folders of .geojson files.

@@ -15,6 +15,7 @@ UNCLASSIFIED = "Unclassified"  # as QuPath calls it
 _LARGEST = 2**30  # bytes of an annotation file; the largest published ones have about 100 MB
 _FARTHEST = 1e9  # px; no image is that large
 _MOST_NAMES = 8
+_MOST_IMAGES = 5
 
 Points = npt.NDArray[np.float64]
 
@@ -31,10 +32,9 @@ class Sorter:
         self._source = source
         self._classes = classes
         self._centres: dict[str, dict[Kind, list[tuple[float, float]]]] = {}
-        self._others: Counter[str] = Counter()
+        self._others: dict[str, Counter[str]] = {}
         self._left_out: Counter[str] = Counter()
         self._remarks: Counter[str] = Counter()
-        self._taken = 0
 
     def add_image(self, image: str) -> None:
         """Note that somebody has annotated this image, perhaps without finding a mitosis."""
@@ -53,12 +53,11 @@ class Sorter:
             self.put(image, kind, centre)
         else:
             self.add_image(image)
-            self._others[name.strip() or UNCLASSIFIED] += 1
+            self._others.setdefault(image, Counter())[name.strip() or UNCLASSIFIED] += 1
 
     def put(self, image: str, kind: Kind, centre: tuple[float, float]) -> None:
         """Add one annotation whose kind is known without a class."""
         self.add_image(image)
-        self._taken += 1
         self._centres[image][kind].append(centre)
 
     def leave_out(self, what: str) -> None:
@@ -72,18 +71,29 @@ class Sorter:
     def found(self) -> Found:
         """Return everything.
 
+        An image with annotations of other classes only is one without mitoses: they may outline a tumour. But they may
+        also be mitoses of a class that nobody has named, so the notes name such images.
+
         Raises:
             InputError: there are annotations, but none of a known class.
         """
-        if self._others and not self._taken:
+        others = sum(self._others.values(), Counter[str]())
+        if others and not any(kinds["mitosis"] or kinds["lookalike"] for kinds in self._centres.values()):
             wanted = next(iter(self._classes.mitosis), "Mitosis")
             raise InputError(
-                f"{self._source}: has no annotation of the class {wanted}, but of {_list(self._others)}; name the "
-                "class of the mitoses with --mitosis"
+                f"{self._source}: has no annotation of the class {wanted}, but of {_list(others)}; name the class of "
+                "the mitoses with --mitosis"
             )
         notes = []
-        if self._others:
-            notes.append(f"{self._others.total()} annotations of other classes left out: {_list(self._others)}")
+        if others:
+            notes.append(f"{others.total()} annotations of other classes left out: {_list(others)}")
+        if only := [image for image in self._others if not any(self._centres[image].values())]:
+            named = ", ".join(f"{plain(image)}: {_list(self._others[image])}" for image in only[:_MOST_IMAGES])
+            more = f" and {len(only) - _MOST_IMAGES} more" if only[_MOST_IMAGES:] else ""
+            notes.append(
+                f"{len(only)} images have annotations of other classes only, and are taken to have no mitosis: "
+                f"{named}{more}; if one of these classes is mitoses, import again and name it with --mitosis"
+            )
         notes += [f"{count} {what} left out" for what, count in self._left_out.items()]
         notes += [f"{count} {what}" for what, count in self._remarks.items()]
         by_image = {
@@ -128,16 +138,14 @@ def read_content(path: Path) -> bytes:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from error
 
 
-def image_name(path: Path, suffixes: Sequence[str], endings: Sequence[str] = ("_mitoses",)) -> str:
+def image_name(path: Path, suffixes: Sequence[str]) -> str:
     """Return the name of the image that an annotation file belongs to: NAME of NAME.xml and NAME_mitoses.xml."""
     name = path.name
     for suffix in suffixes:
         if name.lower().endswith(suffix):
             name = name[: -len(suffix)]
             break
-    for ending in endings:
-        name = name.removesuffix(ending)
-    return name
+    return name.removesuffix("_mitoses")
 
 
 def name_images(files: Iterable[Path], suffixes: Sequence[str]) -> dict[str, Path]:

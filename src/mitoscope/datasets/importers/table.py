@@ -5,8 +5,8 @@
 
 import csv
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mitoscope.datasets.importers import Found
@@ -19,6 +19,7 @@ from mitoscope.datasets.importers.sorting import (
     image_name,
     plain,
 )
+from mitoscope.datasets.readers import IMAGE_SUFFIXES
 from mitoscope.datasets.tables import Table, read_table
 from mitoscope.errors import InputError
 
@@ -33,7 +34,8 @@ _CLASS = ("class", "classification", "label", "category", "name")
 _IMAGE = ("image", "file", "filename", "file name", "image name", "slide", "image file")
 _NOT_TABLES = ("fields.csv", "summary.csv")  # beside the tables in a dataset and in what `detect` writes
 _LOOKALIKES = "_nonmitotic"
-_MITOSES = "_mitoses"
+# A file name of an image; ImageJ adds the names of region and slice, as in `01_01.tif:0012-0034`.
+_IMAGE_LABEL = re.compile(rf"(.+(?:{'|'.join(map(re.escape, IMAGE_SUFFIXES))}))(:.*)?", re.IGNORECASE)
 _CORNER = 0.5  # px; in QuPath (0, 0) is the corner of the first pixel, here it is the pixel's middle
 
 
@@ -56,7 +58,8 @@ def read_centres_table(paths: Sequence[Path], classes: Classes, order: str | Non
     Columns `Centroid X px` are QuPath's, which counts from the corner of the first pixel; all others from its middle.
     With a column `class`, `classification`, `label`, `category` or `name` only the known classes are taken; without
     one, all rows are mitoses, or look-alikes in NAME_nonmitotic.csv. With a column `image`, `file`, `filename` or
-    `slide`, a table may hold several images.
+    `slide`, a table may hold several images; so it may if the column of the classes has nothing but names of images,
+    as `Label` of ImageJ.
 
     Args:
         paths: the tables, or folders of .csv, .tsv and .txt files.
@@ -74,23 +77,30 @@ def read_centres_table(paths: Sequence[Path], classes: Classes, order: str | Non
     seen: dict[str, Path] = {}
     for path in files:
         table = _read(path)
+        name = image_name(path, SUFFIXES)
         columns = _find_columns(path, table, order)
-        stem = image_name(path, SUFFIXES, ())
+        own_image = name.removesuffix(_LOOKALIKES)
+        cells = [row for _, row in table.rows[columns.header :]]
+        if columns.kind is not None and columns.image is None and _names_images(cells, columns.kind, own_image):
+            columns = replace(columns, kind=None, image=columns.kind)
         if columns.image is None:
-            mine = stem if stem.endswith(_LOOKALIKES) else stem.removesuffix(_MITOSES)
-            if mine in seen:
-                raise InputError(f"{path}: annotates {plain(mine)}, as {seen[mine]} does; give one of them")
-            seen[mine] = path
-            sorter.add_image(mine.removesuffix(_LOOKALIKES))
-        _sort(path, table, columns, sorter, stem)
+            if name in seen:
+                raise InputError(f"{path}: annotates {plain(name)}, as {seen[name]} does; give one of them")
+            seen[name] = path
+            sorter.add_image(own_image)
+        _sort(path, table, columns, sorter, own_image, lookalikes=name.endswith(_LOOKALIKES))
     return sorter.found()
 
 
-def _sort(path: Path, table: Table, columns: _Columns, sorter: Sorter, stem: str) -> None:
-    """Add the rows of one table to the sorter."""
+def _names_images(rows: Iterable[list[str]], place: int, own_image: str) -> bool:
+    """Whether the cells at this place name images, not classes, as `Label` of ImageJ's Results does."""
+    labels = {cells[place] if len(cells) > place else "" for cells in rows}
+    return bool(labels) and all(label == own_image or _IMAGE_LABEL.fullmatch(label) for label in labels)
+
+
+def _sort(path: Path, table: Table, columns: _Columns, sorter: Sorter, own_image: str, *, lookalikes: bool) -> None:
+    """Add the rows of one table to the sorter; without columns they are of `own_image`, and all of one kind."""
     bad: list[str] = []
-    lookalikes = stem.endswith(_LOOKALIKES)
-    own_image = stem.removesuffix(_LOOKALIKES) if lookalikes else stem.removesuffix(_MITOSES)
     for number, cells in table.rows[columns.header :]:
         whole = len(cells) > max(columns.row, columns.col)
         row, col = (table.number(cells[place]) if whole else None for place in (columns.row, columns.col))
@@ -101,6 +111,8 @@ def _sort(path: Path, table: Table, columns: _Columns, sorter: Sorter, stem: str
         image, centre = own_image, (row + columns.shift, col + columns.shift)
         if columns.image is not None:
             image = cells[columns.image].replace("\\", "/") if len(cells) > columns.image else ""
+            if label := _IMAGE_LABEL.fullmatch(image):
+                image = label[1]
             if not image:
                 bad.append(f"row {number}: names no image")
                 continue
@@ -156,13 +168,13 @@ def _first(names: list[str], known: Sequence[str]) -> int | None:
 
 
 def _words(cell: str) -> str:
-    """Return a column's name in lower case, its words parted by one blank, without brackets: `Position X (px)`."""
+    """Return a column's name in lower case, its words separated by one space, without brackets: `Position X (px)`."""
     words = re.split(r"[\s_()\[\].:-]+", cell.casefold())  # which makes µ the Greek letter
     return " ".join(_PIXELS.get(word, word) for word in words if word)
 
 
 def _read(path: Path) -> Table:
-    """Read a table; its cells are parted by blanks or `|` where it has no other separator."""
+    """Read a table; its cells are separated by spaces or `|` where it has no other separator."""
     try:
         table = read_table(path)
     except csv.Error as error:

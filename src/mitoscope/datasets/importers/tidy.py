@@ -26,7 +26,7 @@ class Tidy:
 
     def __init__(self) -> None:
         self.mitoses = self.lookalikes = 0
-        self._moved = self._outside = self._repeated = self._contradicted = self._kept = 0
+        self._moved = self._outside = self._repeated = self._contradicted = self._kept = self._replaced = 0
 
     def tidy(self, found: Annotations, shape: tuple[int, int], earlier: Centres) -> Annotations:
         """Return the annotations of an image as they can be written.
@@ -34,16 +34,17 @@ class Tidy:
         Args:
             found: its annotations, with centres anywhere.
             shape: rows and columns of the image.
-            earlier: (N, 2) look-alikes that the image had; they are kept where `found` has none.
+            earlier: (N, 2) look-alikes that the image had; those with no annotation within half a box are kept.
         """
         mitoses = self._inside(found.mitoses, shape)
         lookalikes = self._inside(found.lookalikes, shape)
         contradicted = distance_to_nearest(lookalikes, mitoses) < _SAME_PLACE  # NaN is not
         self._contradicted += int(contradicted.sum())
         lookalikes = lookalikes[~contradicted]
-        if not len(found.lookalikes) and len(earlier):
-            lookalikes = earlier[~(distance_to_nearest(earlier, mitoses) <= HALF_BOX)]
-            self._kept += len(lookalikes)
+        replaced = distance_to_nearest(earlier, np.concatenate([mitoses, lookalikes])) <= HALF_BOX  # NaN is not
+        self._replaced += int(replaced.sum())
+        self._kept += int((~replaced).sum())
+        lookalikes = np.concatenate([earlier[~replaced], lookalikes])
         self.mitoses += len(mitoses)
         self.lookalikes += len(lookalikes)
         return Annotations(mitoses, lookalikes)
@@ -55,7 +56,8 @@ class Tidy:
             "away left out": self._moved + self._outside,
             f"centres given again: {self._repeated} left out": self._repeated,
             f"look-alikes at the place of a mitosis: {self._contradicted} left out": self._contradicted,
-            f"look-alikes kept in fields for which the new annotations have none: {self._kept}": self._kept,
+            f"earlier look-alikes: {self._kept} kept, {self._replaced} replaced by a new mitosis or look-alike within "
+            f"{HALF_BOX:g} px": self._kept + self._replaced,
         }
         return tuple(line for line, count in lines.items() if count)
 

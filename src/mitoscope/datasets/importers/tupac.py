@@ -16,7 +16,7 @@ from mitoscope.datasets import field_table
 from mitoscope.datasets.annotations import Centres
 from mitoscope.datasets.field_table import Entry, as_id
 from mitoscope.datasets.fields import Description, list_images
-from mitoscope.datasets.importers import Annotations, Found, Summary, Target, refuse_inside
+from mitoscope.datasets.importers import Annotations, Found, Summary, Target, require_outside
 from mitoscope.datasets.importers.assemble import assemble
 from mitoscope.datasets.tables import read_table
 from mitoscope.datasets.validation import Progress
@@ -48,7 +48,7 @@ def import_tupac(
         )
     if labels and not labels.is_dir():
         raise InputError(f"{labels}: {_no_folder(labels)}; give the folder of the labels, as in 05/01.csv")
-    refuse_inside(labels or images, target)
+    require_outside(labels or images, target)
     known = _patients(images)
     mitoses, lookalikes = _label_files(labels or images)
     keys = {file: (Path(file).parent.name, Path(file).stem) for file in known}

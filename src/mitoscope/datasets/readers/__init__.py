@@ -5,7 +5,6 @@ The content says the format, never the name of the file. Decoding leaves nothing
 once.
 """
 
-import stat
 from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO, Protocol, TypeVar
@@ -16,6 +15,7 @@ import numpy as np
 from mitoscope.datasets.readers import bmp, jpeg, png, tiff
 from mitoscope.datasets.readers.stored import DAMAGED, NO_IMAGE, Image, ImageError, Mask, Picture, Stored
 from mitoscope.errors import InputError, printable
+from mitoscope.files import require_regular
 
 __all__ = [
     "IMAGE_SUFFIXES",
@@ -31,6 +31,7 @@ __all__ = [
     "read_candidate_mask",
     "read_image",
     "read_mask",
+    "read_microns",
     "read_picture",
 ]
 
@@ -72,6 +73,15 @@ def read_image(path: Path) -> Image:
         InputError: as in `read_picture`.
     """
     return read_picture(path).pixels
+
+
+def read_microns(path: Path) -> float | None:
+    """Return the size of a pixel that an image file gives, um, from its header alone; None if it gives none.
+
+    Raises:
+        InputError: the file is missing or no image.
+    """
+    return _read(path, lambda file: open_image(file).microns_per_pixel)
 
 
 def read_mask(path: Path, shape: tuple[int, int]) -> Mask:
@@ -171,9 +181,7 @@ def _read(path: Path, decode: Callable[[BinaryIO], _Result]) -> _Result:
     """
     name = printable(str(path))
     try:
-        mode = path.stat().st_mode
-        if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):  # opening a pipe would wait for ever
-            raise InputError(f"{name}: is a pipe, a socket or a device; copy the image to a file")
+        require_regular(path)
         with path.open("rb") as file:
             return decode(file)
     except (OSError, ValueError) as error:

@@ -1,4 +1,4 @@
-"""JPEG files, decoded by libjpeg-turbo through imagecodecs: the same pixels as OpenCV's, sooner (22 against 26 ms)."""
+"""JPEG files, decoded by libjpeg-turbo through imagecodecs: the same pixels as OpenCV's, faster (22 against 26 ms)."""
 
 import struct
 from collections.abc import Iterator
@@ -50,11 +50,17 @@ def open_image(file: BinaryIO) -> Stored:
 
 
 def is_whole(content: bytes) -> bool:
-    """Whether the last scan has an end marker; a thumbnail in the header has its own markers.
+    """Whether there is an end marker after the header, in which a thumbnail has markers of its own.
 
     Without it, libjpeg fills the missing part with grey and says nothing.
     """
-    return content.rfind(b"\xff\xd9") > content.rfind(b"\xff\xda") >= 0
+    stream = BytesIO(content)
+    try:
+        for _ in _segments(stream):
+            pass
+    except ImageError:
+        return False
+    return content.find(b"\xff\xd9", stream.tell()) >= 0
 
 
 def _segments(file: BinaryIO) -> Iterator[tuple[int, bytes]]:

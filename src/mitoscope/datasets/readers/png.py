@@ -1,4 +1,4 @@
-"""PNG files, decoded by Pillow: the same pixels as OpenCV's, about as soon (100 against 91 ms for 2084 x 2084 px).
+"""PNG files, decoded by Pillow: the same pixels as OpenCV's, about as fast (100 against 91 ms for 2084 x 2084 px).
 
 libpng, which OpenCV and imagecodecs use, is as fast or faster, but writes to the terminal what it thinks of a file.
 """
@@ -22,6 +22,8 @@ _SIGNATURE = len(STARTS[0])
 # Colours and channels by colour type. A palette (3) is decoded to RGB.
 _COLOURS = {0: ("grey", 1), 2: ("RGB", 3), 3: ("RGB", 3), 4: ("grey", 2), 6: ("RGB", 4)}
 _READ = (b"IHDR", b"pHYs", b"tRNS", b"acTL", b"eXIf")
+# First column, first row and steps of the seven passes of an interlaced image.
+_PASSES = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
 _DECODED = (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND")
 
 
@@ -87,7 +89,7 @@ def _decode(file: BinaryIO) -> npt.NDArray[Any]:
     """Decode the pixels.
 
     Raises:
-        ImageError: a checksum is wrong, or the image would lose values.
+        ImageError: a checksum is wrong, or rows are missing, which Pillow would leave black.
     """
     file.seek(0)
     content = memoryview(file.read())
@@ -100,7 +102,26 @@ def _decode(file: BinaryIO) -> npt.NDArray[Any]:
         if name in _DECODED:
             parts.append(content[position:end])
         position = end
+    if _count_values(parts) < _expected(parts):
+        raise ImageError(DAMAGED)
     with PngImageFile(BytesIO(b"".join(parts))) as image:
         if image.mode == "P" or "transparency" in image.info:
             return np.array(image.convert("RGBA" if "transparency" in image.info else "RGB"))
         return np.array(image)
+
+
+def _count_values(chunks: list[memoryview]) -> int:
+    """Return the number of bytes that the pixel chunks hold, once inflated."""
+    inflate = zlib.decompressobj()
+    return sum(len(inflate.decompress(chunk[8:-4])) for chunk in chunks if bytes(chunk[4:8]) == b"IDAT")
+
+
+def _expected(chunks: list[memoryview]) -> int:
+    """Return the number of bytes that the header asks for: a row of each pass begins with one for its filter."""
+    width, height, bits, colour_type, *_, interlaced = struct.unpack_from(">IIBBBBB", chunks[1], 8)
+    pixel = bits * (1 if colour_type == 3 else _COLOURS[colour_type][1])
+    total = 0
+    for left, top, across, down in _PASSES if interlaced else ((0, 0, 1, 1),):
+        columns, rows = -(-(width - left) // across), -(-(height - top) // down)
+        total += rows * (1 + (columns * pixel + 7) // 8) if columns > 0 and rows > 0 else 0
+    return total

@@ -28,7 +28,7 @@ def check_size(width: int, height: int) -> None:
         ImageError: the reason.
     """
     if not width or not height:
-        raise ImageError(f"has {width} x {height} px, thus no pixel; save it again")
+        raise ImageError(f"has {width} x {height} px; save it again")
     if width * height > MOST_PIXELS:
         raise ImageError(f"has {width} x {height} px, more than 2^30 at once; cut it into smaller fields")
 
@@ -141,5 +141,7 @@ class Stored:
             whole = pixels[partly].astype(np.float32) * 255 / np.maximum(alpha[partly], 1)[:, None]
             pixels[partly] = np.minimum(np.rint(whole), 255).astype(np.uint8)
         opaque = alpha >= _OPAQUE
+        if not opaque.any():
+            raise ImageError("is transparent everywhere; save it without transparency")
         pixels[~opaque] = 255
         return Picture(pixels, None if opaque.all() else opaque, self.microns_per_pixel)

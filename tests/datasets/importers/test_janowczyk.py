@@ -6,6 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from mitoscope.datasets.fields import list_fields, read_description
 from mitoscope.datasets.importers import Target
@@ -178,3 +180,22 @@ def test_a_source_inside_the_output_folder_is_not_deleted(source, tmp_path):
     with pytest.raises(InputError, match="lies in the output folder"):
         import_janowczyk(archive, Target(source, replace=True))
     assert archive.exists()
+
+
+@pytest.mark.slow  # many examples
+@pytest.mark.parametrize("form", [".tar", ".zip"])
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(place=st.floats(0, 1, exclude_max=True), noise=st.binary(min_size=1, max_size=8))
+def test_any_damage_to_an_archive_gives_a_line_or_a_dataset(source, tmp_path, out, form, place, noise):
+    content = bytearray(pack(source, tmp_path / f"whole{form}").read_bytes())
+    start = int(place * len(content))
+    content[start : start + len(noise)] = noise
+    (tmp_path / f"damaged{form}").write_bytes(content)
+    before, target = contents(out), out.with_name("imported")
+    try:
+        summary = import_janowczyk(tmp_path / f"damaged{form}", Target(target, replace=True))
+    except InputError as error:
+        assert str(error).isprintable()
+    else:
+        assert summary.fields == len(list_fields(target))
+    assert contents(out) == before

@@ -3,11 +3,14 @@
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from mitoscope.datasets.annotations import read_centres, read_lookalikes
 from mitoscope.datasets.fields import list_fields, read_description
 from mitoscope.datasets.importers import Summary, Target
 from mitoscope.datasets.importers.tupac import import_tupac
+from mitoscope.errors import InputError
 from tests.datasets.conftest import encode
 from tests.datasets.importers.conftest import COLUMNS, ROWS, contents, notes, rejected, tissue
 
@@ -122,3 +125,18 @@ def test_a_folder_without_labels_or_images_is_rejected(images, tmp_path, out):
     assert "no such folder" in message(tmp_path / "missing") and "no such folder" in message(images, tmp_path / "x")
     assert "is a file; unpack it first" in message(tmp_path / "archive.tgz")
     assert "has no images in folders" in message(tmp_path / "empty")
+
+
+@pytest.mark.slow  # many examples
+@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(table=st.text('0123456789.,;-\t\r\n xe"', max_size=30) | st.binary(max_size=30))
+def test_any_table_gives_a_line_or_a_dataset(images, out, table):
+    write(images / "02/05.csv", table)
+    before, target = contents(out), out.with_name("imported")
+    try:
+        summary = import_tupac(images, None, Target(target, replace=True))
+    except InputError as error:
+        assert str(error).isprintable()
+    else:
+        assert sum(map(len, imported(target).values())) == summary.mitoses
+    assert contents(out) == before

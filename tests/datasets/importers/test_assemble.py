@@ -146,6 +146,16 @@ class TestNewDataset:
         assert (tmp_path / "data").is_symlink() and "01_01.png" in contents(tmp_path / "disk")
 
 
+@pytest.mark.parametrize("mine", [True, False])
+def test_what_the_images_folder_says_of_its_data_is_taken_over(images, tmp_path, mine):
+    own = "name: drawn\nsynthetic: true\nmicrons_per_pixel: 0.5\nannotation_order: x,y\n"
+    (images / "dataset.yaml").write_text(own if mine else "train: images\n")  # the other one is YOLO's
+    import_found(images, found(**{"01_01": [(1, 2)]}), Target(tmp_path / "data"))
+    description = read_description(tmp_path / "data")
+    assert description.synthetic is mine and description.microns_per_pixel == (0.5 if mine else 0.25)
+    assert (tmp_path / "data/01_01.csv").read_text() == "1.0,2.0\n" and description.annotation_order == "row,col"
+
+
 class TestAdd:
     def test_new_fields_are_added_and_the_others_stay(self, data, images):
         before = contents(data)

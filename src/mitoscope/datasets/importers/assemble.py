@@ -74,7 +74,7 @@ def assemble(
             _keep(target.out, folder)
         if not old.described:
             given = {} if target.microns_per_pixel is None else {"microns_per_pixel": target.microns_per_pixel}
-            write_description(folder, description.model_copy(update=given))
+            write_description(folder, _described(images, description).model_copy(update=given))
         fields: dict[str, FieldOfView] = {}
         rows: dict[Path, Entry] = {}
         for done, (name, path) in enumerate(paths.items(), start=1):
@@ -106,6 +106,16 @@ def assemble(
         () if old.holds(images) else tuple(path.relative_to(images).as_posix() for path in listed if path not in used),
         (*found.notes, *tidy.notes(), *old.notes(new), *report.pixel_sizes),
     )
+
+
+def _described(images: Path, description: Description) -> Description:
+    """Return the `dataset.yaml` beside the images, in the order that is written here; if there is none, `description`."""
+    if not (images / "dataset.yaml").exists():
+        return description
+    try:
+        return read_description(images).model_copy(update={"annotation_order": "row,col"})
+    except InputError:  # of another tool
+        return description
 
 
 def _keep(out: Path, folder: Path) -> None:

@@ -109,7 +109,7 @@ def assemble(
 
 
 def _described(images: Path, description: Description) -> Description:
-    """Return the `dataset.yaml` beside the images, in the order that is written here; if there is none, `description`."""
+    """Return the `dataset.yaml` beside the images, with the order that is written here, or else `description`."""
     if not (images / "dataset.yaml").exists():
         return description
     try:

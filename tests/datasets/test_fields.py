@@ -6,7 +6,6 @@ import pytest
 
 from mitoscope.datasets.fields import (
     Description,
-    FieldOfView,
     list_fields,
     pixel_size,
     read_description,
@@ -115,9 +114,8 @@ def test_images_in_folders_need_a_table(tmp_path):
     ],
 )
 def test_the_pixel_size_comes_from_the_nearest_place_that_gives_it(entry, tag, given, expected):
-    field = FieldOfView(Path("01_02.tif"), "01", "02", entry)
     description = Description() if given is None else Description(microns_per_pixel=given)
-    assert pixel_size(field, tag, description) == expected
+    assert pixel_size(entry, tag, description) == expected
 
 
 def test_a_pixel_size_that_nobody_gave_is_not_written(tmp_path):

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from mitoscope.datasets import field_table
 from mitoscope.datasets.field_table import Entry, composed, read_field_table
-from mitoscope.datasets.fields import Description, FieldOfView, PixelSize, disagrees, pixel_size, read_description
+from mitoscope.datasets.fields import Description, PixelSize, contradicted, pixel_size, read_description
 from mitoscope.errors import InputError
 
 OPTION, MODEL = "--microns-per-pixel", "model"
@@ -47,18 +47,14 @@ class PixelSizes:
             entry, description = self._dataset(image)
         except InputError as error:
             raise InputError(f"{error}; correct it, or give the pixel size with {OPTION}") from error
-        size = pixel_size(FieldOfView(image, "", "", entry.microns_per_pixel if entry else None), tag, description)
+        size = pixel_size(entry.microns_per_pixel if entry else None, tag, description)
         return PixelSize(self._model, MODEL) if size.source == "default" else size
 
     def note(self, image: Path, name: str, tag: float | None, size: PixelSize) -> None:
         """Remember the size that was used for an image, and what the image file itself gives."""
         self._used.setdefault((f"{size.microns:.4g}", size.source), []).append(name)
-        if tag is None:
-            return
-        setting = size
-        if size.source == "file":
-            setting = pixel_size(FieldOfView(image, "", ""), None, self._dataset(image)[1])
-        if setting.source != "default" and disagrees(tag, setting.microns):
+        description = self._dataset(image)[1] if size.source == "file" else Description()
+        if setting := contradicted(size, tag, description):
             line = f"{name}: {tag:.4g} um in the file, {setting.microns:.4g} um in {setting.source}"
             self._off.setdefault(setting.source, []).append(line)
 

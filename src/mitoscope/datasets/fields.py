@@ -96,25 +96,34 @@ class PixelSize(NamedTuple):
     source: str
 
 
-def pixel_size(field: FieldOfView, tag: float | None, description: Description) -> PixelSize:
+def pixel_size(listed: float | None, tag: float | None, description: Description) -> PixelSize:
     """Return the pixel size of a field: from `fields.csv`, else from the image file, else from `dataset.yaml`.
 
     Args:
-        field: the field.
+        listed: um per pixel that `fields.csv` gives, if any.
         tag: um per pixel that the image file itself gives, if any.
         description: the dataset's `dataset.yaml`.
     """
-    if field.microns_per_pixel is not None:
-        return PixelSize(field.microns_per_pixel, field_table.NAME)
+    if listed is not None:
+        return PixelSize(listed, field_table.NAME)
     if tag is not None:
         return PixelSize(tag, "file")
     given = "microns_per_pixel" in description.model_fields_set
     return PixelSize(description.microns_per_pixel, "dataset.yaml" if given else "default")
 
 
-def disagrees(tag: float, setting: float) -> bool:
-    """Whether the pixel size in an image file differs from a setting by more than 5 %, that is 10 % of an area."""
-    return abs(tag / setting - 1) > 0.05
+def contradicted(size: PixelSize, tag: float | None, description: Description) -> PixelSize | None:
+    """Return the setting from which the image file's own pixel size differs by more than 5 %, that is 10 % of an area.
+
+    Args:
+        size: the pixel size that is used.
+        tag: um per pixel that the image file itself gives, if any.
+        description: the dataset's `dataset.yaml`, with which the file is compared if its own size is used.
+    """
+    setting = pixel_size(None, None, description) if size.source == "file" else size
+    if tag is None or setting.source == "default" or abs(tag / setting.microns - 1) <= 0.05:
+        return None
+    return setting
 
 
 def read_description(data: Path) -> Description:

@@ -14,7 +14,7 @@ from mitoscope.datasets.fields import (
     Description,
     FieldOfView,
     PixelSize,
-    disagrees,
+    contradicted,
     list_images,
     pixel_size,
     read_description,
@@ -175,7 +175,7 @@ def _check_field(field: FieldOfView, description: Description) -> CheckedField:
         field.domain,
         width=shape[1],
         height=shape[0],
-        pixel=pixel_size(field, picture.microns_per_pixel, description),
+        pixel=pixel_size(field.microns_per_pixel, picture.microns_per_pixel, description),
         tag=picture.microns_per_pixel,
         pixels=hash_pixels(picture.pixels),
         transparent=0.0 if picture.opaque is None else 1 - float(picture.opaque.mean()),
@@ -220,20 +220,16 @@ def _patients_without_mitosis(patients: tuple[PatientTotal, ...]) -> Iterator[st
 def _doubtful_pixel_sizes(checked: list[CheckedField], description: Description) -> Iterator[str]:
     """Warn where an image file disagrees with a setting, and where nothing gives the pixel size."""
     known = [(field, field.pixel) for field in checked if field.pixel]
-    given = description.microns_per_pixel if "microns_per_pixel" in description.model_fields_set else None
-    for source, used in (("file", "the files' is used"), (field_table.NAME, "the table's is used")):
-        off = []
-        for field, pixel in known:
-            setting = given if source == "file" else pixel.microns
-            if pixel.source == source and field.tag and setting and disagrees(field.tag, setting):
-                off.append((field, setting))
-        if off:
-            field, setting = off[0]
-            name = "dataset.yaml" if source == "file" else field_table.NAME
-            yield (
-                f"{len(off)} of {len(checked)} images say another pixel size than {name}; {used}. {field.name}: "
-                f"{field.tag:.4g} um in the file, {setting:.4g} um in {name}"
-            )
+    off: dict[str, list[str]] = {"dataset.yaml": [], field_table.NAME: []}
+    for field, pixel in known:
+        if setting := contradicted(pixel, field.tag, description):
+            line = f"{field.name}: {field.tag:.4g} um in the file, {setting.microns:.4g} um in {setting.source}"
+            off[setting.source].append(line)
+    for name, lines in off.items():
+        if lines:
+            used = "the files'" if name == "dataset.yaml" else "the table's"
+            count = f"{len(lines)} of {len(checked)} images"
+            yield f"{count} say another pixel size than {name}; {used} is used. {lines[0]}"
     if assumed := [pixel for _, pixel in known if pixel.source == "default"]:
         yield (
             f"nothing gives the pixel size of {len(assumed)} fields, so {assumed[0].microns:g} um is assumed; write "

@@ -79,7 +79,7 @@ def extract_field(field: FieldOfView, settings: Extract, description: Descriptio
     """
     picture = read_picture(field.image)
     shape = (picture.pixels.shape[0], picture.pixels.shape[1])
-    microns, size_from = pixel_size(field, picture.microns_per_pixel, description)
+    microns, size_from = pixel_size(field.microns_per_pixel, picture.microns_per_pixel, description)
     centres, lookalikes = (read(field, shape, description.annotation_order) for read in (read_centres, read_lookalikes))
     prepared = prepare(picture.pixels, microns, settings)
     candidates = prepared.candidates(picture.candidate_mask(read_candidate_mask(field.image, shape)))

@@ -45,7 +45,7 @@ def read_imagescope(paths: Sequence[Path], classes: Classes) -> Found:
         InputError: a file cannot be read, is not ImageScope's, or has no annotation of a known class but others.
     """
     files = name_images(annotation_files(paths, SUFFIXES), SUFFIXES)
-    sorter = Sorter(str(paths[0]) if len(paths) == 1 else f"{paths[0]} and {len(paths) - 1} more", classes)
+    sorter = Sorter(paths, classes)
     for image, path in files.items():
         sorter.add_image(image)
         _File(path, image, sorter, classes).read()

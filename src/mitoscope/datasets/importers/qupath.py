@@ -16,6 +16,7 @@ import numpy as np
 from mitoscope.datasets.importers import Found
 from mitoscope.datasets.importers.classes import Classes
 from mitoscope.datasets.importers.sorting import (
+    QUPATH_CORNER,
     UNCLASSIFIED,
     Points,
     Sorter,
@@ -32,7 +33,6 @@ SUFFIXES = (".geojson", ".geojson.gz", ".json", ".json.gz")
 _LARGEST = 2**30  # unpacked bytes
 _LEFT_OUT = {"root": "root objects", "tile": "tiles", "tmaCore": "tissue cores"}
 _FORM = "export it from QuPath as GeoJSON"
-_CORNER = 0.5  # px; in QuPath (0, 0) is the corner of the first pixel, here it is the pixel's middle
 
 
 class _ShapeError(Exception):
@@ -54,7 +54,7 @@ def read_qupath(paths: Sequence[Path], classes: Classes) -> Found:
         InputError: a file cannot be read, is not GeoJSON, or has no annotation of a known class but others.
     """
     files = name_images(annotation_files(paths, SUFFIXES[:2]), SUFFIXES)
-    sorter = Sorter(str(paths[0]) if len(paths) == 1 else f"{paths[0]} and {len(paths) - 1} more", classes)
+    sorter = Sorter(paths, classes)
     for image, path in files.items():
         sorter.add_image(image)
         try:
@@ -126,7 +126,7 @@ def _sort(sorter: Sorter, image: str, feature: dict[str, Any]) -> None:
         sorter.leave_out("lines and empty outlines")
     name = _class_name(properties.get("classification"))
     for x, y in centres:
-        sorter.add(image, name, (y - _CORNER, x - _CORNER))
+        sorter.add(image, name, (y - QUPATH_CORNER, x - QUPATH_CORNER))
 
 
 def _properties(feature: dict[str, Any]) -> dict[str, Any]:

@@ -70,7 +70,7 @@ def _read(path: Path, database: sqlite3.Connection, classes: Classes) -> Found:
     for annotation, x, y in database.execute(query):
         corners.setdefault(annotation, []).append((y, x))
     deleted = "deleted" if _has(database, "Annotations", "deleted") else "0"
-    sorter = Sorter(str(path), classes)
+    sorter = Sorter([path], classes)
     annotated = set()
     for uid, slide, kind, agreed, gone in database.execute(
         f"SELECT uid, slide, type, agreedClass, {deleted} FROM Annotations ORDER BY uid"

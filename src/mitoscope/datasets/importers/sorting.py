@@ -16,6 +16,7 @@ _LARGEST = 2**30  # bytes of an annotation file; the largest published ones have
 _FARTHEST = 1e9  # px; no image is that large
 _MOST_NAMES = 8
 _MOST_IMAGES = 5
+QUPATH_CORNER = 0.5  # px; in QuPath (0, 0) is the corner of the first pixel, here it is the pixel's middle
 
 Points = npt.NDArray[np.float64]
 
@@ -24,12 +25,12 @@ class Sorter:
     """Sorts annotations by image and class, and counts what is left out.
 
     Args:
-        source: where the annotations are from, for the messages.
+        paths: the files or folders of the annotations, for the messages.
         classes: the classes that are taken.
     """
 
-    def __init__(self, source: str, classes: Classes) -> None:
-        self._source = source
+    def __init__(self, paths: Sequence[Path], classes: Classes) -> None:
+        self._source = str(paths[0]) if len(paths) == 1 else f"{paths[0]} and {len(paths) - 1} more"
         self._classes = classes
         self._centres: dict[str, dict[Kind, list[tuple[float, float]]]] = {}
         self._others: dict[str, Counter[str]] = {}

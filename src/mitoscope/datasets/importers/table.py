@@ -12,6 +12,7 @@ from pathlib import Path
 from mitoscope.datasets.importers import Found
 from mitoscope.datasets.importers.classes import Classes
 from mitoscope.datasets.importers.sorting import (
+    QUPATH_CORNER,
     UNCLASSIFIED,
     Sorter,
     annotation_files,
@@ -36,7 +37,6 @@ _NOT_TABLES = ("fields.csv", "summary.csv")  # beside the tables in a dataset an
 _LOOKALIKES = "_nonmitotic"
 # A file name of an image; ImageJ adds the names of region and slice, as in `01_01.tif:0012-0034`.
 _IMAGE_LABEL = re.compile(rf"(.+(?:{'|'.join(map(re.escape, IMAGE_SUFFIXES))}))(:.*)?", re.IGNORECASE)
-_CORNER = 0.5  # px; in QuPath (0, 0) is the corner of the first pixel, here it is the pixel's middle
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ def read_centres_table(paths: Sequence[Path], classes: Classes, order: str | Non
     files = annotation_files(paths, SUFFIXES)
     if any(path.is_dir() for path in paths):
         files = [path for path in files if path.name not in _NOT_TABLES]
-    sorter = Sorter(str(paths[0]) if len(paths) == 1 else f"{paths[0]} and {len(paths) - 1} more", classes)
+    sorter = Sorter(paths, classes)
     seen: dict[str, Path] = {}
     for path in files:
         table = _read(path)
@@ -145,7 +145,7 @@ def _find_columns(path: Path, table: Table, order: str | None) -> _Columns:
     if places["row"] and places["col"]:
         row, col = places["row"][0], places["col"][0]
         quoted = "centroid" in names[row] and "px" in names[row].split()
-        return _Columns(row, col, kind, image, -_CORNER if quoted else 0.0, header)
+        return _Columns(row, col, kind, image, -QUPATH_CORNER if quoted else 0.0, header)
     if lengths:
         raise InputError(
             f"{path}: column {plain(first[lengths[0]])!r} is not in px; export the positions in px, or divide them by "

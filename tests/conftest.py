@@ -4,6 +4,7 @@ import contextlib
 import os
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -146,7 +147,7 @@ def here() -> "Device":
     """This process alone, on the processor, in float32 on every machine."""
     from mitoscope.learning.devices import alone
 
-    return alone()
+    return replace(alone(), bf16=False)
 
 
 def settle_batch_norms(model: "PatchNetwork") -> None:

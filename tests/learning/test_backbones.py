@@ -50,7 +50,7 @@ def test_a_network_starts_works_and_comes_back_from_its_file(tmp_path, backbone,
     assert missing == head_names(model.inner)  # all else is the file's
     if head == "pooled":
         assert model.inner.features.channels == CHANNELS[backbone]
-        assert model.channels == 2 * sum(CHANNELS[backbone])
+        assert model.pooled.channels == 2 * sum(CHANNELS[backbone])
         places = {name: place for name, place in model.inner.features.places().items() if place}
         assert {f"features.{place}" for place in places.values()} == set(state) - {
             name for name in state if name.startswith("classifier.")

@@ -88,13 +88,13 @@ def test_a_missing_file_is_named(tmp_path):
     assert refused(tmp_path / "none.pt").endswith("no such file")
 
 
-def test_a_folder_and_a_lone_tensor_are_refused(tmp_path):
+def test_a_folder_and_a_lone_tensor_are_rejected(tmp_path):
     refused(tmp_path)
     torch.save(torch.zeros(3), tmp_path / "tensor.pt")
     assert "contains Tensor" in refused(tmp_path / "tensor.pt")
 
 
-def test_a_truncated_file_is_refused_wherever_it_ends(tmp_path):
+def test_a_truncated_file_is_rejected_wherever_it_ends(tmp_path):
     path = tmp_path / "last.pt"
     save(path, CONTENT)
     whole = path.read_bytes()
@@ -105,7 +105,7 @@ def test_a_truncated_file_is_refused_wherever_it_ends(tmp_path):
 
 @settings(deadline=None, max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(garbage=st.one_of(st.binary(max_size=60), st.binary(max_size=60).map(lambda tail: b"\x80\x02" + tail)))
-def test_garbage_is_refused(tmp_path, garbage):
+def test_garbage_is_rejected(tmp_path, garbage):
     path = tmp_path / "garbage.pt"
     path.write_bytes(garbage)
     try:
@@ -117,7 +117,7 @@ def test_garbage_is_refused(tmp_path, garbage):
 
 
 @pytest.mark.parametrize("text", ["so this is a text file\n", "GIF89a", "Xylem", "1\n2\n3\n"])
-def test_another_kind_of_file_is_refused(tmp_path, text):
+def test_another_kind_of_file_is_rejected(tmp_path, text):
     path = tmp_path / "notes.pt"
     path.write_text(text)
     refused(path)

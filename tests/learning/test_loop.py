@@ -312,7 +312,7 @@ def test_one_step_is_a_training_too(train):
     [{"validation": [0, 0, 0]}, {"training": [0, 0, 0]}, {"training": [1, 1, 1]}],
     ids=["no mitosis to validate", "no mitosis to learn", "nothing but mitoses"],
 )
-def test_a_missing_class_is_refused(train, tmp_path, labels):
+def test_a_missing_class_is_rejected(train, tmp_path, labels):
     with pytest.raises(ValueError, match="both classes, and validation needs mitoses"):
         train(**labels)
     assert not list((tmp_path / "work").iterdir())

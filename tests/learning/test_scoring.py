@@ -9,7 +9,9 @@ from scipy.special import logit
 
 from mitoscope.learning.augment import crop
 from mitoscope.learning.networks import build, start_state
+from mitoscope.learning.pooling import LastLayer
 from mitoscope.learning.scoring import mine, pool_patches, score_patches
+from mitoscope.params import Sampling
 
 
 def untrained(backbone, head, input_size):
@@ -58,16 +60,33 @@ def test_the_views_of_a_patch_are_its_mirror_images_and_turns(pooled, here, colo
     assert np.abs(np.diff(list(found.values()), axis=0)).max(axis=1).min() > 0.05  # more views, other answers
 
 
-def test_bfloat16_does_not_touch_the_scores(model, here, coloured):
-    """Thresholds lie near 1, where bfloat16 has few numbers."""
+@pytest.mark.parametrize("network", ["model", "pooled"])
+def test_bfloat16_keeps_the_scale_of_the_scores(network, here, coloured, request):
+    """The last layer and the softmax are in float32: bfloat16 has 2 to 3 digits, and none between 0.998 and 1."""
+    model = request.getfixturevalue(network)
+    last = next(module for module in model.modules() if isinstance(module, LastLayer))
+    torch.nn.init.normal_(last.weight, generator=torch.Generator().manual_seed(0))
     windows = coloured([0, 1] * 20).windows
-    probabilities = score_patches(model, windows, replace(here, bf16=True))
-    np.testing.assert_array_equal(probabilities, score_patches(model, windows, here))
+    exact, rounded = (logit(score_patches(model, windows, replace(here, bf16=bf16))) for bf16 in (False, True))
+    assert not np.array_equal(exact, rounded)
+    assert np.corrcoef(exact, rounded)[0, 1] > 0.99
+    assert np.unique(rounded).size == np.unique(exact).size
+
+
+def test_a_network_whose_last_layer_is_a_convolution_is_scored_in_float32(here, coloured):
+    model, windows = untrained("squeezenet1_1", "classifier", 64), coloured([0, 1]).windows
+    exact, also_exact = (score_patches(model, windows, replace(here, bf16=bf16)) for bf16 in (False, True))
+    np.testing.assert_array_equal(exact, also_exact)
+
+
+def mine_in(model, patches, device, samples=1000, **changed):
+    sampling = Sampling(samples_per_epoch=samples, rotations={"positive": [0], "negative": [0]})
+    return mine(model, patches, device, sampling=sampling, **({"epoch": 2, "known": None} | changed))
 
 
 def test_mining_scores_the_negatives_alone(model, here, coloured):
     patches, calls = coloured([0, 1, 0, 1, 0, 0]), []
-    hardness, figures = mine(model, patches, here, lambda *call: calls.append(call))
+    hardness, figures = mine_in(model, patches, here, on_batch=lambda *call: calls.append(call))
     assert calls == [(4, 4)]
     everything = score_patches(model, patches.windows, here)
     np.testing.assert_allclose(hardness, np.where(patches.labels == 0, everything, 0), atol=1e-6)
@@ -81,16 +100,27 @@ def test_mining_scores_the_negatives_alone(model, here, coloured):
     )
 
 
+def test_mining_scores_a_sample_and_keeps_what_it_knows_of_the_others(model, here, coloured):
+    patches = coloured([0] * 20 + [1])
+    everything, _ = mine_in(model, patches, here)
+    first, _ = mine_in(model, patches, here, samples=5)
+    assert (first > 0).sum() == 5
+    second, _ = mine_in(model, patches, here, samples=5, known=first, epoch=3)
+    assert 5 < (second > 0).sum() <= 10
+    for found in (first, second):
+        np.testing.assert_allclose(found[found > 0], everything[found > 0], atol=1e-6)
+
+
 def test_what_a_pooled_head_sees_is_the_mean_over_the_views(pooled, here, coloured):
     windows = coloured([0, 1, 0]).windows
     middle = windows.read(np.arange(3))[..., 7:39, 7:39]
     with torch.inference_mode():
-        straight, mirrored = pooled.pool(middle), pooled.pool(middle.flip(3))
+        straight, mirrored = (pooled.pooled.pool(pooled.prepare(view)) for view in (middle, middle.flip(3)))
         logits = pooled.inner.classifier(straight)
         np.testing.assert_allclose(logits, pooled(middle))  # it is what the head's own layers take
     assert not torch.equal(straight, mirrored)
     features = pool_patches(pooled, windows, here, views=2)
-    assert features.dtype == np.float32 and features.shape == (3, pooled.channels)
+    assert features.dtype == np.float32 and features.shape == (3, pooled.pooled.channels)
     np.testing.assert_allclose(features, (straight + mirrored) / 2, rtol=1e-4, atol=1e-6)
 
 
@@ -103,4 +133,4 @@ def test_nothing_is_scored_without_patches(pooled, here, coloured):
     """A field may have no candidates."""
     windows = coloured([0, 1]).windows.take(np.zeros(0, np.int64))
     assert score_patches(pooled, windows, here).shape == (0,)
-    assert pool_patches(pooled, windows, here).shape == (0, pooled.channels)
+    assert pool_patches(pooled, windows, here).shape == (0, pooled.pooled.channels)

@@ -14,7 +14,6 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 from scipy.special import expit
-from sklearn.linear_model import LogisticRegression
 
 from mitoscope.params import FieldHeadSettings
 
@@ -62,6 +61,8 @@ class FieldHead:
         Raises:
             ValueError: a class is missing, or a feature is not finite.
         """
+        from sklearn.linear_model import LogisticRegression  # `detect` does not wait for it
+
         head = cls(settings, features.mean(axis=0), features.var(axis=0), np.zeros(0, np.float32), 0.0)
         for field in np.unique(fields):
             inside = fields == field

@@ -6,8 +6,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
-from torchvision.transforms.v2 import InterpolationMode
-from torchvision.transforms.v2 import functional as F
+
+from mitoscope.learning.vision import InterpolationMode
+from mitoscope.learning.vision import functional as F
 
 # Optical densities of haematoxylin, eosin and DAB. Source: Ruifrok and Johnston, "Quantification of histochemical
 # staining by color deconvolution", Anal Quant Cytol Histol 23 (2001).

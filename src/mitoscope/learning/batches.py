@@ -1,8 +1,9 @@
 """Draw the samples of an epoch from the stored windows, and batch them."""
 
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +16,7 @@ from mitoscope.params import Sampling
 
 Integers = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
+_Batch = TypeVar("_Batch")
 
 
 class Store(Protocol):
@@ -129,6 +131,15 @@ def generators(seed: int, epoch: int, rank: int) -> tuple[np.random.Generator, n
     """
     draw, *vary = np.random.SeedSequence([seed, epoch]).spawn(2 + rank)
     return np.random.default_rng(draw), np.random.default_rng(vary[rank])
+
+
+def ahead(batches: Iterator[_Batch]) -> Iterator[_Batch]:
+    """Yield the items of an iterator, and compute each in a thread while the caller works on the one before."""
+    with ThreadPoolExecutor(max_workers=1) as thread:
+        following = thread.submit(next, batches, None)
+        while (batch := following.result()) is not None:
+            following = thread.submit(next, batches, None)
+            yield batch
 
 
 def epoch_batches(

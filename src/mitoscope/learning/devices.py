@@ -1,8 +1,9 @@
 """Devices for training: the CPU or a GPU, in one process or in several processes started by torchrun."""
 
+import ctypes
 import os
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +11,7 @@ import torch
 import torch.distributed as dist
 
 _CPU = torch.device("cpu")
+_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # glibc's malloc.h
 
 
 @dataclass(frozen=True)
@@ -46,26 +48,32 @@ def join() -> Iterator[Device]:
     device = torch.device("cuda", local) if cuda else _CPU
     if cuda:
         torch.cuda.set_device(device)
-        bf16 = torch.cuda.is_bf16_supported(including_emulation=False)
         torch.backends.cudnn.benchmark = False  # it may choose a different algorithm each time
         torch.use_deterministic_algorithms(True, warn_only=True)
-    else:
-        capabilities = torch.cpu.get_capabilities()
-        bf16 = bool(capabilities.get("amx_bf16") or capabilities.get("avx512_bf16"))
     _turn_tf32_off()
+    _keep_freed_memory()
     if world > 1:
         dist.init_process_group("nccl" if cuda else "gloo")
     try:
-        yield Device(device, int(os.environ.get("RANK", "0")), world, bf16)
+        yield Device(device, int(os.environ.get("RANK", "0")), world, _has_bf16(device))
     finally:
         if world > 1:
             dist.destroy_process_group()
 
 
 def alone(device: torch.device = _CPU) -> Device:
-    """Return the device for computing in this process only, on `device`, in float32."""
+    """Return the device for computing in this process only, on `device`."""
     _turn_tf32_off()
-    return Device(device, rank=0, world=1, bf16=False)
+    _keep_freed_memory()
+    return Device(device, rank=0, world=1, bf16=_has_bf16(device))
+
+
+def _has_bf16(device: torch.device) -> bool:
+    """Return whether `device` multiplies bfloat16 faster than float32."""
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    capabilities = torch.cpu.get_capabilities()
+    return bool(capabilities.get("amx_bf16") or capabilities.get("avx512_bf16"))
 
 
 def _turn_tf32_off() -> None:
@@ -80,3 +88,15 @@ def _turn_tf32_off() -> None:
         part.fp32_precision = "ieee"
     torch.set_float32_matmul_precision("highest")  # set the older switches too, or reading them is an error
     backends.cudnn.allow_tf32 = False
+
+
+def _keep_freed_memory() -> None:
+    """Let glibc keep freed memory for the next batch, for the rest of the process.
+
+    By default glibc gets every large tensor from the kernel and returns it, and the kernel clears each page again. That
+    takes a sixth to a quarter of a training step on a processor (benchmarks/). Other C libraries stay as they are.
+    """
+    with suppress(AttributeError, OSError):
+        mallopt = ctypes.CDLL(None).mallopt
+        mallopt(_M_MMAP_MAX, 0)
+        mallopt(_M_TRIM_THRESHOLD, -1)

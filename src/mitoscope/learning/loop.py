@@ -22,7 +22,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim.lr_scheduler import OneCycleLR
 
 from mitoscope.learning import checkpoints
-from mitoscope.learning.batches import Floats, Integers, PatchSet, epoch_batches
+from mitoscope.learning.batches import Floats, Integers, PatchSet, ahead, epoch_batches
 from mitoscope.learning.devices import Device
 from mitoscope.learning.networks import PatchNetwork
 from mitoscope.learning.schedule import Epoch, best_epoch, finished, plain_epochs
@@ -147,7 +147,10 @@ class _Run:
             self.schedule = self.one_cycle(self.number)
         if mined_epochs < 0 or mined_epochs % self.settings.sampling.mining.every:
             return {}
-        self.hardness, figures = mine(self.model, self.training, self.device, self.show("mine"))
+        sampling, known, show = self.settings.sampling, self.hardness, self.show("mine")
+        self.hardness, figures = mine(
+            self.model, self.training, self.device, sampling=sampling, epoch=self.number, known=known, on_batch=show
+        )
         return figures
 
     def train_one_epoch(self) -> Epoch:
@@ -170,7 +173,7 @@ class _Run:
             device=self.device,
             hardness=self.hardness,
         )
-        for step, (patches, labels) in enumerate(batches, start=1):
+        for step, (patches, labels) in enumerate(ahead(batches), start=1):
             with self.device.autocast():
                 logits: Tensor = self.parallel(patches)
                 batch_loss = F.cross_entropy(logits.float(), labels)

@@ -7,10 +7,10 @@ from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
-from torchvision.transforms.v2 import functional as F
 
 from mitoscope.learning import backbones
-from mitoscope.learning.pooling import CentrePooled
+from mitoscope.learning.pooling import CentrePooled, LastLayer
+from mitoscope.learning.vision import functional as F
 
 
 class PatchNetwork(nn.Module):
@@ -42,41 +42,40 @@ class PatchNetwork(nn.Module):
         Raises:
             ValueError: the patches are not uint8, or not of the network's patch size.
         """
-        logits: Tensor = self.inner(self._prepare(patches))
+        logits: Tensor = self.inner(self.prepare(patches))
         return logits
 
-    def pool(self, patches: Tensor) -> Tensor:
-        """Return the (N, `channels`) input features of the pooled head for a batch of patches.
+    def prepare(self, patches: Tensor) -> Tensor:
+        """Normalise (N, 3, P, P) uint8 patches and resize them to `input_size`, for the inner network.
 
         Raises:
-            ValueError: the network has another head, or the patches are not uint8, or not of the network's patch size.
+            ValueError: the patches are not uint8, or not of the network's patch size.
         """
-        pooled: Tensor = self._pooled().pool(self._prepare(patches))
-        return pooled
-
-    @property
-    def channels(self) -> int:
-        """Number of input features of the pooled head.
-
-        Raises:
-            ValueError: the network has another head.
-        """
-        return self._pooled().channels
-
-    def _pooled(self) -> CentrePooled:
-        if not isinstance(self.inner, CentrePooled):
-            raise ValueError(f"{self.backbone} has no pooled head")
-        return self.inner
-
-    def _prepare(self, patches: Tensor) -> Tensor:
-        """Normalise patches and resize them to `input_size`, for the inner network."""
         expected = (3, self.patch_size, self.patch_size)
         if patches.dtype != torch.uint8 or patches.ndim != 4 or patches.shape[1:] != expected:
             raise ValueError(f"expected (N, {', '.join(map(str, expected))}) uint8, got {tuple(patches.shape)}")
         images: Tensor = F.normalize(F.to_dtype(patches, torch.float32, scale=True), list(self._mean), list(self._std))
         if self.input_size != self.patch_size:
-            images = F.resize(images, [self.input_size, self.input_size], antialias=True)
+            # Enlarging needs no antialiasing: the result is the same, and it takes several times as long.
+            shrinks = self.input_size < self.patch_size
+            images = F.resize(images, [self.input_size, self.input_size], antialias=shrinks)
         return images.contiguous(memory_format=torch.channels_last)
+
+    @property
+    def in_bfloat16(self) -> bool:
+        """Whether all layers but the last may compute in bfloat16; the last one then computes in float32."""
+        return any(isinstance(module, LastLayer) for module in self.inner.modules())
+
+    @property
+    def pooled(self) -> CentrePooled:
+        """The inner network with its pooled head.
+
+        Raises:
+            ValueError: the network has another head.
+        """
+        if not isinstance(self.inner, CentrePooled):
+            raise ValueError(f"{self.backbone} has no pooled head")
+        return self.inner
 
     def train(self, mode: bool = True) -> Self:
         """As `Module.train`, but frozen batch normalisation also keeps its statistics."""
@@ -105,7 +104,16 @@ class PatchNetwork(nn.Module):
 def _make(backbone: str, head: str) -> nn.Module:
     """Create a network with two outputs, randomly initialised."""
     source, name = backbones.find(backbone)
-    return CentrePooled(source.backbone(name)) if head == "pooled" else source.classifier(name)
+    if head == "pooled":
+        return CentrePooled(source.backbone(name))
+    network = source.classifier(name)
+    place = head_names(network)[0].rpartition(".")[0]
+    layer = network.get_submodule(place)
+    if isinstance(layer, nn.Linear):
+        last = LastLayer(layer.in_features, layer.out_features, device="meta")  # draws no random numbers
+        last.weight, last.bias = layer.weight, layer.bias
+        network.set_submodule(place, last)
+    return network
 
 
 def head_names(inner: nn.Module) -> list[str]:

@@ -1,6 +1,7 @@
 """A network's probabilities for many patches, and the mining of hard negatives."""
 
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 
 import numpy as np
 import numpy.typing as npt
@@ -12,8 +13,10 @@ from mitoscope.learning.augment import crop
 from mitoscope.learning.batches import Floats, PatchSet, Windows
 from mitoscope.learning.devices import Device
 from mitoscope.learning.networks import PatchNetwork
+from mitoscope.params import Sampling
 
 _BATCH = 256
+_SAMPLE = 1  # tells the random numbers of a mining's sample from those of its epoch
 
 OnBatch = Callable[[int, int], None]
 """Called with the number of patches done and the total."""
@@ -24,8 +27,8 @@ def score_patches(
 ) -> Floats:
     """Return the (M,) float64 probability of a mitosis for every patch, the same in every process.
 
-    The network runs in float32 on every machine. bfloat16 has few values near 1, where thresholds lie, and a threshold
-    must mean the same on every machine.
+    On a processor that is faster in bfloat16, all layers but the last compute in it; the last one and the softmax
+    compute in float32 everywhere. docs/explanation/determinism.md says what that changes in the scores.
 
     Args:
         model: the network, on `device`; left in evaluation mode.
@@ -38,7 +41,7 @@ def score_patches(
     """
     # In float32, probabilities above 1 - 6e-8 would round to 1, and the highest ones could not be ranked.
     logits = torch.zeros(len(windows), 2, dtype=torch.float64)
-    _fill(logits, model, model, windows, device, views, on_batch)
+    _fill(logits, model, model.inner, windows, device, views, on_batch)
     probabilities: Floats = logits.softmax(dim=1)[:, 1].numpy()
     return probabilities
 
@@ -53,8 +56,8 @@ def pool_patches(
     Raises:
         ValueError: the network has another head.
     """
-    features = torch.zeros(len(windows), model.channels)
-    _fill(features, model, model.pool, windows, device, views, on_batch)
+    features = torch.zeros(len(windows), model.pooled.channels)
+    _fill(features, model, model.pooled.pool, windows, device, views, on_batch)
     pooled: npt.NDArray[np.float32] = features.numpy()
     return pooled
 
@@ -68,14 +71,20 @@ def _fill(
     views: int,
     on_batch: OnBatch | None,
 ) -> None:
-    """Fill `results`, (M, K) zeros on the CPU, with the output of `compute` for each patch, averaged over its views."""
+    """Fill `results`, (M, K) zeros on the CPU, with the output of `compute` for each patch, averaged over its views.
+
+    `compute` takes the images that `model.prepare` returns.
+    """
     model.eval()
-    with torch.inference_mode():
+    # A GPU scores thousands of patches a second in float32, too.
+    in_bf16 = model.in_bfloat16 and device.torch.type == "cpu"
+    precision = device.autocast() if in_bf16 else nullcontext()
+    with torch.inference_mode(), precision:
         for start in range(0, len(windows), _BATCH):
             done = min(start + _BATCH, len(windows))
             share = np.arange(start, done)[device.rank :: device.world]
             if len(share):
-                seen = _views(windows.read(share).to(device.torch), model.patch_size, views)
+                seen = _views(model, windows.read(share).to(device.torch), views)
                 mean = torch.stack([compute(view).double() for view in seen]).mean(dim=0)
                 results[share] = mean.cpu().to(results.dtype)
             if on_batch:
@@ -86,31 +95,56 @@ def _fill(
         results.copy_(shared)
 
 
-def _views(windows: Tensor, patch_size: int, views: int) -> Iterator[Tensor]:
-    """Yield views (N, 3, P, P) of (N, 3, S, S) windows; the first 2, 4 and 8 are each closed under mirroring.
+def _views(model: PatchNetwork, windows: Tensor, views: int) -> Iterator[Tensor]:
+    """Yield views of (N, 3, S, S) uint8 windows as images for `model.inner`.
 
-    Therefore a mirrored field gets the same scores (with 16 views nearly the same, because of interpolation).
+    The first 2, 4 and 8 are each closed under mirroring. Therefore a mirrored field gets the same scores (with 16 views
+    nearly the same, because of interpolation).
     """
     for angle in (0, 45) if views == 16 else (0,):
-        patches = crop(windows, angle, patch_size)
+        images = model.prepare(crop(windows, angle, model.patch_size))
         for number in range(min(views, 8)):
-            turned = patches.rot90((0, 2, 1, 3)[number // 2], dims=(2, 3))
-            yield turned.flip(3) if number % 2 else turned
+            quarters = (0, 2, 1, 3)[number // 2]
+            view = images.rot90(quarters, dims=(2, 3)) if quarters else images
+            view = view.flip(3) if number % 2 else view
+            yield view.contiguous(memory_format=torch.channels_last)
 
 
 def mine(
-    model: PatchNetwork, training: PatchSet, device: Device, on_batch: OnBatch | None = None
+    model: PatchNetwork,
+    training: PatchSet,
+    device: Device,
+    *,
+    sampling: Sampling,
+    epoch: int,
+    known: Floats | None,
+    on_batch: OnBatch | None = None,
 ) -> tuple[Floats, dict[str, float]]:
-    """Score all negatives of the training patches to find the hard ones.
+    """Score negatives of the training patches to find the hard ones.
+
+    Only a random sample of as many as an epoch has samples is scored, so that a mining takes less time than an epoch.
+    The other negatives keep the score of an earlier mining.
+
+    Args:
+        model: the network, on `device`; left in evaluation mode.
+        training: the training patches.
+        device: where to compute.
+        sampling: the size of an epoch, and the seed of the sample.
+        epoch: number of the epoch that begins, from 1.
+        known: (M,) hardness from earlier minings; None = this is the first.
+        on_batch: called with the number of patches done and the total.
 
     Returns:
-        The (M,) hardness of each patch, its false-positive score, with 0 for mitoses. And summary figures:
-        `effective_negatives` is the number of equally hard negatives that would give draws of the same variety (Kish's
-        effective sample size).
+        The (M,) hardness of each patch, its false-positive score, with 0 for mitoses and for negatives that no mining
+        has scored. And summary figures of the sample: `effective_negatives` is the number of equally hard negatives
+        that would give draws of the same variety (Kish's effective sample size).
     """
     negatives = np.flatnonzero(training.labels == 0)
+    if len(negatives) > (count := sampling.samples_per_epoch):
+        rng = np.random.default_rng([sampling.seed, epoch, _SAMPLE])
+        negatives = np.sort(rng.choice(negatives, count, replace=False))
     scores = score_patches(model, training.windows.take(negatives), device, on_batch=on_batch)
-    hardness = np.zeros(len(training))
+    hardness = np.zeros(len(training)) if known is None else known.copy()
     hardness[negatives] = scores
     return hardness, {
         "mining/false_positives": float((scores >= 0.5).sum()),

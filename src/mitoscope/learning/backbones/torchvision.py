@@ -5,9 +5,9 @@ from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
-from torchvision import models
 
 from mitoscope.learning.backbones import IMAGENET, Backbone, Colour, Download
+from mitoscope.learning.vision import models
 
 _TRIAL = 64  # px; the smallest multiple of 32 that all these networks accept
 # AlexNet keeps its last resolution over three convolutions, and by the general rule its last level would be the pooling

@@ -122,6 +122,18 @@ def test_the_version_is_that_of_the_package(run, tmp_path):
     assert run("--version", cwd=tmp_path)[:2] == (0, f"mitoscope {version('mitoscope')}\n")
 
 
+@pytest.mark.parametrize(("columns", "lines"), [({}, 1), ({"COLUMNS": "80"}, 4)])
+def test_a_table_in_a_pipe_is_as_wide_as_its_cells_or_as_columns_says(columns, lines):
+    code = (
+        "from rich.table import Table; from mitoscope.progress import console\n"
+        "table = Table(show_header=False, box=None, padding=0); table.add_column(overflow='fold')\n"
+        "table.add_row('a' * 300); console.print(table)"
+    )
+    environment = {name: value for name, value in os.environ.items() if name != "COLUMNS"} | columns
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert len(done.stdout.splitlines()) == lines and done.stdout.count("a") == 300
+
+
 def test_bad_input_is_one_line(rejected, project):
     assert rejected("compare", cwd=project).startswith("patches/summary.json: no patch store; run `dvc repro extract`")
     assert rejected("validate", "elsewhere", cwd=project).startswith("elsewhere: no such folder")
@@ -144,7 +156,7 @@ def test_an_error_on_a_terminal_is_red_unless_no_color_is_set(tmp_path, no_color
 
 
 @pytest.mark.slow
-def test_a_stage_refuses_bad_input_in_one_line(rejected, project):
+def test_a_stage_rejects_bad_input_in_one_line(rejected, project):
     (project / "params.yaml").write_text("split: 3\n")
     assert rejected("split", cwd=project).startswith("params.yaml: split must be a block of entries, not 3")
 

@@ -73,7 +73,7 @@ def test_text_and_json_read_back_equal(tmp_path):
     assert json.loads((tmp_path / "results" / "metrics.json").read_text()) == content
 
 
-def test_not_a_number_is_refused_and_the_old_json_stays(tmp_path):
+def test_not_a_number_is_rejected_and_the_old_json_stays(tmp_path):
     target = tmp_path / "metrics.json"
     write_json(target, {"f1": 0.5})
     with pytest.raises(ValueError, match="JSON compliant"):
@@ -105,7 +105,7 @@ def test_a_folder_appears_when_it_is_whole(tmp_path, before):
     assert target.stat().st_mode & 0o777 == 0o755  # others may read it, unlike a temporary folder
 
 
-def test_a_full_folder_is_refused_before_any_work(tmp_path):
+def test_a_full_folder_is_rejected_before_any_work(tmp_path):
     target = tmp_path / "data"
     target.mkdir()
     (target / "old").touch()
@@ -135,7 +135,7 @@ def test_a_failed_replacement_leaves_the_old_folder(tmp_path, error):
     assert (target / "old").read_text() == "keep me" and names(target) == ["old"] and names(tmp_path) == ["data"]
 
 
-def test_a_file_in_the_place_of_the_folder_is_refused(tmp_path):
+def test_a_file_in_the_place_of_the_folder_is_rejected(tmp_path):
     target = tmp_path / "data"
     target.write_text("a file")
     with pytest.raises(InputError, match="is a file, not a folder"), atomic_folder(target, replace=True):
@@ -257,7 +257,7 @@ def test_a_link_to_nothing_is_one_line_that_names_it(tmp_path, to):
     assert names(tmp_path) == ["data"] and link.is_symlink()
 
 
-def test_a_mount_point_is_refused_before_any_work(tmp_path, monkeypatch):
+def test_a_mount_point_is_rejected_before_any_work(tmp_path, monkeypatch):
     monkeypatch.setattr(os.path, "ismount", lambda path: Path(path).name == "data")
     (tmp_path / "data").mkdir()
     with pytest.raises(InputError, match="data: is a mount point"), atomic_folder(tmp_path / "data"):

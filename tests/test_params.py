@@ -78,7 +78,7 @@ def test_settings_of_a_network_that_is_not_trained_are_named(tmp_path, block):
     path = tmp_path / "params.yaml"
     value = {"weights": "random", "detection": {}}[block]
     path.write_text(yaml.safe_dump({"train": {"resnet18": {}}, block: {"resnet50": value}}))
-    assert complaint(path) == f"{block}.resnet50: there is no network of this name under `train`"
+    assert complaint(path) == f"{block} has resnet50, but train has resnet18; the names must be the same"
 
 
 @pytest.mark.parametrize(
@@ -186,6 +186,8 @@ def test_a_misspelt_entry_comes_with_the_one_that_was_meant(tmp_path, entry, mea
         ("split.folds", 2, "must be 3 or more, not 2"),
         ("split.folds", 3.5, "must be a whole number, not 3.5"),
         ("split.fold", -1, "must be 0 or more, not -1"),
+        ("split.seed", False, "must be a whole number, not false"),  # `no` in YAML 1.1
+        ("split.seed", "0", 'must be a whole number, not "0"'),
         ("extract.microns_per_pixel", 0, "must be more than 0, not 0"),
         ("extract.microns_per_pixel", "half", 'must be a number, not "half"'),
         ("extract.patch_um", 0, "must be more than 0, not 0"),
@@ -202,8 +204,12 @@ def test_a_misspelt_entry_comes_with_the_one_that_was_meant(tmp_path, entry, mea
         ("train.small.optimisation.lr", 0, "must be more than 0, not 0"),
         ("train.small.optimisation.lr", float("nan"), "must be a finite number, not NaN"),
         ("train.small.optimisation.lr", "1e-4 or so", 'must be a number, not "1e-4 or so"'),
+        ("train.small.optimisation.lr", True, "must be a number, not true"),
+        ("train.small.sampling.rotations.positive", [False, 0], "must be a number, not false"),
+        ("train.small.sampling.flips", 1, "must be true or false, not 1"),
         ("train.large", None, "must be a block of entries, not null"),
         ("weights.small", None, "must be text, not null"),
+        ("launch", ["mitoscope"], "must be text"),
         ("search.storage", "", "must not be empty"),
         ("search.lr", 0.1, "must be a list, not 0.1"),
         ("evaluate.bootstrap", 99, "must be 100 or more, not 99"),
@@ -212,6 +218,62 @@ def test_a_misspelt_entry_comes_with_the_one_that_was_meant(tmp_path, entry, mea
 def test_a_value_out_of_range_is_named(tmp_path, entry, value, problem):
     place, _, said = complaint(written(tmp_path, entry, value)).partition(" ")
     assert place.removesuffix(".0") == entry and said == problem
+
+
+@pytest.mark.parametrize(
+    ("entry", "value", "said"),
+    [
+        ("split.fold", 4, "split: there is no fold 4; with folds: 4 the last one is 3"),
+        (
+            "weights.small",
+            "imagnet",
+            'weights.small: must be auto, imagenet, random or a path such as ./start.pt, not "imagnet"',
+        ),
+        (
+            "launch",
+            "torchrun mito",
+            'launch: must end with mitoscope, to which DVC adds `train NETWORK`, not "torchrun mito"',
+        ),
+        (
+            "search.storage",
+            "postgresql:me:secret@host",  # without the password
+            "search.storage: is not a database URL such as sqlite:///.work/search.db or postgresql://USER@SERVER/NAME",
+        ),
+    ],
+)
+def test_a_value_that_no_stage_could_use_is_named(tmp_path, entry, value, said):
+    assert complaint(written(tmp_path, entry, value)) == said
+
+
+@pytest.mark.parametrize(
+    ("entry", "value"),
+    [
+        ("weights.small", "start.pt"),
+        ("weights.small", "weights/start"),
+        ("launch", ".venv/bin/mitoscope"),
+        ("launch", "torchrun --standalone --nproc-per-node=4 --no-python mitoscope"),
+        ("search.storage", "postgresql+psycopg2://me:secret@host/db"),
+        ("split.fold", 3),
+    ],
+)
+def test_a_value_that_a_stage_can_use_is_taken(tmp_path, entry, value):
+    read_params(written(tmp_path, entry, value))
+
+
+@pytest.mark.parametrize("rate", ["1e-4", "1.0e-4", "0.0001", ".1e-3", "1E-04"])
+def test_a_number_may_be_written_in_any_way(tmp_path, rate):
+    path = tmp_path / "params.yaml"
+    path.write_text(f"train: {{resnet18: {{optimisation: {{lr: {rate}, weight_decay: 1}}}}}}")
+    optimisation = read_params(path).train["resnet18"].optimisation
+    assert (optimisation.lr, optimisation.weight_decay) == (1e-4, 1.0)
+
+
+def test_an_entry_that_stands_twice_is_named_with_both_lines(tmp_path):
+    path = tmp_path / "params.yaml"
+    path.write_text("split:\n  fold: 1\n  seed: 0\n  fold: 2\ntrain: {resnet18: {}}\n")
+    assert complaint(path) == "fold stands twice, in lines 2 and 4; remove one of them"
+    path.write_text("train: {resnet18: {}, resnet18: {}}")
+    assert complaint(path) == "resnet18 stands twice, in lines 1 and 1; remove one of them"
 
 
 def test_the_limits_themselves_are_in_range(tmp_path):
@@ -224,7 +286,9 @@ def test_the_others_are_counted(tmp_path):
     assert line.startswith("split.more is not an entry") and line.endswith("(and 2 more)")
 
 
-@pytest.mark.parametrize("text", ["split: {folds: 4", "a: b: c", "\tsplit: 1", "a: !!python/object:os.system {}"])
+@pytest.mark.parametrize(
+    "text", ["split: {folds: 4", "a: b: c", "\tsplit: 1", "a: !!python/object:os.system {}", "2020-01-01: a"]
+)
 def test_broken_yaml_is_said_in_one_line(tmp_path, text):
     path = tmp_path / "params.yaml"
     path.write_text(text)

@@ -268,7 +268,10 @@ def detect(
     images: Annotated[
         list[Path],
         # Whether a file can be read is said per file, so that the others are done.
-        typer.Argument(help="Image files of fields: tif, png, jpg or bmp, 8-bit RGB, any size.", readable=False),
+        typer.Argument(
+            help="Image files of fields, such as FOLDER/*.tif: tif, png, jpg or bmp, 8-bit RGB, any size.",
+            readable=False,
+        ),
     ],
     model: Annotated[
         str,
@@ -293,7 +296,9 @@ def detect(
     evaluator: Annotated[
         bool,
         typer.Option(
-            "--evaluator", help="Also write NAME_mitoses.json, in mm, as MIDOG's and grand-challenge's evaluators read."
+            "--evaluator",
+            help="Also write NAME_mitoses.json, in mm, as MIDOG's and grand-challenge's evaluators read; if the output "
+            "folder has one of a field, it is written again without this option.",
         ),
     ] = False,
     replace: Annotated[

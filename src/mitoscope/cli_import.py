@@ -1,9 +1,12 @@
 """The commands of `mitoscope import`, one per source. Thin, like cli.py."""
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
+
+from mitoscope.paths import DATA
 
 if TYPE_CHECKING:
     from mitoscope.datasets.importers import Found, Summary, Target
@@ -47,7 +50,7 @@ def janowczyk(
     source: Annotated[
         Path, typer.Argument(help="The published archive (.tgz, .tar or .zip), or a folder in the same layout.")
     ],
-    out: Out = Path("data"),
+    out: Out = DATA,
     replace: Replace = False,
     fields: FieldTable = None,
     microns_per_pixel: PixelSize = None,
@@ -67,7 +70,7 @@ def janowczyk(
 def midog(
     images: Images,
     annotations: Annotated[Path, typer.Argument(help="The annotation file, such as MIDOG.json or MIDOG++.json.")],
-    out: Out = Path("data"),
+    out: Out = DATA,
     replace: Replace = False,
     add: Add = False,
     fields: FieldTable = None,
@@ -93,7 +96,7 @@ def tupac(
     labels: Annotated[
         Path | None, typer.Option(help="Folder of the CSV files, as in 05/01.csv; beside the images by default.")
     ] = None,
-    out: Out = Path("data"),
+    out: Out = DATA,
     replace: Replace = False,
     add: Add = False,
     fields: FieldTable = None,
@@ -116,7 +119,7 @@ def qupath(
     annotations: AnnotationFiles,
     mitosis: MitosisClasses = None,
     lookalike: LookalikeClasses = None,
-    out: Out = Path("data"),
+    out: Out = DATA,
     replace: Replace = False,
     add: Add = False,
     fields: FieldTable = None,
@@ -137,7 +140,7 @@ def imagescope(
     annotations: AnnotationFiles,
     mitosis: MitosisClasses = None,
     lookalike: LookalikeClasses = None,
-    out: Out = Path("data"),
+    out: Out = DATA,
     replace: Replace = False,
     add: Add = False,
     fields: FieldTable = None,
@@ -158,7 +161,7 @@ def sliderunner(
     database: Annotated[Path, typer.Argument(help="The database of SlideRunner, .sqlite.")],
     mitosis: MitosisClasses = None,
     lookalike: LookalikeClasses = None,
-    out: Out = Path("data"),
+    out: Out = DATA,
     replace: Replace = False,
     add: Add = False,
     fields: FieldTable = None,
@@ -180,7 +183,7 @@ def centres_table(
     mitosis: MitosisClasses = None,
     lookalike: LookalikeClasses = None,
     order: Annotated[Order | None, typer.Option(help="Order of the columns of a table without names.")] = None,
-    out: Out = Path("data"),
+    out: Out = DATA,
     replace: Replace = False,
     add: Add = False,
     fields: FieldTable = None,
@@ -214,6 +217,13 @@ def _import_found(images: Path, annotations: list[Path], found: "Found", target:
     _say_imported(summary, target.out)
 
 
+def _next(out: Path) -> str:
+    """Return the commands that make use of the dataset in `out`; the pipeline takes only that of data/."""
+    if out.resolve() == DATA.resolve():
+        return "mitoscope validate; rm -f data.dvc; dvc add data; dvc repro"
+    return f"mitoscope validate {shlex.quote(str(out))}; for training it must be {DATA}/"
+
+
 def _say_imported(summary: "Summary", out: Path) -> None:
     from mitoscope.progress import console
 
@@ -224,7 +234,7 @@ def _say_imported(summary: "Summary", out: Path) -> None:
         f"{summary.fields} fields of {summary.patients} patients with {summary.mitoses} mitoses{lookalikes} in {out}; "
         f"{len(summary.skipped)} other files left out{names}{more}",
         *(f"note: {note}" for note in summary.notes),
-        "next: mitoscope validate; rm -f data.dvc; dvc add data; dvc repro",
+        f"next: {_next(out)}",
     )
     for line in lines:
         console.print(line, markup=False)

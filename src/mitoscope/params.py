@@ -4,17 +4,28 @@ A block is handed over whole to whatever it is for. The defaults belong to the f
 means the same for ever, so a better value is a preset, not another default.
 """
 
+import json
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from mitoscope.errors import InputError, first_problem
 
 Angle = Annotated[float, Field(ge=0, lt=360)]
 Angles = Annotated[tuple[Angle, ...], Field(min_length=1)]
 _ALL_ANGLES = tuple(45.0 * turn for turn in range(8))
+
+
+def _check_start(value: str) -> str:
+    if value not in ("auto", "imagenet", "random") and not re.search(r"[./]", value):
+        raise ValueError(f"must be auto, imagenet, random or a path such as ./start.pt, not {json.dumps(value)}")
+    return value
+
+
+Start = Annotated[str, AfterValidator(_check_start)]
 
 
 class Block(BaseModel):
@@ -39,6 +50,12 @@ class Split(Block):
         0, ge=0, description="number of the fold that tests, from 0; the next one validates, the others train"
     )
     seed: int = Field(0, ge=0, description="random seed for assigning patients to folds")
+
+    @model_validator(mode="after")
+    def _fold_exists(self) -> Self:
+        if self.fold >= self.folds:
+            raise ValueError(f"there is no fold {self.fold}; with folds: {self.folds} the last one is {self.folds - 1}")
+        return self
 
 
 class Extract(Block):
@@ -92,7 +109,11 @@ class Mining(Block):
     start_epoch: int = Field(
         1, ge=1, description="last epoch that draws all negatives equally often; mining starts after it"
     )
-    every: int = Field(0, ge=0, description="score all negatives again every so many epochs; 0 turns mining off")
+    every: int = Field(
+        0,
+        ge=0,
+        description="mine every so many epochs, among as many negatives as an epoch has samples; 0 turns it off",
+    )
     lr_factor: float = Field(
         0.5, gt=0, le=1, description="peak learning rate of the epochs with mining, as a fraction of lr"
     )
@@ -275,6 +296,13 @@ class Search(Block):
             raise ValueError("the lowest comes first")
         return value
 
+    @field_validator("storage")
+    @classmethod
+    def _is_a_url(cls, value: str) -> str:
+        if "://" not in value:  # not shown: it may contain a password
+            raise ValueError("is not a database URL such as sqlite:///.work/search.db or postgresql://USER@SERVER/NAME")
+        return value
+
 
 class Evaluate(Block):
     """How the test patients are scored."""
@@ -301,7 +329,7 @@ class Params(Block):
     )
     split: Split = Field(Split(), description="stage split")
     extract: Extract = Field(Extract(), description="stage extract")
-    weights: dict[str, str] = Field(
+    weights: dict[str, Start] = Field(
         {}, description="start weights per network: auto, imagenet, random, or the path of a file; auto by default"
     )
     train: dict[str, Train] = Field(min_length=1, description="one entry per network; stage train")
@@ -310,11 +338,19 @@ class Params(Block):
     evaluate: Evaluate = Field(Evaluate(), description="stage evaluate")
     promote: Promote = Field(Promote(), description="command promote")
 
+    @field_validator("launch")
+    @classmethod
+    def _starts_mitoscope(cls, value: str) -> str:
+        if not re.search(r"(^|[\s/])mitoscope\s*$", value):
+            raise ValueError(f"must end with mitoscope, to which DVC adds `train NETWORK`, not {json.dumps(value)}")
+        return value
+
     @model_validator(mode="after")
     def _blocks_fit(self) -> Self:
         for block in ("weights", "detection"):
             if unknown := sorted(set(getattr(self, block)) - set(self.train)):
-                raise ValueError(f"{block}.{unknown[0]}: there is no network of this name under `train`")
+                names = ", ".join(self.train)
+                raise ValueError(f"{block} has {unknown[0]}, but train has {names}; the names must be the same")
         for name, train in self.train.items():
             if self.detection_of(name).refit_fields and train.model.head != "pooled":
                 raise ValueError(f"detection.{name}.refit_fields needs train.{name}.model.head: pooled")
@@ -369,7 +405,7 @@ _EXTRACT_MOVED = {
 }
 
 
-def _refuse_moved(content: Any) -> None:
+def _reject_moved(content: Any) -> None:
     """Name the new place of an entry of version 0.1, whose blocks were flat and whose lengths were in pixels.
 
     Raises:
@@ -387,22 +423,46 @@ def _refuse_moved(content: Any) -> None:
                 raise ValueError(f"train.{network}.{name} is now {_TRAIN_MOVED[name].replace('{}', str(network))}")
 
 
+class _Loader(yaml.SafeLoader):
+    """YAML in which no entry stands twice, and 1e-4 is a number, as DVC reads it."""
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        """Called by PyYAML, which takes the last of two equal entries.
+
+        Raises:
+            ValueError: an entry stands twice.
+        """
+        node: yaml.MappingNode = super().compose_mapping_node(anchor)
+        lines: dict[str, int] = {}
+        for key, _ in node.value:
+            name, line = str(key.value), key.start_mark.line + 1
+            if name in lines:
+                raise ValueError(f"{name} stands twice, in lines {lines[name]} and {line}; remove one of them")
+            lines[name] = line
+        return node
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
+)
+
+
 def read_params(path: Path = Path("params.yaml")) -> Params:
     """Read and check params.yaml.
 
     Raises:
-        InputError: the file is missing, no YAML, or an entry is unknown, moved or out of range; the line names the
-            first such entry.
+        InputError: the file is missing, no YAML, or an entry stands twice, is unknown, moved, of the wrong type or
+            out of range; the line names the first such entry.
     """
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = yaml.load(path.read_text(encoding="utf-8"), _Loader)
+        _reject_moved(content)
+        # Strict: `no` is a boolean in YAML, and no 0. As JSON, in which lists may be tuples and 1 may be a float.
+        return Params.model_validate_json(json.dumps(content, default=str), strict=True)
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}); run this in the project's folder") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, UnicodeDecodeError, TypeError) as error:
         raise InputError(f"{path}: is not valid YAML ({' '.join(str(error).split())})") from error
-    try:
-        _refuse_moved(content)
-        return Params.model_validate(content)
     except ValidationError as error:
         raise InputError(f"{path}: {first_problem(error, Params)}") from error
     except ValueError as error:

@@ -1,5 +1,6 @@
 """Progress bars with ETA and throughput on a terminal; an occasional line elsewhere."""
 
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -18,8 +19,9 @@ from rich.progress import (
 )
 from rich.text import Text
 
-# Without a terminal, tables get a fixed width.
-console = Console(soft_wrap=True, highlight=False, width=None if sys.stdout.isatty() else 140)
+# Into a pipe or a file a table is as wide as its cells need; a terminal, or the variable COLUMNS, limits it.
+_WIDTH = None if sys.stdout.isatty() or "COLUMNS" in os.environ else 1000
+console = Console(soft_wrap=True, highlight=False, width=_WIDTH)
 _QUIET_SECONDS = 30.0
 
 

@@ -94,12 +94,30 @@ def test_a_corrected_field_replaces_its_annotations(detected):
     assert counted == 3 + len(annotations("01_02")[0])
 
 
-def test_detections_that_nobody_has_changed_come_back_as_they_are(detected):
-    for names in (["01_01_mitoses.geojson"], ["01_01_mitoses.csv"]):
-        files = [f"detected/{name}" for name in names]
-        mitoscope("import", "csv" if names[0].endswith("csv") else "qupath", "data", *files, "--out", "data", "--add")
+@pytest.mark.parametrize(("command", "file"), [("qupath", "01_01_mitoses.geojson"), ("csv", "01_01_mitoses.csv")])
+def test_detections_that_nobody_has_changed_come_back_as_they_are(detected, command, file):
+    for line in ("replaced in data: 01_01: ", "unchanged in data: the annotations of 1 fields"):
+        said = mitoscope("import", command, "data", f"detected/{file}", "--out", "data", "--add")
+        assert "1 files are as `mitoscope detect` wrote them: a detector's mitoses" in said and line in said
         expected = pd.read_csv("detected/01_01_mitoses.csv")[["row", "col"]].to_numpy()
         np.testing.assert_allclose(annotations("01_01")[0], expected, atol=0.01)
+
+
+def test_the_table_beside_a_corrected_geojson_is_rejected(detected):
+    Path("detected/01_01_mitoses.geojson").write_text("[]")
+    before = Path("data/01_01.csv").read_bytes()
+    done = CliRunner().invoke(app, ["import", "csv", "data", "detected", "--out", "data", "--add"])
+    said = "01_01_mitoses.geojson beside it has been corrected since `mitoscope detect` wrote both; import that with "
+    assert said + "`mitoscope import qupath`" in str(done.exception)
+    assert Path("data/01_01.csv").read_bytes() == before
+    assert "0 mitoses" in mitoscope("import", "qupath", "data", "detected", "--out", "data", "--add")
+
+
+def test_a_corrected_table_is_taken(detected):
+    table = Path("detected/01_01_mitoses.csv")
+    table.write_text("".join(table.read_text().splitlines(keepends=True)[:3]))
+    said = mitoscope("import", "csv", "data", "detected", "--out", "data", "--add")
+    assert "-> 2 mitoses" in said and "as `mitoscope detect` wrote" not in said
 
 
 def test_an_unseen_field_joins_the_dataset(detected, tmp_path):

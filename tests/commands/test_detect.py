@@ -311,7 +311,19 @@ def test_a_second_call_with_the_same_model_adds_to_the_summary(ready):
     assert after.mitoses["all"] == after.mitoses[:-1].sum()
     pd.testing.assert_series_equal(after.loc["01_01"], before.loc["01_01"])
     assert after.microns_per_pixel["b"] == 0.5 and len(found("b")) == after.mitoses["b"]
-    assert not (OUT / "b_mitoses.json").exists() and (OUT / "01_01_mitoses.json").exists()
+
+
+def test_a_call_without_the_evaluators_format_keeps_its_files_true(ready, capsys):
+    run(FIELD, evaluator=True)
+    before = (OUT / "01_01_mitoses.json").read_text()
+    capsys.readouterr()
+    run(FIELD, microns=0.5)
+    said = "out: has 01_01_mitoses.json; this call writes such files too, as with --evaluator"
+    assert capsys.readouterr().out.count(said) == 1
+    points = json.loads((OUT / "01_01_mitoses.json").read_text())["points"]
+    assert len(points) == len(found("01_01")) and points != json.loads(before)["points"]
+    run(FIELD, replace=True)
+    assert not (OUT / "01_01_mitoses.json").exists()
 
 
 def test_results_of_another_model_are_not_mixed(ready):
@@ -392,6 +404,11 @@ def test_a_field_of_one_pixel_can_be_done_again(ready):
     for _ in range(2):
         assert run(Path("pixel.png")) == 0
     assert summary().area_mm2["pixel"] == pytest.approx(6.25e-8)
+
+
+def test_a_folder_of_images_is_named_before_any_work(ready):
+    with pytest.raises(InputError, match=r"^data: is a folder; give its images, such as data/\*\.tif$"):
+        run(Path("data"), model="absent.pt")
 
 
 def test_results_are_not_written_among_the_images(ready):

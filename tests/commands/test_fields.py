@@ -35,8 +35,16 @@ def test_names_say_patient_and_field_or_nothing_is_guessed(folder, capsys):
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == f"3 images in {folder / 'fields.csv'}"
     assert lines[-1].startswith("next: fill in the patient of 2 images")
-    _, problems = scan_fields(folder)
+    _, problems, _ = scan_fields(folder)
     assert len(problems) == 2  # until somebody says whose they are
+
+
+def test_where_a_patient_is_from_is_said(folder, capsys):
+    save(folder, "TCGA-A1_01.png", "Fall/1.png", "Müller 2/1.png")
+    fields(folder)
+    said = capsys.readouterr().out
+    assert "1 have the patient of the name PATIENT_FIELD, such as TCGA-A1 of TCGA-A1_01.png: check them" in said
+    assert "2 have the patient of their folder, such as Muller-2 of Müller 2/1.png: check them" in said
 
 
 def test_folders_are_patients_where_there_are_several(folder, capsys):
@@ -48,7 +56,7 @@ def test_folders_are_patients_where_there_are_several(folder, capsys):
         Entry("Fall 2/07_01.png", "07", "01"),
         Entry("top.png"),
     ]
-    assert "2 have the name of their folder as patient, such as 01/05.png: check them" in capsys.readouterr().out
+    assert "2 have the patient of their folder, such as Fall-2 of Fall 2/05.png: check them" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -67,7 +75,7 @@ def test_the_pixel_size_is_that_of_the_file_and_a_bad_image_keeps_its_row(folder
     fields(folder)
     assert [entry.microns_per_pixel for entry in read_field_table(folder / "fields.csv")] == [None, 0.5, None]
     out = capsys.readouterr().out
-    assert f"error: {folder / '01_03.png'}: " in out and "1 say their pixel size" in out
+    assert f"warning: {folder / '01_03.png'}: " in out and "error" not in out and "1 say their pixel size" in out
     assert "next: check it" in out
 
 
@@ -85,7 +93,16 @@ def test_a_name_that_is_not_utf_8_is_one_line(folder):
         fields(folder)
     message = str(caught.value)
     assert message.isprintable() and "caf\\udce9" in message
-    assert message.endswith("has a name that is not UTF-8 (and 1 more images); rename it")
+    assert "is not UTF-8" in message and message.endswith(" (and 1 more images); rename it")
+    assert not (folder / "fields.csv").exists()
+
+
+@pytest.mark.parametrize("name", [" a.png", "a\nb.png", "a\\b.png"])
+def test_a_name_that_a_table_would_change_is_one_line(folder, name):
+    save(folder, name)
+    with pytest.raises(InputError, match=r"cannot be in a table, because its name begins with a blank") as caught:
+        fields(folder)
+    assert str(caught.value).isprintable() and str(caught.value).endswith("; rename it")
     assert not (folder / "fields.csv").exists()
 
 

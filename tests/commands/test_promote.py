@@ -96,6 +96,7 @@ def test_the_first_detector_that_passes_becomes_the_champion_with_its_evidence(e
     assert tested and trained and not tested & trained
     assert state()["champion"] == 1 and state()["challenger"] is None
     assert state()["versions"] == {NETWORK: 1} and state()["best_on_validation"] == NETWORK
+    assert state()["model_ids"] == {NETWORK: read(Outputs(NETWORK).detected)["model_id"]}
     assert all(condition["passed"] for condition in state()["gate"])
     for words in ("Research only", "Synthetic data", "95 % interval", "Thresholds", "+ changes"):
         assert words in version.card
@@ -206,7 +207,7 @@ def test_without_a_version_of_the_champion_the_one_before_is_the_measure(evaluat
     assert state()["champion"] is None and "0.9000 (version 1)" in against_champions()[0]
 
 
-def test_a_champion_that_cannot_be_loaded_refuses_the_challenger_and_ends_nothing(evaluated, capsys):
+def test_a_champion_that_cannot_be_loaded_blocks_the_challenger_and_ends_nothing(evaluated, capsys):
     former_champion(None)
     promote()
     value, passed = against_champions()
@@ -239,7 +240,7 @@ def rename_dataset(digest: str) -> None:
     change(TEST_SET, dataset_digest=digest)
 
 
-def test_a_champion_that_knows_a_test_patient_refuses_until_it_is_retired(evaluated, capsys):
+def test_a_champion_that_knows_a_test_patient_blocks_the_challenger_until_it_is_retired(evaluated, capsys):
     promote()
     become_another(0.5)
     move_test_to("02")

@@ -123,7 +123,7 @@ def test_the_page_has_everything_and_needs_no_other_file(evaluated, capsys):
     captions = page.text("figcaption")
     assert len(captions) == len(sources) and all("synthetic" in caption for caption in captions)
     assert all("random" in caption or "brackets" in caption for caption in captions if NETWORK in caption)
-    assert text.count("random</td>") >= 4 and text.count(">synthetic</td>") >= 4  # both levels, both runs
+    assert text.count("random</td>") >= 4 and text.count(">synthetic</td>") >= 2  # both runs
 
     assert text.index(newer[:8]) < text.index(evaluated[:8]) and "43.2" in text  # the newest first
     assert killed[:8] not in text and text.count(">current<") == 1

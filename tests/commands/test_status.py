@@ -15,7 +15,7 @@ from mitoscope.errors import InputError
 from mitoscope.files import write_json
 from mitoscope.paths import REGISTRY, Outputs
 from tests.conftest import NETWORK
-from tests.results import write_results
+from tests.results import change, read, write_results
 
 pytestmark = pytest.mark.slow  # DVC
 
@@ -71,12 +71,18 @@ def leave_crossvalidation(digest: str) -> None:
     write_json(Path(f"results/crossvalidate/{NETWORK}.json"), report)
 
 
+def leave_registry(*, version: int, champion: int | None) -> None:
+    """What `promote` leaves after it has judged the detector."""
+    detectors = {NETWORK: read(Outputs(NETWORK).detected)["model_id"]}
+    write_json(REGISTRY, {"versions": {NETWORK: version}, "model_ids": detectors, "champion": champion})
+
+
 def test_scores_and_champion_are_shown_as_they_were_left(up_to_date):
     lines = up_to_date()
     assert lines["pipeline"] == "up to date" and lines["next"] == "mitoscope promote"
     assert lines["test fields"] == f"{NETWORK}: F1 33.3 [11, 55] %, 4 in 2 fields, from random weights, synthetic"
     leave_crossvalidation("abc.dir")
-    write_json(REGISTRY, {"versions": {NETWORK: 2}, "champion": 2})
+    leave_registry(version=2, champion=2)
     lines = up_to_date()
     assert lines["cross-validation"] == f"{NETWORK}: F1 62.1 [56, 66] %, 4 folds, synthetic"
     assert lines["champion"] == f"version 2, {NETWORK}" and lines["next"].startswith("mitoscope compare")
@@ -91,9 +97,19 @@ def test_results_of_other_data_are_said_to_be(up_to_date):
 
 
 def test_a_network_that_did_not_pass_is_not_to_be_promoted_again(up_to_date):
-    write_json(REGISTRY, {"versions": {NETWORK: 1}, "champion": None})
+    leave_registry(version=1, champion=None)
     lines = up_to_date()
     assert lines["champion"].startswith("none: no detector has passed") and "compare" in lines["next"]
+
+
+def test_a_detector_that_is_newer_than_the_last_promotion_is_to_be_promoted(up_to_date):
+    leave_registry(version=1, champion=1)
+    for path in (Outputs(NETWORK).detected, Outputs(NETWORK).evaluated / "test_set.json"):
+        change(path, model_id="a newer one")
+    lines = up_to_date()
+    assert lines["champion"] == f"version 1, {NETWORK}" and lines["next"] == "mitoscope promote"
+    write_json(REGISTRY, {"versions": {NETWORK: 1}, "champion": 1})  # as an older version left it
+    assert up_to_date()["next"] == "mitoscope promote"
 
 
 def test_results_that_cannot_be_used_are_named(up_to_date):

@@ -74,6 +74,13 @@ def test_every_problem_stays_on_a_line_of_its_own_however_narrow_the_terminal(da
     assert sum("unreadable" in line for line in printed(report, width=100)) == 2
 
 
+def test_the_table_fits_into_80_columns_and_is_whole_in_a_pipe(data):
+    rows = printed(check_dataset(data), width=80)
+    assert "…" not in " ".join(rows) and max(map(len, rows)) <= 80
+    heading = ["patient", "field", "size (px)", "um per px", "from", "mitoses", "look-alikes", "masks"]
+    assert read_rows("\n".join(printed(check_dataset(data), width=1000)))[0] == heading  # no field has a domain
+
+
 def test_a_folder_without_fields_is_invalid_and_a_missing_one_an_error(tmp_path, capsys):
     validate(tmp_path)
     assert "invalid: 0 fields" in capsys.readouterr().out
@@ -87,6 +94,8 @@ def test_nothing_else_is_written_to_the_terminal(data, capfd):
     validate(data)
     written = capfd.readouterr()
     assert written.err == ""
-    lines = [row[0] for row in read_rows(written.out) if len(row) == 1]
+    lines = [
+        row[0] for row in read_rows(written.out) if len(row) == 1 and ": " in row[0]
+    ]  # no word that a narrow table folded
     assert {line.split(": ")[0] for line in lines} == {"warning", "error", "invalid"}
     assert len(lines) == 2 + 6 + 1

@@ -106,7 +106,7 @@ def test_no_csv_and_no_discs_mean_no_mitosis(tmp_path):
         "\x1b[31m,5",
     ],
 )
-def test_a_row_that_is_not_two_numbers_is_refused(tmp_path, row):
+def test_a_row_that_is_not_two_numbers_is_rejected(tmp_path, row):
     field = field_with_csv(tmp_path, f"1,2\n\n{row}\n")
     message = refusal(read_centres, field, SHAPE)
     assert message.startswith(f"{field.annotation}: row 3: ")
@@ -114,29 +114,29 @@ def test_a_row_that_is_not_two_numbers_is_refused(tmp_path, row):
 
 
 @pytest.mark.parametrize("row", ["60,5", "5,50", "-1,5", "5,-0.5", "1e300,5"])
-def test_a_row_outside_the_image_is_refused(tmp_path, row):
+def test_a_row_outside_the_image_is_rejected(tmp_path, row):
     field = field_with_csv(tmp_path, f"1,2\n{row}\n")
     message = refusal(read_centres, field, SHAPE)
     assert message.startswith(f"{field.annotation}: row 2: ") and "outside the image of 60 rows and 50" in message
 
 
-def test_the_same_centre_twice_is_refused(tmp_path):
+def test_the_same_centre_twice_is_rejected(tmp_path):
     field = field_with_csv(tmp_path, "1,2\n3,4\n1.0,2.0\n")
     assert f"{field.annotation}: row 3: the same centre as row 1" in refusal(read_centres, field, SHAPE)
 
 
 @pytest.mark.parametrize("content", [b"\x00\x01\x02\x03", bytes(range(128, 256)), encode(".png", tissue())])
-def test_binary_garbage_is_refused(tmp_path, content):
+def test_binary_garbage_is_rejected(tmp_path, content):
     field = field_with_csv(tmp_path, content)
     assert f"{field.annotation}: is not a text file" in refusal(read_centres, field, SHAPE)
 
 
-def test_text_garbage_is_refused_in_a_short_line(tmp_path):
+def test_text_garbage_is_rejected_in_a_short_line(tmp_path):
     field = field_with_csv(tmp_path, b"\x00" * 200_000)
     assert len(refusal(read_centres, field, SHAPE)) < len(str(field.annotation)) + 400
 
 
-def test_a_folder_in_place_of_the_csv_is_refused(tmp_path):
+def test_a_folder_in_place_of_the_csv_is_rejected(tmp_path):
     field = FieldOfView(tmp_path / "01_02.tif", "01", "02")
     field.annotation.mkdir()
     assert f"{field.annotation}: cannot be read" in refusal(read_centres, field, SHAPE)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from mitoscope.datasets.field_table import Entry, as_id, is_id, read_field_table, write_field_table
+from mitoscope.datasets.field_table import Entry, as_id, is_id, read_field_table, scan_field_table, write_field_table
 from tests.datasets.conftest import refusal
 
 ENTRIES = [
@@ -33,9 +33,9 @@ def test_columns_may_be_missing_and_in_any_order(tmp_path):
         ("file\na.png\na.png\n", "row 3: a.png is listed twice"),
         ("file,patient\n../a.png,01\n", "row 2: '../a.png' is not a path inside the folder"),
         ("file,patient\n/a.png,01\n", "row 2: '/a.png' is not a path inside the folder"),
-        ("file,patient\na.png,0_1\n", "row 2: patient '0_1' may have letters, digits"),
-        ("file,patient\na.png,Müller\n", "row 2: patient 'Müller' may have letters, digits"),
-        ("file,field\na.png,0 1\n", "row 2: field '0 1' may have letters, digits"),
+        ("file,patient\na.png,0_1\n", "row 2: patient '0_1' may have the letters A to Z, digits"),
+        ("file,patient\na.png,Müller\n", "row 2: patient 'Müller' may have the letters A to Z, digits"),
+        ("file,field\na.png,0 1\n", "row 2: field '0 1' may have the letters A to Z, digits"),
         ("file,microns_per_pixel\na.png,250\n", "row 2: microns_per_pixel '250' is not a pixel size in um"),
         ("file,microns_per_pixel\na.png,0.25um\n", "row 2: microns_per_pixel '0.25um' is not a pixel size in um"),
     ],
@@ -47,11 +47,24 @@ def test_a_bad_table_is_rejected_and_the_row_named(tmp_path, content, complaint)
     assert message.startswith(str(path)) and complaint in message
 
 
+def test_all_bad_rows_are_one_line(tmp_path):
+    path = tmp_path / "fields.csv"
+    path.write_text("file,patient\na.png,01\nb.png,0_1\n../c.png,01\na.png,02\nd.png,x y\ne.png,x z\n")
+    entries, problems = scan_field_table(path)
+    assert entries["a.png"] == Entry("a.png", "01") and entries["b.png"] is None
+    message = refusal(read_field_table, path)
+    assert problems == [message] and message.startswith(f"{path}: row 3: patient '0_1' may have ")
+    assert "; row 4: '../c.png' is not a path inside the folder; row 5: a.png is listed twice; keep one row" in message
+    assert message.endswith(" (and 2 more bad rows)")
+
+
 @pytest.mark.parametrize("text", ["01", "TCGA-A1-A0SB", "case.7"])
 def test_ids(text):
     assert is_id(text) and as_id(text) == text
 
 
-@pytest.mark.parametrize(("text", "made"), [("0 1", "0-1"), ("_x_", "x"), ("Präp. 3", "Pr-p.-3"), ("--", "")])
+@pytest.mark.parametrize(
+    ("text", "made"), [("0 1", "0-1"), ("_x_", "x"), ("Präp. 3", "Prap.-3"), ("Pra\u0308p", "Prap"), ("--", "")]
+)
 def test_other_texts_become_ids(text, made):
     assert not is_id(text) and as_id(text) == made

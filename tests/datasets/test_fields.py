@@ -29,7 +29,7 @@ def test_fields_are_the_images_that_are_no_masks(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["photo.tif", "01.tif", "_01.tif", "01_.tif", "01_02_03.tif", "01 02.tif", "1-2.png"])
-def test_a_field_without_a_patient_id_is_refused(tmp_path, name):
+def test_a_field_without_a_patient_id_is_rejected(tmp_path, name):
     (tmp_path / name).touch()
     message = refusal(list_fields, tmp_path)
     assert message.startswith(f"{tmp_path / name}: no patient id") and "PATIENT_FIELD" in message
@@ -46,12 +46,12 @@ def test_fields_csv_maps_images_with_names_of_any_kind(tmp_path):
         "01_02.png,,,0.2,Leica\n"
     )
     fields = {field.name: field for field in list_fields(tmp_path)}
-    assert list(fields) == ["01_02", "05_07", "TCGA-A1-A0SB_01", "Ulm-3_Pr-parat-3"]
+    assert list(fields) == ["01_02", "05_07", "TCGA-A1-A0SB_01", "Ulm-3_Praparat-3"]
     assert [fields[name].microns_per_pixel for name in fields] == [0.2, None, None, 0.5]
     assert [fields[name].domain for name in fields] == ["Leica", "Aperio", "", ""]
     assert fields["05_07"].annotation == tmp_path / "05/07.csv"
     assert fields["05_07"].lookalikes == tmp_path / "05/07_nonmitotic.csv"
-    assert fields["Ulm-3_Pr-parat-3"].mask("cmask") == tmp_path / "Präparat 3_cmask.png"
+    assert fields["Ulm-3_Praparat-3"].mask("cmask") == tmp_path / "Präparat 3_cmask.png"
 
 
 @pytest.mark.parametrize(
@@ -71,8 +71,25 @@ def test_a_table_that_does_not_fit_the_folder_is_rejected(tmp_path, table, compl
         (tmp_path / "scan 2.png").touch()
         table = table.replace("png,01", "png,01,1").replace("file,patient", "file,patient,field")
     (tmp_path / "fields.csv").write_text(table)
-    _, problems = scan_fields(tmp_path)
+    _, problems, _ = scan_fields(tmp_path)
     assert any(complaint in problem for problem in problems)
+
+
+def test_bad_rows_are_the_only_problem_of_their_images(tmp_path):
+    (tmp_path / "05").mkdir()
+    for name in ["01_01.png", "scan 1.png", "scan 2.png", "05/07.png", "05/08.png"]:
+        (tmp_path / name).touch()
+    (tmp_path / "fields.csv").write_text("file,patient\nscan 1.png,P1\nscan 2.png,P 2\n05/07.png,P_3\nlost.png,P_4\n")
+    fields, problems, unlisted = scan_fields(tmp_path)
+    assert [field.name for field in fields] == ["01_01", "P1_scan-1"] and unlisted == [tmp_path / "05/08.png"]
+    (problem,) = problems
+    assert "row 3: patient 'P 2' may have " in problem and "; row 4: " in problem and "; row 5: " in problem
+
+
+def test_without_its_header_a_table_is_the_only_problem(tmp_path):
+    (tmp_path / "scan 1.png").touch()
+    (tmp_path / "fields.csv").write_text("image,patient\nscan 1.png,P1\n")
+    assert scan_fields(tmp_path) == ([], [refusal(list_fields, tmp_path)], [])
 
 
 @pytest.mark.parametrize("names", [("01_01.png", "1_02.png"), ("p1_01.png", "P1_02.png")])
@@ -125,14 +142,14 @@ def test_a_pixel_size_that_nobody_gave_is_not_written(tmp_path):
     assert "microns_per_pixel: 0.25" in (tmp_path / "dataset.yaml").read_text()
 
 
-def test_a_field_in_two_formats_is_refused(tmp_path):
+def test_a_field_in_two_formats_is_rejected(tmp_path):
     (tmp_path / "01_01.png").touch()
     (tmp_path / "01_01.tif").touch()
     message = refusal(list_fields, tmp_path)
     assert message.startswith(f"{tmp_path / '01_01.tif'}: ") and "01_01.png" in message
 
 
-def test_a_folder_that_is_missing_or_empty_is_refused(tmp_path):
+def test_a_folder_that_is_missing_or_empty_is_rejected(tmp_path):
     assert "no such folder" in refusal(list_fields, tmp_path / "data")
     (tmp_path / "01_01.csv").touch()
     assert "contains no fields" in refusal(list_fields, tmp_path)
@@ -141,7 +158,7 @@ def test_a_folder_that_is_missing_or_empty_is_refused(tmp_path):
 def test_scanning_goes_on_after_a_bad_name(tmp_path):
     for name in ["photo.tif", "01_01.tif", "scan.png"]:
         (tmp_path / name).touch()
-    fields, problems = scan_fields(tmp_path)
+    fields, problems, _ = scan_fields(tmp_path)
     assert [field.name for field in fields] == ["01_01"]
     assert [Path(problem.split(": ")[0]).name for problem in problems] == ["photo.tif", "scan.png"]
 
@@ -169,7 +186,7 @@ def test_a_description_reads_back_and_has_defaults(tmp_path):
         (b"\xff\xfe\x00", "not valid YAML"),
     ],
 )
-def test_a_wrong_description_is_refused(tmp_path, content, complaint):
+def test_a_wrong_description_is_rejected(tmp_path, content, complaint):
     path = tmp_path / "dataset.yaml"
     path.write_bytes(content)
     message = refusal(read_description, tmp_path)

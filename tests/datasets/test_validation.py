@@ -175,6 +175,28 @@ def test_a_table_in_a_folder_that_no_field_uses_is_warned_of(data):
     assert warning.startswith(f"{data / '05/01.csv'}: belongs to no field")
 
 
+def test_what_is_said_about_an_image_is_not_said_about_its_files(data):
+    (data / "05").mkdir()
+    for name in ("scan", "photo", "05/07"):
+        (data / f"{name}.png").write_bytes(encode(".png", tissue()))
+        (data / f"{name}.csv").write_text("1,2\n")
+    (data / "fields.csv").write_text("file,patient\nscan.png,P_1\n")
+    report = check_dataset(data)
+    row, name = report.problems
+    assert "fields.csv: row 2: patient 'P_1'" in row and "photo.png: no patient id" in name
+    (warning,) = report.warnings
+    assert warning == f"{data / '05/07.png'}: is in a folder and not in fields.csv, so it is not used (1 such images)"
+
+
+@pytest.mark.parametrize(("pixels", "share"), [(1, "<1%"), (ROWS * COLUMNS // 4, "25%")])
+def test_transparent_parts_are_warned_of(data, pixels, share):
+    alpha = np.full(ROWS * COLUMNS, 255, np.uint8)
+    alpha[:pixels] = 0
+    (data / "01_02.png").write_bytes(encode(".png", np.dstack([tissue(), alpha.reshape(ROWS, COLUMNS)])))
+    (warning,) = check_dataset(data).warnings
+    assert warning.startswith(f"1 fields are partly transparent, such as 01_02 ({share}); ")
+
+
 def test_a_patient_without_mitosis_is_warned_of(data):
     (data / "02_01.csv").write_text("")
     (warning,) = check_dataset(data).warnings

@@ -158,6 +158,19 @@ def test_nothing_is_found_outside_the_mask(detectors, images):
     assert detector.detect(images[0], MICRONS, np.zeros_like(mask)).points.shape == (0, 2)
 
 
+def test_transparent_parts_have_no_candidates_and_ask_for_none(detectors, images):
+    detector = everything(detectors["classifier"])
+    opaque = np.zeros(images[0].shape[:2], dtype=np.bool_)
+    opaque[:, 200:] = True
+    proposed, masked = (
+        detector.propose(images[0], mask, MICRONS, seen).points for mask, seen in ((None, opaque), (opaque, None))
+    )
+    assert len(proposed) == 8 < len(masked)  # 1500 per mm2 of 0.005 mm2
+    np.testing.assert_array_equal(proposed, masked[:8])
+    found = detector.detect(images[0], MICRONS, opaque=opaque)
+    assert {*map(tuple, found.points)} <= {*map(tuple, proposed)} and len(found.points)
+
+
 @pytest.mark.parametrize("shape", [(1, 1), (9, 31), (200, 210)])
 def test_a_field_without_candidates_has_no_mitosis(detector, shape):
     white = np.full((*shape, 3), 255, np.uint8)
@@ -204,7 +217,7 @@ def test_another_pixel_size_is_used(detectors, images):
 
 
 @pytest.mark.parametrize(("microns", "fits"), [(None, True), (0.0625, True), (1.0, True), (1.01, False), (0.06, False)])
-def test_pixels_far_from_those_of_the_training_are_refused(detectors, images, microns, fits):
+def test_pixels_far_from_those_of_the_training_are_rejected(detectors, images, microns, fits):
     detector = detectors["classifier"]
     if fits:
         assert detector.check_pixels(microns) == (microns or MICRONS)

@@ -80,12 +80,12 @@ def test_the_weights_of_a_training_are_no_detector(detectors, path):
     )
 
 
-def test_a_file_that_holds_no_network_is_refused(path):
+def test_a_file_that_holds_no_network_is_rejected(path):
     save(path, {"format": FORMAT, "threshold": 0.5})
     assert refusal(path).startswith("is not a mitoscope network (it lacks 'state')")
 
 
-def test_a_truncated_file_is_refused(detectors, path):
+def test_a_truncated_file_is_rejected(detectors, path):
     detectors["classifier"].save(path)
     path.write_bytes(path.read_bytes()[:-20_000])
     assert "is truncated" in refusal(path)
@@ -107,7 +107,7 @@ def test_no_code_of_a_file_is_run(content, path, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("version", [1, FORMAT + 1, None, "2"])
-def test_the_file_of_another_version_is_refused(content, path, version):
+def test_the_file_of_another_version_is_rejected(content, path, version):
     save(path, content | {"format": version})
     assert refusal(path).startswith("contains weights, not a detector of this version")
 
@@ -115,7 +115,7 @@ def test_the_file_of_another_version_is_refused(content, path, version):
 @pytest.mark.parametrize(
     "entry", ["extract", "detection", "field_head", "spread", "threshold", "patch_threshold", "origin"]
 )
-def test_a_file_that_lacks_an_entry_is_refused(content, path, entry):
+def test_a_file_that_lacks_an_entry_is_rejected(content, path, entry):
     save(path, {name: value for name, value in content.items() if name != entry})
     assert refusal(path) == f"is damaged ('{entry}'); run `dvc repro` again"
 
@@ -132,7 +132,7 @@ def test_a_file_that_lacks_an_entry_is_refused(content, path, entry):
         ({"origin": {"network": "net"}}, "missing 8 required"),
     ],
 )
-def test_a_file_with_wrong_entries_is_refused(content, path, changes, reason):
+def test_a_file_with_wrong_entries_is_rejected(content, path, changes, reason):
     save(path, content | changes)
     message = refusal(path)
     assert message.startswith("is damaged (") and reason in message
@@ -153,7 +153,7 @@ def test_a_file_with_wrong_entries_is_refused(content, path, changes, reason):
     ],
     ids=["none", "empty", "incomplete", "mean", "weights", "a list", "no bias", "not a number", "negative"],
 )
-def test_a_field_head_that_does_not_fit_the_network_is_refused(content, path, wrong):
+def test_a_field_head_that_does_not_fit_the_network_is_rejected(content, path, wrong):
     save(path, content | {"field_head": wrong(content["field_head"])})
     message = refusal(path)
     assert message.startswith("is damaged (not a field head") and message.endswith("; run `dvc repro` again")

@@ -146,7 +146,7 @@ def test_a_head_comes_back_from_its_content():
 
 
 @pytest.mark.parametrize("channels", [4, 6])
-def test_a_head_of_other_features_is_refused(channels):
+def test_a_head_of_other_features_is_rejected(channels):
     features, labels = make_field(np.random.default_rng(6), 1, 2)
     content = fit(features, np.zeros(400, np.int64), labels).content()
     with pytest.raises(ValueError, match=f"not a field head of {channels} features"):

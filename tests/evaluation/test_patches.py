@@ -55,6 +55,6 @@ def test_without_negatives_there_is_no_ranking():
     assert scores["precision"] == 1 and scores["negatives"] == 0
 
 
-def test_without_mitosis_it_is_refused():
+def test_without_mitosis_it_is_rejected():
     with pytest.raises(InputError, match=r"the test patients \(01, 02\) have no mitosis away from the edges"):
         score_predictions(predictions().query("label == 0"), 0.4, SETTINGS)

@@ -6,8 +6,9 @@ import cv2
 import numpy as np
 import pytest
 
-from mitoscope.datasets.readers import Image
-from mitoscope.histology.prepared import PreparedField, prepare
+from mitoscope.datasets.readers import Image, Mask, Picture
+from mitoscope.histology import prepared
+from mitoscope.histology.prepared import PreparedField
 from mitoscope.histology.windows import window_size
 from mitoscope.params import Extract
 
@@ -28,6 +29,10 @@ def draw_field() -> Image:
 
 
 FIELD = draw_field()
+
+
+def prepare(image: Image, microns: float, settings: Extract, opaque: Mask | None = None) -> PreparedField:
+    return prepared.prepare(Picture(image, opaque, None), microns, settings)
 
 
 def scanned_at(microns: float) -> PreparedField:
@@ -119,6 +124,18 @@ def test_the_count_of_candidates_follows_the_area():
     assert len(whole.candidates(None)) == math.ceil(2000 * area) == 13
     assert len(half.candidates(None)) == 7
     assert len(coarse.candidates(None)) == math.ceil(8000 * area) == 50
+
+
+def test_transparent_parts_have_no_candidates_and_ask_for_none():
+    opaque = np.ones(FIELD.shape[:2], dtype=np.bool_)
+    opaque[:, :200] = False
+    settings = Extract(candidates_per_mm2=600)
+    whole, part = prepare(FIELD, MICRONS, settings), prepare(FIELD, MICRONS, settings, opaque)
+    assert part.area_mm2 == pytest.approx(whole.area_mm2 * (1 - 200 / COLUMNS))
+    assert len(whole.candidates(None)) == math.ceil(600 * whole.area_mm2) == 12
+    found = part.candidates(None)
+    assert len(found) == 8 and (found[:, 1] >= 199).all()
+    np.testing.assert_array_equal(found, whole.candidates(opaque)[:8])  # a mask alone changes no area
 
 
 def test_a_mask_of_the_field_restricts_the_candidates():

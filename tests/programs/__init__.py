@@ -1,4 +1,4 @@
-"""Programs that tests start as processes of their own, to kill them or to run them where a package is missing."""
+"""Programs that tests start as processes of their own, for example to kill them."""
 
 from pathlib import Path
 

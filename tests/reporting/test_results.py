@@ -115,7 +115,7 @@ def test_scores_by_domain_are_rows(outputs):
     scores = {"patients": 1, "mitoses": 2, "fields": 3, "precision": 0.5, "recall": 1.0, "f1": 2 / 3}
     add_domains(outputs, {"Aperio": scores}, {"Aperio": {"f1": [0.5, 0.9]}})
     (row,) = read_results(outputs).domain_rows()
-    assert row == ["Aperio", "2 in 3 fields of 1 patients", "50.0", "100.0", "66.7\n[50, 90]", "-"]
+    assert row == ["Aperio", "2 in 3 fields of 1 patient", "50.0", "100.0", "66.7\n[50, 90]", "-"]
 
 
 def test_percent():

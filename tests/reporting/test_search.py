@@ -5,6 +5,7 @@ from datetime import datetime, timedelta
 import optuna
 import pandas as pd
 import pytest
+from matplotlib.figure import Figure
 from optuna.trial import FrozenTrial, TrialState
 
 from mitoscope.reporting.search import tabulate, write_outputs
@@ -61,6 +62,19 @@ def test_the_files_of_a_search(tmp_path):
 
     files = write_outputs(tmp_path, "small", {"settings": {}}, trials[:1])
     assert [path.name for path in files] == ["small.csv", "history.png"]  # one trial has no importance
+
+
+def test_every_picture_has_one_title(tmp_path, monkeypatch):
+    titles = []
+    monkeypatch.setattr(
+        Figure,
+        "savefig",
+        lambda self, *_, **__: titles.append(
+            "".join(self.axes[0].get_title(loc) for loc in ("left", "center", "right"))
+        ),
+    )
+    write_outputs(tmp_path, "small", {"settings": {}}, [trial(0, 0.4), trial(1, 0.5)], title="search, synthetic data")
+    assert titles == ["search, synthetic data"] * 3
 
 
 @pytest.mark.parametrize("trials", [(), []])

@@ -144,7 +144,7 @@ def test_a_refitted_head_travels_with_the_detector_and_gives_its_threshold(detec
     detector(NETWORK)
     made = Detector.load(OUTPUTS.detector)
     assert made.head is not None and made.calibration is None and made.detection.refit_fields
-    assert len(made.head.weights) == model.channels
+    assert len(made.head.weights) == model.pooled.channels
     stored = StoredFields.read(PATCHES, OUTPUTS.split, "validation")
     probabilities = made.score(stored.windows, stored.field)
     objects = stored.objects(probabilities, made.detection.suppress_um)
@@ -153,7 +153,7 @@ def test_a_refitted_head_travels_with_the_detector_and_gives_its_threshold(detec
     assert abs(plain - probabilities).max() > 0.01
 
 
-def test_weights_of_another_run_are_refused(detected):
+def test_weights_of_another_run_are_rejected(detected):
     before = OUTPUTS.detector.read_bytes()
     write_json(OUTPUTS.trained, read(OUTPUTS.trained) | {"run_id": "0" * 32})
     said = (
@@ -164,7 +164,7 @@ def test_weights_of_another_run_are_refused(detected):
     assert OUTPUTS.detector.read_bytes() == before
 
 
-def test_another_split_than_the_trainings_is_refused(detected):
+def test_another_split_than_the_trainings_is_rejected(detected):
     before = OUTPUTS.detector.read_bytes()
     write_params(mined_params() | {"split": {"folds": 4, "fold": 1}})
     split()

@@ -236,7 +236,7 @@ def refuse(match: str, run_id: str) -> None:
     [(1, {}), (1, {"images": []}), (2, {"images": []}), (2, {"patients": {"train": [], "validation": []}})],
     ids=["validation", "validation by name", "training by name", "training by pixels"],
 )
-def test_a_detector_that_knows_a_test_patient_is_refused(detected, fold, forgotten):
+def test_a_detector_that_knows_a_test_patient_is_rejected(detected, fold, forgotten):
     """By dataset and name, and by the pixels: each is enough."""
     detector = Detector.load(OUTPUTS.detector)
     replace(detector, origin=replace(detector.origin, **forgotten)).save(OUTPUTS.detector)
@@ -260,7 +260,7 @@ def test_a_known_patient_is_known_under_another_name_in_another_dataset(detected
 
 
 @pytest.mark.parametrize("stage", ["train", "detector"])
-def test_a_detector_of_another_training_is_refused(detected, stage):
+def test_a_detector_of_another_training_is_rejected(detected, stage):
     path = {"train": OUTPUTS.trained, "detector": OUTPUTS.detected}[stage]
     report = read(path)
     run_id = report["run_id"]

@@ -330,6 +330,7 @@ def test_transparent_parts_have_no_candidates_and_no_area(field):
     found = cut(field)
     assert (found.index[found.index.source == "candidate"].col < 150).all() and candidates(found) > 5
     assert found.facts["area_mm2"] == pytest.approx(ROWS * 150 * 0.25**2 / 1e6)
+    assert candidates(cut(field, candidates_per_mm2=2000.0)) == 7  # half of 13
 
 
 def test_a_cropped_field_has_the_same_density(field):

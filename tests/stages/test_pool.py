@@ -14,6 +14,7 @@ from mitoscope.errors import InputError
 from mitoscope.files import write_json
 from mitoscope.params import Evaluate, read_params
 from mitoscope.paths import CROSSVALIDATED, MODELS, Outputs, split_path
+from mitoscope.reporting.results import pooled_cells
 from mitoscope.stages.pool import pool, pool_counts, read_folds, settings_of
 from tests.conftest import NETWORK, Params, tiny_params, write_params
 
@@ -139,6 +140,18 @@ def test_domains_are_pooled_apart(folds):
     assert counts == {"Aperio": [2, 1, 1], "Leica": [0, 0, 1]}
     assert pooled["fields"]["domains"]["Leica"]["area_mm2"] == pytest.approx(2 * AREA)
     assert "domains" not in pooled["patches"]
+
+
+def test_a_domain_without_mitoses_has_no_recall_and_no_f1(folds):
+    found = read_folds(NETWORK, 3)
+    for fold in found:
+        fold.fields["domain"] = ["Leica" if patient == "04" else "Aperio" for patient in fold.fields.patient]
+    domains = pool_counts(found, Evaluate())[0]["fields"]["domains"]
+    assert {"recall", "f1", "precision"} - set(domains["Leica"]) == {"recall", "f1"} and domains["Leica"][
+        "mitoses"
+    ] == 0
+    assert {"recall", "f1", "precision"} <= set(domains["Aperio"])
+    assert pooled_cells(domains["Leica"])[-3:] == ["0.0", "-", "-"]
 
 
 def test_one_patient_has_no_interval(folds):

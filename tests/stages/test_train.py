@@ -180,7 +180,7 @@ def test_a_network_starts_from_its_start_weights(ready):
     assert all(torch.equal(tensor, start[name]) for name, tensor in model.inner.state_dict().items())
 
 
-def test_another_networks_start_weights_are_refused(ready):
+def test_another_networks_start_weights_are_rejected(ready):
     checkpoints.save(START, {"foreign.weight": torch.zeros(1)})
     with pytest.raises(
         InputError, match=rf"start\.pt: the weights do not fit .*; run `dvc repro -f weights@{NETWORK}`"
@@ -229,7 +229,7 @@ def test_an_input_size_that_the_network_cannot_take_begins_no_run(ready):
 
 
 @pytest.mark.filterwarnings("ignore:The default weight initialization of GoogleNet")
-def test_a_network_with_several_outputs_is_refused(ready):
+def test_a_network_with_several_outputs_is_rejected(ready):
     add_network("googlenet", 64)
     with pytest.raises(InputError, match=r"train\.mine\.model: googlenet fails .* several outputs are not supported"):
         train("mine")
@@ -251,7 +251,7 @@ def test_a_diverging_training_names_the_setting(ready):
         ('{"settings": {"lr": 0.1}}', "is not a result of a search"),
     ],
 )
-def test_a_broken_result_of_a_search_is_refused(ready, content, problem):
+def test_a_broken_result_of_a_search_is_rejected(ready, content, problem):
     path = OUTPUTS.searched / f"{NETWORK}.json"
     path.write_text(content)
     with pytest.raises(InputError, match=rf"{NETWORK}\.json: {problem}; run `dvc repro search@"):

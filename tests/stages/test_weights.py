@@ -131,7 +131,7 @@ def save_broken(case: str, path: Path) -> None:
         ("features lack one", r"own\.pt: lacks features\.5\.block\.1\.0\.weight"),
     ],
 )
-def test_a_bad_file_is_refused(project, case, complaint):
+def test_a_bad_file_is_rejected(project, case, complaint):
     save_broken(case, Path("own.pt"))
     with pytest.raises(InputError, match=complaint) as caught:
         start_from("own.pt")
@@ -178,7 +178,7 @@ def test_what_has_no_imagenet_weights_starts_random_or_says_so(project, capsys):
 
 @pytest.mark.parametrize("wanted", ["auto", "imagenet"])
 @pytest.mark.parametrize("cache", ["torch's", "ours"])
-def test_a_cached_file_of_another_hash_is_refused(project, no_network, wanted, cache):
+def test_a_cached_file_of_another_hash_is_rejected(project, no_network, wanted, cache):
     name = get_model_weights(NETWORK)["IMAGENET1K_V1"].url.rsplit("/", 1)[-1]
     path = (no_network if cache == "torch's" else Path(".work/imagenet")) / name
     path.parent.mkdir(parents=True)

@@ -121,7 +121,7 @@ def test_results_join_a_finished_run(client, tmp_path):
     assert (metric.key, metric.value) == ("test/f1", 0.8)
 
 
-def test_results_of_an_unknown_run_are_refused(client, mlflow_store):
+def test_results_of_an_unknown_run_are_rejected(client, mlflow_store):
     with pytest.raises(InputError, match=f"{mlflow_store}: there is no run {'0' * 32}.*set MLFLOW_TRACKING_URI"):
         log_results("0" * 32, "m-1", {"test/f1": 0.8}, {})
 

@@ -1,7 +1,6 @@
 """Command `compare`: the test scores of all networks side by side."""
 
-from collections.abc import Sequence
-
+from rich import box
 from rich.markup import escape
 from rich.table import Table
 
@@ -9,28 +8,22 @@ from mitoscope.datasets.patches import read_summary
 from mitoscope.params import read_params
 from mitoscope.paths import PATCHES
 from mitoscope.progress import console
-from mitoscope.reporting.results import SCORES, Results, heading, read_all
+from mitoscope.reporting.results import read_all
+from mitoscope.reporting.score_tables import ScoreTable, score_tables
 from mitoscope.reporting.verdict import judge
 
 
 def compare() -> None:
-    """Print the test scores of each evaluated network, for patches and for whole fields, and say which is better.
+    """Print the test scores of each evaluated network, for whole fields and for patches, and say which is better.
 
     Raises:
         InputError: no network has been evaluated, the files of none belong together, or a file is missing.
     """
     params = read_params()
     dataset = read_summary(PATCHES)["dataset"]
-    data = "synthetic" if dataset["synthetic"] else dataset["name"]
     evaluated, unusable = read_all(params.train)
-    patches = _table(f"Scores of test patches, {data} data", "mitoses : negatives", "patches")
-    fields = _table(f"Scores of whole test fields, {data} data: mitoses found within 7.5 um", "mitoses", "fields")
-    for level, table in (("patches", patches), ("fields", fields)):
-        for results in evaluated:
-            table.add_row(results.network, results.start_weights, data, results.size(level), *results.cells(level))
-        console.print(table)
-    if any(results.domain_rows() for results in evaluated):
-        console.print(_domains(evaluated, data))
+    for scores in score_tables(evaluated, "synthetic" if dataset["synthetic"] else dataset["name"]):
+        console.print(_draw(scores), "")
     for results in evaluated:
         if results.heads_note:
             console.print(results.heads_note)
@@ -41,22 +34,15 @@ def compare() -> None:
         console.print(verdict.sentence, markup=False)
 
 
-def _domains(evaluated: Sequence[Results], data: str) -> Table:
-    table = Table(title=f"Scores of whole test fields by domain, {data} data", title_justify="left")
-    for column in ("network", "domain", "mitoses"):
-        table.add_column(column)
-    for score in SCORES["fields"]:
-        table.add_column(f"{heading(score)} %", justify="right", no_wrap=True)
-    for results in evaluated:
-        for row in results.domain_rows():
-            table.add_row(results.network, *map(escape, row))
-    return table
-
-
-def _table(title: str, size: str, level: str) -> Table:
-    table = Table(title=title, title_justify="left")
-    for column in ("network", "start weights", "data", size):
-        table.add_column(column, no_wrap=column in ("network", "data"))
-    for score in SCORES[level]:
-        table.add_column(f"{heading(score)} %", justify="right", no_wrap=True)
+def _draw(scores: ScoreTable) -> Table:
+    """A table that fits into 80 columns: a row has two lines anyway, and its words are folded, but no number."""
+    table = Table(title=escape(scores.title), title_justify="left", box=box.SIMPLE_HEAD, show_edge=False, padding=0)
+    first, second, size, *headings = scores.columns
+    for words in (f"{first}\n{second}", size):
+        table.add_column(words, overflow="fold")
+    for name in headings:
+        table.add_column(name.replace(" ", "\n"), justify="right", no_wrap=True)
+    for row in scores.rows:
+        network, origin, *cells = map(escape, row)
+        table.add_row(f"{network}\n{origin}", *cells)
     return table

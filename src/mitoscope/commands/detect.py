@@ -22,7 +22,7 @@ from mitoscope.tracking.models import detector_file
 if TYPE_CHECKING:
     from mitoscope.detection.detector import Detections, Detector
 
-_OVERLAY = "_overlay"
+_OVERLAY, _EVALUATOR = "_overlay", "_mitoses.json"
 
 
 @dataclass(frozen=True)
@@ -56,16 +56,17 @@ def detect(
         out: output folder.
         microns_per_pixel: um per pixel of all images; None = each image's own, as `PixelSizes` finds it.
         points: whether the GeoJSON has points instead of outlines.
-        evaluator: whether to write `NAME_mitoses.json` too, for the evaluators of MIDOG and grand-challenge.
+        evaluator: whether to write `NAME_mitoses.json` too, for the evaluators of MIDOG and grand-challenge; also done
+            if `out` has such a file of one of the fields, unless `replace`.
         replace: remove all results that are in `out`.
 
     Returns:
         The number of images that could not be read, or whose GeoJSON was changed.
 
     Raises:
-        InputError: the model does not exist, two images have the same name, `out` is not a folder that can be written
-            to, has an image, has results of another model or of another program, or another call writes there, or
-            `microns_per_pixel` is too far from the model's.
+        InputError: the model does not exist, an image is a folder, two images have the same name, `out` is not a folder
+            that can be written to, has an image, has results of another model or of another program, or another call
+            writes there, or `microns_per_pixel` is too far from the model's.
         OSError: the disk is full.
     """
     fields = _name_fields(images)
@@ -82,6 +83,10 @@ def detect(
     evidence["origin"] = asdict(detector.origin)
     note = ", by a model trained on synthetic data" if detector.origin.synthetic else ""
     _say(f"{model}: threshold {detector.threshold:.3f}, trained at {known:g} um per pixel{note}")
+    earlier = [name for name in fields if (out / f"{name}{_EVALUATOR}").exists()]
+    if earlier and not (evaluator or replace):  # it would be lost, or belong to other detections than the CSV
+        evaluator = True
+        _say(f"{out}: has {earlier[0]}{_EVALUATOR}; this call writes such files too, as with --evaluator")
     sizes = PixelSizes(microns_per_pixel, known)
     counts: list[FieldCount] = []
     try:
@@ -113,11 +118,13 @@ def _name_fields(images: Sequence[Path]) -> dict[str, Path]:
     """Return the images by the names of their results, without overlays of an earlier call.
 
     Raises:
-        InputError: two images have the same name, or all are overlays.
+        InputError: one is a folder, two images have the same name, or all are overlays.
     """
     fields: dict[str, Path] = {}
     overlays = []
     for path in images:
+        if path.is_dir():
+            raise InputError(f"{path}: is a folder; give its images, such as {path}/*.tif")
         name = printable(path.stem)
         if name.endswith(_OVERLAY) and path.with_name(f"{path.stem.removesuffix(_OVERLAY)}_mitoses.csv").exists():
             overlays.append(path)
@@ -173,10 +180,9 @@ def _detect_one(path: Path, picture: Picture, detector: "Detector", microns: flo
     name = printable(str(path))
     if mask is not None:
         _say(f"{name}: candidates only from the mask next to it; densities are for the whole field")
-    if picture.opaque is not None:
-        share = 1 - float(picture.opaque.mean())
-        _say(f"{name}: {share:.0%} of it is transparent; this part has no candidates and does not count as area")
-    detections = detector.detect(picture.pixels, microns, picture.candidate_mask(mask))
+    if share := picture.transparent:
+        _say(f"{name}: {share} of it is transparent; this part has no candidates and does not count as area")
+    detections = detector.detect(picture.pixels, microns, mask, picture.opaque)
     if detector.extract.stain != "none" and not detections.normalised:
         _say(f"{name}: too little tissue for stain normalisation; left unchanged", style="yellow")
     return detections
@@ -201,7 +207,7 @@ def _write(
         start = folder.out / name
         write_detections_csv(start.with_name(f"{name}_mitoses.csv"), centres, probabilities)
         if formats.evaluator:
-            json = start.with_name(f"{name}_mitoses.json")
+            json = start.with_name(f"{name}{_EVALUATOR}")
             write_evaluator_json(json, centres, probabilities, microns_per_pixel=size.microns)
         note = ", by a model trained on synthetic data" if detector.origin.synthetic else ""
         title = f"{name}: {len(centres)} mitoses with probability {detector.threshold:.3f} or more{note}"

@@ -10,7 +10,9 @@ from mitoscope.datasets.readers import read_microns
 from mitoscope.errors import InputError, printable
 from mitoscope.progress import console, progress
 
-_SURROGATE = re.compile("[\ud800-\udfff]")  # what Python makes of a byte in a file's name that is not UTF-8
+# What does not come back from a table: a blank at the beginning, a backslash (read as a slash), line breaks and other
+# controls, and surrogates, which Python makes of a byte that is not UTF-8.
+_UNWRITABLE = re.compile("^\\s|[\\\\\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 
 def fields(folder: Path, out: Path | None = None, *, replace: bool = False) -> None:
@@ -35,7 +37,7 @@ def fields(folder: Path, out: Path | None = None, *, replace: bool = False) -> N
     images = list_images(folder)
     if not images:
         raise InputError(f"{folder}: has no image (.tif, .tiff, .png, .jpg, .jpeg, .bmp)")
-    _require_utf8(folder, images)
+    _require_writable(folder, images)
     patients = _patient_folders(folder, images)
     entries, unreadable = [], []
     with progress() as show:
@@ -48,12 +50,17 @@ def fields(folder: Path, out: Path | None = None, *, replace: bool = False) -> N
             entries.append(_entry(path.relative_to(folder), patients.get(path.parent, ""), microns))
             show("reading", done, len(images))
     write_field_table(out, entries)
-    lines = [f"error: {line}" for line in unreadable]
-    lines.append(f"{len(entries)} images in {out}")
-    if by_folder := [entry for entry, path in zip(entries, images, strict=True) if _is_guess(entry, path)]:
-        lines.append(
-            f"{len(by_folder)} have the name of their folder as patient, such as {by_folder[0].file}: check them"
-        )
+    for line in unreadable:
+        console.print(f"warning: {line}; its row has no pixel size", style="yellow", markup=False)
+    lines = [f"{len(entries)} images in {out}"]
+    for by_name, place in ((True, "the name PATIENT_FIELD"), (False, "their folder")):
+        if found := [
+            entry for entry in entries if entry.patient and by_name == bool(split_name(Path(entry.file).stem))
+        ]:
+            # An example in which the name of the folder is no id, if there is one: it shows what the id was made of.
+            example = max(found, key=lambda entry: entry.patient != Path(entry.file).parent.name)
+            origin = f"{place}, such as {example.patient} of {example.file}"
+            lines.append(f"{len(found)} have the patient of {origin}: check them")
     lines.append(f"{sum(entry.microns_per_pixel is not None for entry in entries)} say their pixel size")
     missing = sum(not entry.patient for entry in entries)
     todo = f"fill in the patient of {missing} images" if missing else "check it, and fill in domain if you like"
@@ -62,16 +69,19 @@ def fields(folder: Path, out: Path | None = None, *, replace: bool = False) -> N
         console.print(line, markup=False)
 
 
-def _require_utf8(folder: Path, images: list[Path]) -> None:
-    """Check that the table, which is UTF-8, can hold all names: old systems wrote them in Latin-1.
+def _require_writable(folder: Path, images: list[Path]) -> None:
+    """Check that the table can hold all names.
 
     Raises:
         InputError: it cannot.
     """
-    bad = [path for path in images if _SURROGATE.search(path.relative_to(folder).as_posix())]
+    bad = [path for path in images if _UNWRITABLE.search(path.relative_to(folder).as_posix())]
     if bad:
         more = f" (and {len(bad) - 1} more images)" if bad[1:] else ""
-        raise InputError(f"{printable(str(bad[0]))}: has a name that is not UTF-8{more}; rename it")
+        raise InputError(
+            f"{printable(str(bad[0]))}: cannot be in a table, because its name begins with a blank, is not UTF-8, or "
+            f"has a line break or a backslash{more}; rename it"
+        )
 
 
 def _patient_folders(folder: Path, images: list[Path]) -> dict[Path, str]:
@@ -85,8 +95,3 @@ def _patient_folders(folder: Path, images: list[Path]) -> dict[Path, str]:
 def _entry(file: Path, folder_patient: str, microns_per_pixel: float | None) -> Entry:
     patient, field = split_name(file.stem) or (folder_patient, as_id(file.stem) if folder_patient else "")
     return Entry(file.as_posix(), patient, field, microns_per_pixel)
-
-
-def _is_guess(entry: Entry, path: Path) -> bool:
-    """Whether the patient is the name of the folder, not part of the file's name."""
-    return bool(entry.patient) and not path.stem.startswith(f"{entry.patient}_")

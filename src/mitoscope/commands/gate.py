@@ -148,8 +148,8 @@ def _score(detector: Detector, microns: dict[str, float], label: str) -> float:
         for done, field in enumerate(tested, start=1):
             picture = read_picture(field.image)
             shape = (picture.pixels.shape[0], picture.pixels.shape[1])
-            mask = picture.candidate_mask(read_candidate_mask(field.image, shape))
-            points = detector.detect(picture.pixels, microns[field.name], mask).points
+            mask = read_candidate_mask(field.image, shape)
+            points = detector.detect(picture.pixels, microns[field.name], mask, picture.opaque).points
             here = truths[(truths.patient == field.patient) & (truths.field == field.field)]
             centres = here[["row", "col"]].to_numpy(dtype=np.float64)
             matched = match(points, centres, MATCH_UM / microns[field.name]) >= 0

@@ -131,6 +131,7 @@ def _write_state(evaluated: list[Results], best: Results, conditions: list[Condi
     aliases = {alias: version.number for version in versions for alias in version.aliases}
     state: dict[str, Any] = {
         "versions": {results.network: numbers[results.model_id] for results in evaluated},
+        "model_ids": {results.network: results.model_id for results in evaluated},
         "best_on_validation": best.network,
         "champion": aliases.get(registry.CHAMPION),
         "challenger": aliases.get(registry.CHALLENGER),

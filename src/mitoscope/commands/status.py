@@ -1,9 +1,9 @@
 """Command `status`: the state of a project and the next command.
 
-It loads neither torch nor MLflow, so it is fast.
+It loads neither torch, MLflow nor pandas, so it is fast.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from rich import box
@@ -11,13 +11,12 @@ from rich.markup import escape
 from rich.table import Table
 
 from mitoscope.datasets.fields import read_description, scan_fields
-from mitoscope.datasets.patches import read_summary
 from mitoscope.errors import InputError
 from mitoscope.files import read_json
 from mitoscope.params import read_params
 from mitoscope.paths import CROSSVALIDATED, DATA, PATCHES, REGISTRY, Outputs
 from mitoscope.progress import console
-from mitoscope.reporting.results import percent, read_all
+from mitoscope.reporting.results import Results, percent, read_all
 from mitoscope.tracking.provenance import dataset_digest
 
 _UNKNOWN = "unknown while another DVC command is running here"
@@ -33,7 +32,7 @@ def status() -> None:
     data, sound = _data()
     stale = _stale_stages() if sound else None
     scores, evaluated = _scores(networks)
-    champion, promoted = _champion()
+    champion, promoted = _champion({results.network: results.model_id for results in evaluated})
     table = Table(box=box.SIMPLE, show_header=False, show_edge=False, padding=(0, 2, 0, 0))
     table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold")
@@ -45,7 +44,7 @@ def status() -> None:
     for line in _crossvalidations():
         table.add_row("cross-validation", escape(line))
     table.add_row("champion", champion)
-    table.add_row("next", _next_command(sound, stale, evaluated=evaluated, promoted=promoted))
+    table.add_row("next", _next_command(sound, stale, evaluated=bool(evaluated), promoted=promoted))
     console.print(table)
 
 
@@ -53,7 +52,7 @@ def _data() -> tuple[str, bool]:
     """Describe data/, and say whether it is valid."""
     if not DATA.is_dir():
         return "no folder data/", False
-    fields, problems = scan_fields(DATA)
+    fields, problems, _ = scan_fields(DATA)
     if problems:
         more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
         return f"{problems[0]}{more}", False
@@ -100,21 +99,21 @@ def _describe_stages(stale: list[str]) -> str:
     return f"out of date: {shown}"
 
 
-def _scores(networks: Iterable[str]) -> tuple[list[str], bool]:
-    """Return a line per evaluated network with its F1 in whole test fields, and whether the results can be used."""
+def _scores(networks: Iterable[str]) -> tuple[list[str], list[Results]]:
+    """Return a line per evaluated network with its F1 in whole test fields, and the results that can be used."""
     names = [name for name in networks if (Outputs(name).evaluated / "metrics.json").exists()]
     if not names:
-        return [], False
+        return [], []
     try:
         evaluated, unusable = read_all(names)
     except InputError as error:
-        return [str(error)], False
+        return [str(error)], []
     lines = []
     for results in evaluated:
         f1 = _f1(results.metrics["fields"]["f1"], results.intervals["fields"].get("f1"))
         text = f"{results.network}: {f1}, {results.size('fields')}, from {results.start_weights} weights"
         lines.append(text + _of_data(results.test_set["dataset_digest"]))
-    return lines + list(unusable.values()), True
+    return lines + list(unusable.values()), evaluated
 
 
 def _crossvalidations() -> list[str]:
@@ -139,25 +138,31 @@ def _f1(value: float, interval: Sequence[float] | None) -> str:
 
 def _of_data(digest: str) -> str:
     """Say which data a result is from, if they are not those in data/, or if these are synthetic."""
-    patches = read_summary(PATCHES)["digest"] if (PATCHES / "summary.json").exists() else ""
+    summary = PATCHES / "summary.json"  # `read_summary` would import pandas, a second
+    patches = read_json(summary, "run `dvc repro extract`").get("digest", "") if summary.exists() else ""
     if digest != dataset_digest(DATA, patches):
         return " (from other data)"
     return ", synthetic" if read_description(DATA).synthetic else ""
 
 
-def _champion() -> tuple[str, bool]:
-    """Describe the champion after the last `mitoscope promote`, and say whether that has run."""
+def _champion(detectors: Mapping[str, str]) -> tuple[str, bool]:
+    """Describe the champion after the last `mitoscope promote`, and say whether that has judged these detectors.
+
+    Args:
+        detectors: id of the evaluated detector by network.
+    """
     if not REGISTRY.exists():
         return "none yet", False
     remedy = "run `mitoscope promote` again"
     state = read_json(REGISTRY, remedy)
     try:
         champion, networks = state["champion"], {number: name for name, number in state["versions"].items()}
+        promoted = detectors.items() <= state.get("model_ids", {}).items()
     except (AttributeError, KeyError) as error:
         raise InputError(f"{REGISTRY}: was written by another version; {remedy}") from error
     if champion is None:
-        return "none: no detector has passed the gate", True
-    return f"version {champion}, {networks.get(champion, 'from an earlier pipeline run')}", True
+        return "none: no detector has passed the gate", promoted
+    return f"version {champion}, {networks.get(champion, 'from an earlier pipeline run')}", promoted
 
 
 def _next_command(sound: bool, stale: list[str] | None, *, evaluated: bool, promoted: bool) -> str:

@@ -24,6 +24,7 @@ NAME = "fields.csv"
 COLUMNS = ("file", "patient", "field", "microns_per_pixel", "domain")
 FINEST_UM, COARSEST_UM = 0.05, 2.0  # um per pixel of any light microscope's image
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9.-]*")
+_SHOWN = 3  # bad rows that the line about them describes
 
 
 class Entry(NamedTuple):
@@ -37,7 +38,7 @@ class Entry(NamedTuple):
 
 
 def is_id(text: str) -> bool:
-    """Whether this text can be the id of a patient or a field: letters, digits, `-` and `.`; no `_`, no blanks."""
+    """Whether this can be the id of a patient or a field: letters A to Z, digits, `-` and `.`; no `_`, no blanks."""
     return _ID.fullmatch(text) is not None
 
 
@@ -56,15 +57,31 @@ def split_name(stem: str) -> tuple[str, str] | None:
 
 
 def as_id(text: str) -> str:
-    """Return this text with everything that an id cannot hold replaced by `-`; may be empty."""
-    return re.sub(r"[^A-Za-z0-9.]+", "-", text).strip("-.")
+    """Return this text without accents, and everything else that an id cannot hold replaced by `-`; may be empty."""
+    plain = "".join(sign for sign in unicodedata.normalize("NFD", text) if not unicodedata.combining(sign))
+    return re.sub(r"[^A-Za-z0-9.]+", "-", plain).strip("-.")
 
 
 def read_field_table(path: Path) -> list[Entry]:
     """Read `fields.csv`.
 
     Raises:
-        InputError: the file cannot be read, has an unknown column, or a row is bad; the line names the row.
+        InputError: the file cannot be read, has an unknown column, or rows are bad; the line names the rows.
+    """
+    entries, problems = scan_field_table(path)
+    if problems:
+        raise InputError(problems[0])
+    return [entry for entry in entries.values() if entry]
+
+
+def scan_field_table(path: Path) -> tuple[dict[str, Entry | None], list[str]]:
+    """Read `fields.csv` like `read_field_table`, but continue after a bad row.
+
+    Returns:
+        The entry of each file by its `composed` name, None if its row is bad; and one line if any row is bad.
+
+    Raises:
+        InputError: the file cannot be read, or has an unknown column.
     """
     table = read_table(path)
     header = [cell.lower() for cell in table.rows[0][1]] if table.rows else []
@@ -72,13 +89,22 @@ def read_field_table(path: Path) -> list[Entry]:
         raise InputError(f"{path}: has no column `file`; expected the header {','.join(COLUMNS)}")
     if unknown := [name for name in header if name not in COLUMNS]:
         raise InputError(f"{path}: has the unknown column {unknown[0]!r}; expected {','.join(COLUMNS)}")
-    entries: dict[str, Entry] = {}
+    entries: dict[str, Entry | None] = {}
+    bad = []
     for number, cells in table.rows[1:]:
-        entry = _entry(path, number, table, dict(zip(header, cells, strict=False)))
-        if entry.file in entries:
-            raise InputError(f"{path}: row {number}: {entry.file} is listed twice; keep one row")
-        entries[entry.file] = entry
-    return list(entries.values())
+        row = dict(zip(header, cells, strict=False))
+        file = row["file"] = row.get("file", "").replace("\\", "/")
+        name = composed(str(PurePosixPath(file)))
+        if file and name in entries:
+            bad.append(f"row {number}: {file} is listed twice; keep one row")
+            continue
+        try:
+            entries[name] = _entry(table, row)
+        except ValueError as error:
+            entries[name] = None
+            bad.append(f"row {number}: {error}")
+    more = f" (and {len(bad) - _SHOWN} more bad rows)" if bad[_SHOWN:] else ""
+    return entries, [f"{path}: {'; '.join(bad[:_SHOWN])}{more}"] if bad else []
 
 
 def write_field_table(path: Path, entries: Iterable[Entry]) -> None:
@@ -92,21 +118,25 @@ def write_field_table(path: Path, entries: Iterable[Entry]) -> None:
     write_text(path, text.getvalue())
 
 
-def _entry(path: Path, number: int, table: Table, cells: dict[str, str]) -> Entry:
-    """Return one row as an entry, or raise InputError."""
-    row = f"{path}: row {number}"
-    file = cells.get("file", "").replace("\\", "/")
-    pure = PurePosixPath(file)
-    if not file or pure.is_absolute() or ".." in pure.parts:
-        raise InputError(f"{row}: {file!r} is not a path inside the folder")
+def _entry(table: Table, row: dict[str, str]) -> Entry:
+    """Return one row as an entry.
+
+    Raises:
+        ValueError: what is wrong with it.
+    """
+    pure = PurePosixPath(row["file"])
+    if not row["file"] or pure.is_absolute() or ".." in pure.parts:
+        raise ValueError(f"{row['file']!r} is not a path inside the folder")
     for column in ("patient", "field"):
-        if cells.get(column) and not is_id(cells[column]):
-            raise InputError(f"{row}: {column} {cells[column]!r} may have letters, digits, `-` and `.` only")
-    size = cells.get("microns_per_pixel", "")
+        if row.get(column) and not is_id(row[column]):
+            raise ValueError(
+                f"{column} {row[column]!r} may have the letters A to Z, digits, `-` and `.` only, with a letter or "
+                "digit first"
+            )
+    size = row.get("microns_per_pixel", "")
     microns = table.number(size) if size else None
     if size and (microns is None or not FINEST_UM <= microns <= COARSEST_UM):
-        raise InputError(
-            f"{row}: microns_per_pixel {size!r} is not a pixel size in um, {FINEST_UM} to {COARSEST_UM:g}; "
-            "at 40x it is about 0.25"
+        raise ValueError(
+            f"microns_per_pixel {size!r} is not a pixel size in um, {FINEST_UM} to {COARSEST_UM:g}, at 40x about 0.25"
         )
-    return Entry(str(pure), cells.get("patient", ""), cells.get("field", ""), microns, cells.get("domain", ""))
+    return Entry(str(pure), row.get("patient", ""), row.get("field", ""), microns, row.get("domain", ""))

@@ -27,13 +27,13 @@ from mitoscope.datasets.field_table import (
     as_id,
     composed,
     is_id,
-    read_field_table,
+    scan_field_table,
     split_name,
 )
-from mitoscope.datasets.readers import IMAGE_SUFFIXES
 from mitoscope.errors import InputError, first_problem
 from mitoscope.files import write_text
 
+IMAGE_SUFFIXES = (".tif", ".tiff", ".png", ".jpg", ".jpeg", ".bmp")  # of the formats in `readers`, which load OpenCV
 MASKS = ("cmask", "pc")
 _NO_FIELDS = (*MASKS, "brmask")
 
@@ -159,28 +159,40 @@ def list_fields(data: Path) -> list[FieldOfView]:
         InputError: the folder does not exist or contains no fields, an image has no patient, two fields have one name,
             or `fields.csv` is bad.
     """
-    fields, problems = scan_fields(data)
+    fields, problems, _ = scan_fields(data)
     if problems:
         raise InputError(problems[0])
     return fields
 
 
-def scan_fields(data: Path) -> tuple[list[FieldOfView], list[str]]:
-    """List the fields in the folder `data` like `list_fields`, but continue after a problem and collect all problems.
+def scan_fields(data: Path) -> tuple[list[FieldOfView], list[str], list[Path]]:
+    """List the fields in the folder `data` like `list_fields`, but continue after a problem.
+
+    Returns:
+        The fields, all problems, and the images in folders that `fields.csv` does not name, so that they are no fields.
 
     Raises:
         InputError: the folder does not exist.
     """
     if not data.is_dir():
         raise InputError(f"{data}: no such folder; get the sample with `dvc pull data.dvc` or import a dataset")
-    entries, problems = _read_entries(data)
+    table = data / field_table.NAME
+    try:
+        entries, problems = scan_field_table(table) if table.exists() else ({}, [])
+    except InputError as error:  # without its table, nothing is known about an image
+        return [], [str(error)], []
     fields: dict[str, FieldOfView] = {}
     stems: dict[Path, Path] = {}
+    unlisted = []
     for path in list_images(data):
-        entry = entries.pop(composed(path.relative_to(data).as_posix()), None)
-        if entry is None and path.parent != data:
+        name = composed(path.relative_to(data).as_posix())
+        if name not in entries and path.parent != data:
+            unlisted.append(path)
             continue
-        field = _field(path, entry or Entry(path.name))
+        entry = entries.pop(name, Entry(path.name))
+        if entry is None:  # its row is bad
+            continue
+        field = _field(path, entry)
         if field is None:
             problems.append(
                 f"{path}: no patient id in the name; rename it to PATIENT_FIELD{path.suffix}, as in "
@@ -197,11 +209,11 @@ def scan_fields(data: Path) -> tuple[list[FieldOfView], list[str]]:
         elif beside is not path or path.stem.endswith("_nonmitotic"):
             shared = beside.name if beside is not path else f"{path.stem.removesuffix('_nonmitotic')}{path.suffix}"
             problems.append(f"{path}: would share an annotation file with {shared}; rename it")
-    problems += [f"{data / file}: no such image, but {field_table.NAME} names it" for file in entries]
+    problems += [f"{data / name}: no such image, but {table.name} names it" for name, entry in entries.items() if entry]
     if not fields and not problems:
-        problems.append(f"{data}: {_what_is_missing(data)}")
+        problems.append(_what_is_missing(data, unlisted))
     problems += _similar_patients(data, {field.patient for field in fields.values()})
-    return sorted(fields.values(), key=lambda field: field.name), problems
+    return sorted(fields.values(), key=lambda field: field.name), problems, unlisted
 
 
 def list_images(folder: Path) -> list[Path]:
@@ -230,17 +242,6 @@ def _similar_patients(data: Path, patients: set[str]) -> Iterator[str]:
             yield f"{data}: patients {names[0]} and {names[1]} look like one patient; give them one name, or others"
 
 
-def _read_entries(data: Path) -> tuple[dict[str, Entry], list[str]]:
-    """Return the rows of `fields.csv` by file, and its problem if it is bad."""
-    path = data / field_table.NAME
-    if not path.exists():
-        return {}, []
-    try:
-        return {composed(entry.file): entry for entry in read_field_table(path)}, []
-    except InputError as error:
-        return {}, [str(error)]
-
-
 def _field(path: Path, entry: Entry) -> FieldOfView | None:
     """Return an image as a field; None if neither its entry nor its name says whose it is."""
     patient, field = split_name(path.stem) or ("", as_id(path.stem))
@@ -250,10 +251,10 @@ def _field(path: Path, entry: Entry) -> FieldOfView | None:
     return FieldOfView(path, patient, field, entry.microns_per_pixel, entry.domain)
 
 
-def _what_is_missing(data: Path) -> str:
-    if inner := next((path for path in list_images(data) if path.parent != data), None):
-        return (
-            f"has its images in folders, such as {inner.relative_to(data)}; {field_table.NAME} must name their "
-            "patients (`mitoscope fields` writes one to edit)"
-        )
-    return "contains no fields; expected images named PATIENT_FIELD.tif, .png, .jpg or .bmp"
+def _what_is_missing(data: Path, unlisted: list[Path]) -> str:
+    if not unlisted:
+        return f"{data}: contains no fields; expected images named PATIENT_FIELD.tif, .png, .jpg or .bmp"
+    return (
+        f"{data}: has its images in folders, such as {unlisted[0].relative_to(data)}; {field_table.NAME} must name "
+        "their patients (`mitoscope fields` writes one to edit)"
+    )

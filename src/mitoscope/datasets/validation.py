@@ -10,17 +10,18 @@ from mitoscope.datasets import field_table
 from mitoscope.datasets.annotations import scan_centres, scan_lookalikes
 from mitoscope.datasets.conflicts import find_conflicts, hash_pixels
 from mitoscope.datasets.fields import (
+    IMAGE_SUFFIXES,
     MASKS,
     Description,
     FieldOfView,
     PixelSize,
     contradicted,
-    list_images,
+    is_mask,
     pixel_size,
     read_description,
     scan_fields,
 )
-from mitoscope.datasets.readers import IMAGE_SUFFIXES, read_mask, read_picture
+from mitoscope.datasets.readers import read_mask, read_picture
 from mitoscope.errors import InputError
 
 Progress = Callable[[str, int, int], None]
@@ -40,7 +41,7 @@ class CheckedField:
         pixel: size of a pixel; None if the image cannot be read.
         tag: um per pixel as the image file says, if it does.
         pixels: SHA-256 of the pixels; empty if the image cannot be read.
-        transparent: share of the image that is transparent, 0 to 1.
+        transparent: share of the image that is transparent, as text; empty if it is opaque or cannot be read.
         mitoses: number of annotated mitoses.
         lookalikes: number of labelled look-alikes.
         masks: the kinds of its masks.
@@ -55,7 +56,7 @@ class CheckedField:
     pixel: PixelSize | None
     tag: float | None
     pixels: str
-    transparent: float
+    transparent: str
     mitoses: int
     lookalikes: int
     masks: tuple[str, ...]
@@ -115,7 +116,7 @@ def check_dataset(data: Path, *, on_progress: Progress = lambda step, done, tota
     Raises:
         InputError: the folder does not exist.
     """
-    fields, problems = scan_fields(data)
+    fields, problems, unlisted = scan_fields(data)
     description = Description()
     try:
         description = read_description(data)
@@ -139,7 +140,12 @@ def check_dataset(data: Path, *, on_progress: Progress = lambda step, done, tota
     distinct = tuple(dict.fromkeys(problems))
     patients = _total_patients(checked)
     sizes = tuple(_doubtful_pixel_sizes(checked, description))
-    others = (*_unused_files(data, fields), *_patients_without_mitosis(patients), *_transparent_fields(checked))
+    others = (
+        *_unused_files(data),
+        *_unlisted_images(unlisted, fields),
+        *_patients_without_mitosis(patients),
+        *_transparent_fields(checked),
+    )
     return Report(tuple(checked), patients, distinct, sizes, others)
 
 
@@ -150,7 +156,7 @@ def _check_field(field: FieldOfView, description: Description) -> CheckedField:
         picture = read_picture(field.image)
     except InputError as error:
         return CheckedField(
-            field.name, field.patient, field.domain, 0, 0, None, None, "", 0.0, 0, 0, masks, (str(error),)
+            field.name, field.patient, field.domain, 0, 0, None, None, "", "", 0, 0, masks, (str(error),)
         )
     shape = (picture.pixels.shape[0], picture.pixels.shape[1])
     problems: list[str] = []
@@ -178,7 +184,7 @@ def _check_field(field: FieldOfView, description: Description) -> CheckedField:
         pixel=pixel_size(field.microns_per_pixel, picture.microns_per_pixel, description),
         tag=picture.microns_per_pixel,
         pixels=hash_pixels(picture.pixels),
-        transparent=0.0 if picture.opaque is None else 1 - float(picture.opaque.mean()),
+        transparent=picture.transparent,
         mitoses=counts[0],
         lookalikes=counts[1],
         masks=masks,
@@ -196,19 +202,27 @@ def _total_patients(checked: list[CheckedField]) -> tuple[PatientTotal, ...]:
     )
 
 
-def _unused_files(data: Path, fields: list[FieldOfView]) -> Iterator[str]:
-    """Warn about images, annotations and masks that belong to no field: their mitoses would not be counted."""
+def _unused_files(data: Path) -> Iterator[str]:
+    """Warn about annotations and masks without an image: their mitoses would not be counted."""
+    files = sorted(data.rglob("*"))
     used = {data / field_table.NAME}
-    for field in fields:
-        used |= {field.image, field.annotation, field.lookalikes, *map(field.mask, MASKS)}
-    for path in sorted(data.rglob("*")):
+    for path in files:
+        if path.suffix.lower() in IMAGE_SUFFIXES and not is_mask(path):
+            image = FieldOfView(path, "", "")  # if it is no field, a line about the image says so
+            used |= {image.annotation, image.lookalikes, *map(image.mask, MASKS)}
+    for path in files:
         suffix = path.suffix.lower()
         belongs_to_field = suffix == ".csv" or (suffix in IMAGE_SUFFIXES and path.stem.rpartition("_")[2] in MASKS)
         if belongs_to_field and not path.name.startswith(".") and path not in used:
             yield f"{path}: belongs to no field and is not used; is its image missing, or its name misspelt?"
-    inner = [path for path in list_images(data) if path.parent != data and path not in used]
-    if inner and fields:
-        yield f"{inner[0]}: is in a folder and not in {field_table.NAME}, so it is not used ({len(inner)} such images)"
+
+
+def _unlisted_images(unlisted: list[Path], fields: list[FieldOfView]) -> Iterator[str]:
+    if unlisted and fields:
+        yield (
+            f"{unlisted[0]}: is in a folder and not in {field_table.NAME}, so it is not used "
+            f"({len(unlisted)} such images)"
+        )
 
 
 def _patients_without_mitosis(patients: tuple[PatientTotal, ...]) -> Iterator[str]:
@@ -240,6 +254,6 @@ def _doubtful_pixel_sizes(checked: list[CheckedField], description: Description)
 def _transparent_fields(checked: list[CheckedField]) -> Iterator[str]:
     if partly := [field for field in checked if field.transparent]:
         yield (
-            f"{len(partly)} fields are partly transparent, such as {partly[0].name} ({partly[0].transparent:.0%}); "
+            f"{len(partly)} fields are partly transparent, such as {partly[0].name} ({partly[0].transparent}); "
             "transparent parts have no candidates and do not count as area"
         )

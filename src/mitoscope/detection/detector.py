@@ -14,7 +14,7 @@ import torch
 from pydantic import ValidationError
 
 from mitoscope.datasets.annotations import Centres
-from mitoscope.datasets.readers import Image, Mask
+from mitoscope.datasets.readers import Image, Mask, Picture
 from mitoscope.detection.calibration import Calibration
 from mitoscope.detection.field_head import FieldHead
 from mitoscope.detection.origin import Origin
@@ -89,18 +89,21 @@ class Detector:
     patch_threshold: float
     origin: Origin
 
-    def propose(self, image: Image, mask: Mask | None, microns_per_pixel: float) -> Proposals:
+    def propose(
+        self, image: Image, mask: Mask | None, microns_per_pixel: float, opaque: Mask | None = None
+    ) -> Proposals:
         """Find the candidates of a field.
 
         Args:
             image: (H, W, 3) uint8 RGB.
             mask: (H, W) bool, where candidates may lie; None = anywhere.
             microns_per_pixel: pixel size of the image, um.
+            opaque: (H, W) bool, false where the image is transparent: no candidates, no area; None = nowhere.
 
         Returns:
             The candidates with their windows; those with the strongest blue ratio come first.
         """
-        field = prepare(image, microns_per_pixel, self.extract)
+        field = prepare(Picture(image, opaque, None), microns_per_pixel, self.extract)
         points = field.candidates(mask)
         return Proposals(points, Windows.of(field.windows(points)), field.normalised)
 
@@ -142,13 +145,20 @@ class Detector:
         """
         return score_patches(self.model, windows, alone(next(self.model.parameters()).device), on_batch=on_batch)
 
-    def detect(self, image: Image, microns_per_pixel: float | None = None, mask: Mask | None = None) -> Detections:
+    def detect(
+        self,
+        image: Image,
+        microns_per_pixel: float | None = None,
+        mask: Mask | None = None,
+        opaque: Mask | None = None,
+    ) -> Detections:
         """Find the mitoses of a field.
 
         Args:
             image: (H, W, 3) uint8 RGB.
             microns_per_pixel: pixel size of the image, um; None = that of the training fields.
             mask: (H, W) bool, where candidates may lie; None = anywhere.
+            opaque: (H, W) bool, false where the image is transparent: no candidates, no area; None = nowhere.
 
         Returns:
             The mitoses with their probabilities; empty arrays if there are none.
@@ -157,7 +167,7 @@ class Detector:
             InputError: the pixel size differs too much from that of the training fields.
         """
         microns = self.check_pixels(microns_per_pixel)
-        points, windows, normalised = self.propose(image, mask, microns)
+        points, windows, normalised = self.propose(image, mask, microns, opaque)
         probabilities = self.score(windows, np.zeros(len(points), dtype=np.int64))
         found = np.flatnonzero(probabilities >= self.threshold)
         found = found[suppress(points[found], probabilities[found], self.detection.suppress_um / microns)]
@@ -224,7 +234,7 @@ class Detector:
             detection = Detection.model_validate(content["detection"])
             head = calibration = None
             if detection.refit_fields:
-                head = FieldHead.restore(content["field_head"], model.channels, detection.field_head)
+                head = FieldHead.restore(content["field_head"], model.pooled.channels, detection.field_head)
             if detection.calibrate_fields:
                 middle, upper = content["spread"]
                 calibration = Calibration(detection.calibration, float(middle), float(upper))

@@ -70,11 +70,14 @@ def score_domains(
     """
     found: tuple[dict[str, Any], dict[str, Any]] = ({}, {})
     for domain, inside, mine in by_domain(fields, objects):
-        metrics, intervals = score_fields(mine, inside, threshold, settings)
-        if not metrics["mitoses"]:
-            metrics = {name: value for name, value in metrics.items() if name not in ("recall", "f1")}
-        found[0][domain], found[1][domain] = metrics, intervals
+        metrics, found[1][domain] = score_fields(mine, inside, threshold, settings)
+        found[0][domain] = without_undefined(metrics)
     return found
+
+
+def without_undefined(metrics: dict[str, Any]) -> dict[str, Any]:
+    """Return the metrics of a domain, without recall and F1 if it has no mitoses: they would be 0 whatever is found."""
+    return metrics if metrics["mitoses"] else {name: metrics[name] for name in metrics if name not in ("recall", "f1")}
 
 
 def by_domain(fields: pd.DataFrame, objects: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame, pd.DataFrame]]:

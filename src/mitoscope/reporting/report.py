@@ -18,15 +18,12 @@ from mitoscope.paths import CROSSVALIDATED, GALLERY, MODELS
 from mitoscope.reporting.crossvalidation import describe
 from mitoscope.reporting.figures import draw_networks
 from mitoscope.reporting.pictures import Picture, embed
-from mitoscope.reporting.results import POOLED, SCORES, Results, heading, percent, pooled_cells
+from mitoscope.reporting.results import POOLED, Results, heading, percent, pooled_cells
 from mitoscope.reporting.runs import LOGGED, Run, describe_commit, run_row
+from mitoscope.reporting.score_tables import score_tables
 from mitoscope.reporting.terms import TERMS, explain, explain_setting, shorten
 from mitoscope.reporting.verdict import Verdict
 
-_LEVELS = {
-    "fields": ("Whole fields of the test patients: mitoses found within 7.5 um", "mitoses"),
-    "patches": ("Test patches", "mitoses : negatives"),
-}
 _PACKAGES = ("torch", "mlflow", "dvc", "optuna")
 
 
@@ -109,7 +106,7 @@ def build_page(
         written=datetime.now(UTC),
         verdict=verdict,
         absent=absent,
-        levels=[*(_level(level, networks) for level in _LEVELS), *_domains(networks)],
+        scores=score_tables([network.results for network in networks], data),
         logged=[heading(score) for score in LOGGED],
         runs=[run_row(run, run.run_id in current) for run in runs],
         curves=_curves(networks),
@@ -122,24 +119,6 @@ def build_page(
         evidence=_evidence(networks[0], digest, summary),
         terms=TERMS,
     )
-
-
-def _level(level: str, networks: Sequence[Network]) -> dict[str, Any]:
-    title, size = _LEVELS[level]
-    rows = []
-    for network in networks:
-        results = network.results
-        rows.append([network.name, results.start_weights, network.data, results.size(level), *results.cells(level)])
-    scores = [f"{heading(score)} %" for score in SCORES[level]]
-    return {"title": title, "columns": ["network", "start weights", "data", size, *scores], "rows": rows}
-
-
-def _domains(networks: Sequence[Network]) -> list[dict[str, Any]]:
-    """The table of the scores by domain, if there are several."""
-    rows = [[network.name, *row] for network in networks for row in network.results.domain_rows()]
-    columns = ["network", "domain", "mitoses", *(f"{heading(score)} %" for score in SCORES["fields"])]
-    title = "Whole fields of the test patients, by domain (scanner, laboratory or tumour)"
-    return [{"title": title, "columns": columns, "rows": rows}] if rows else []
 
 
 def _curves(networks: Sequence[Network]) -> Picture:

@@ -75,7 +75,7 @@ class Results:
         """Size of the test set, as text."""
         metrics = self.metrics[level]
         if level == "fields":
-            return f"{metrics['mitoses']} in {metrics['fields']} fields"
+            return f"{metrics['mitoses']} in {_number(metrics['fields'], 'field')}"
         return f"{metrics['mitoses']} : {metrics['negatives']}"
 
     def cells(self, level: str) -> list[str]:
@@ -87,7 +87,8 @@ class Results:
         rows = []
         for domain, metrics in self.metrics["fields"]["domains"].items():
             intervals = self.intervals["fields"]["domains"][domain]
-            size = f"{metrics['mitoses']} in {metrics['fields']} fields of {metrics['patients']} patients"
+            fields, patients = (_number(metrics[f"{noun}s"], noun) for noun in ("field", "patient"))
+            size = f"{metrics['mitoses']} in {fields} of {patients}"
             scores = [percent(metrics.get(name), intervals.get(name)) for name in SCORES["fields"]]
             rows.append([domain, size, *scores])
         return rows
@@ -214,6 +215,10 @@ def read_all(networks: Iterable[str]) -> tuple[list[Results], dict[str, str]]:
     return found, unusable
 
 
+def _number(count: int, noun: str) -> str:
+    return f"{count} {noun}{'s' if count != 1 else ''}"
+
+
 def heading(score: str) -> str:
     """A score's name as a column heading."""
     return score.upper() if score in ("f1", "ap") else score
@@ -232,4 +237,4 @@ def pooled_cells(scores: Mapping[str, Any]) -> list[str]:
     """Pooled counts, and scores in percent with their intervals, if any, in the order of POOLED."""
     counts = [str(scores[name]) for name in ("mitoses", "detections", "tp", "fp", "fn")]
     intervals = scores.get("intervals", {})
-    return counts + [percent(scores[name], intervals.get(name)) for name in ("precision", "recall", "f1")]
+    return counts + [percent(scores.get(name), intervals.get(name)) for name in ("precision", "recall", "f1")]

@@ -91,6 +91,7 @@ def _draw(folder: Path, trials: "Sequence[FrozenTrial]", title: str) -> None:
     for name, axes in drawn.items():
         figure = axes.figure
         assert isinstance(figure, Figure)
+        axes.set_title("", loc="left")  # where Optuna has one
         axes.set_title(title)
         figure.set_size_inches(10, 5)
         for bar in figure.axes:  # the colour bar covers the labels of the last setting

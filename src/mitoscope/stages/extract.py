@@ -81,8 +81,8 @@ def extract_field(field: FieldOfView, settings: Extract, description: Descriptio
     shape = (picture.pixels.shape[0], picture.pixels.shape[1])
     microns, size_from = pixel_size(field.microns_per_pixel, picture.microns_per_pixel, description)
     centres, lookalikes = (read(field, shape, description.annotation_order) for read in (read_centres, read_lookalikes))
-    prepared = prepare(picture.pixels, microns, settings)
-    candidates = prepared.candidates(picture.candidate_mask(read_candidate_mask(field.image, shape)))
+    prepared = prepare(picture, microns, settings)
+    candidates = prepared.candidates(read_candidate_mask(field.image, shape))
 
     def is_near(points: Centres) -> npt.NDArray[np.bool_]:  # false for NaN, the distance in a field without mitoses
         return distance_to_nearest(points, centres) * microns <= settings.exclusion_um
@@ -120,7 +120,7 @@ def extract_field(field: FieldOfView, settings: Extract, description: Descriptio
         "width": shape[1],
         "microns_per_pixel": microns,
         "microns_from": size_from,
-        "area_mm2": picture.area_mm2(microns),
+        "area_mm2": prepared.area_mm2,
         "domain": field.domain,
         "pixels_sha256": hash_pixels(picture.pixels),
     }

@@ -11,7 +11,7 @@ import pandas as pd
 
 from mitoscope.datasets.patches import read_split, read_summary
 from mitoscope.errors import InputError
-from mitoscope.evaluation.fields import by_domain
+from mitoscope.evaluation.fields import by_domain, without_undefined
 from mitoscope.evaluation.intervals import patient_intervals
 from mitoscope.evaluation.metrics import Level, best_threshold, froc, scores
 from mitoscope.files import atomic_path, write_json
@@ -139,7 +139,8 @@ def pool_counts(folds: Sequence[Fold], settings: Evaluate) -> tuple[dict[Level, 
     Returns:
         By level: the number of patients; the counts mitoses, detections, tp, fp, fn; the metrics at the threshold as
         fractions of 1; under `intervals` their 95 % intervals by patient, empty with a single patient; and for fields
-        the area and, under `domains`, the same of each domain, if there are several.
+        the area and, under `domains`, the same of each domain, if there are several, without recall and f1 where there
+        are no mitoses.
         And a row per level and patient: the fold, the same counts and metrics (recall and f1 are empty without
         mitoses), and the f1 at the patient's own best threshold. The last shows how much is lost with the validation
         patients' threshold; it is not attainable, since this threshold is chosen on the patient that it scores.
@@ -153,7 +154,7 @@ def pool_counts(folds: Sequence[Fold], settings: Evaluate) -> tuple[dict[Level, 
         pooled[level] = _score(table, level, settings, areas)
         if level == "fields":
             pooled[level]["domains"] = {
-                domain: _score(mine, level, settings, _areas(inside))
+                domain: without_undefined(_score(mine, level, settings, _areas(inside)))
                 for domain, inside, mine in by_domain(fields, table)
             }
         for fold in folds:

@@ -75,7 +75,7 @@ class TestNewDataset:
         (tmp_path / "mine.csv").write_text("file,patient,domain\n03/Präparat 7.png,03,Leica\n")
         import_found(images, found(**{"Präparat 7": [(1, 2)]}), Target(tmp_path / "data", fields=tmp_path / "mine.csv"))
         (field,) = list_fields(tmp_path / "data")
-        assert (field.name, field.domain, field.image.name) == ("03_Pr-parat-7", "Leica", "03_Pr-parat-7.png")
+        assert (field.name, field.domain, field.image.name) == ("03_Praparat-7", "Leica", "03_Praparat-7.png")
 
     @pytest.mark.parametrize(
         ("table", "complaint"),
@@ -89,12 +89,12 @@ class TestNewDataset:
         (images / "fields.csv").write_text(table)
         assert complaint in rejected(import_found, images, found(**{"01_01": [], "01_02": []}), out=out)
 
-    @pytest.mark.parametrize("names", [["ü.png", "ü.png"], ["a b.png", "a-b.png"]])
+    @pytest.mark.parametrize("names", [["漢.png"], ["ü.png", "u.png"], ["a b.png", "a-b.png"]])
     def test_names_that_make_no_distinct_patients_are_rejected(self, tmp_path, out, names):
         for seed, name in enumerate(names):
             (tmp_path / name).write_bytes(encode(".png", tissue(seed)))
         annotations = found(**{Path(name).stem: [] for name in names})
-        with pytest.raises(InputError, match=r"whose field is this|would be the field a-b_01"):
+        with pytest.raises(InputError, match=r"whose field is this|would be the field (u|a-b)_01"):
             import_found(tmp_path, annotations, Target(tmp_path / "new", patient_per_image=True))
 
     @pytest.mark.parametrize("told", ["fields.csv", "--fields"])
@@ -117,6 +117,26 @@ class TestNewDataset:
         target = Target(tmp_path / "data", fields=tmp_path / "mine.csv")
         import_found(images, found(**{annotated: [(1, 2)]}), target)
         assert mitoses(tmp_path / "data") == {"03_01": [[1, 2]]}
+
+    @pytest.mark.parametrize(
+        "names", [("a/1.png", "b/1.png"), ("a/1", "b/1"), ("A_1", "B_1"), ("/scans/a/1.png", "scans\\b\\1.png")]
+    )
+    def test_equal_names_in_folders_are_told_apart_by_path_or_as_patient_and_field(self, tmp_path, names):
+        for seed, folder in enumerate(("a", "b")):
+            (tmp_path / "images" / folder).mkdir(parents=True)
+            (tmp_path / "images" / folder / "1.png").write_bytes(encode(".png", tissue(seed)))
+        (tmp_path / "images" / "fields.csv").write_text("file,patient\na/1.png,A\nb/1.png,B\n")
+        annotations = found(**{names[0]: [(1, 2)], names[1]: [(3, 4)]})
+        import_found(tmp_path / "images", annotations, Target(tmp_path / "data"))
+        assert mitoses(tmp_path / "data") == {"A_1": [[1, 2]], "B_1": [[3, 4]]}
+
+    def test_a_field_has_the_name_that_it_would_have_in_a_dataset(self, tmp_path):
+        (tmp_path / "images").mkdir()
+        (tmp_path / "images" / "a b_01.png").write_bytes(encode(".png", tissue(1)))
+        (tmp_path / "images" / "fields.csv").write_text("file,patient\na b_01.png,07\n")
+        import_found(tmp_path / "images", found(**{"a b_01": [(1, 2)]}), Target(tmp_path / "data"))
+        names = [[field.name for field in list_fields(tmp_path / folder)] for folder in ("images", "data")]
+        assert names == [["07_a-b-01"], ["07_a-b-01"]]
 
     def test_a_name_that_two_images_have_is_rejected(self, images, out):
         for folder in ("a", "b"):
@@ -179,7 +199,8 @@ class TestAdd:
         summary = import_found(images, found(**{"01_01": [(3, 46)]}), Target(data, add=True))
         assert lookalikes(data)["01_01"] == [[20, 20]]
         assert notes(summary) == (
-            "earlier look-alikes: 1 kept, 0 replaced by a new mitosis or look-alike within 25 px",
+            f"replaced in {data}: 01_01: 1 -> 1 mitoses (other positions)",
+            "earlier look-alikes: 1 kept, 0 replaced by a new mitosis or look-alike within 6.25 um",
         )
 
     def test_a_new_look_alike_joins_those_elsewhere_and_replaces_the_one_at_its_place(self, data, images):
@@ -187,7 +208,23 @@ class TestAdd:
         assert lookalikes(data)["01_01"] == [[20, 20], [22, 46]] and summary.lookalikes == 2
         summary = import_found(images, found(**{"01_01": ([], [(21, 47)])}), Target(data, add=True))
         assert lookalikes(data)["01_01"] == [[20, 20], [21, 47]] and summary.lookalikes == 2
-        assert "earlier look-alikes: 1 kept, 1 replaced by" in notes(summary)[0]
+        assert "earlier look-alikes: 1 kept, 1 replaced by" in notes(summary)[1]
+
+    def test_what_was_replaced_is_said_field_by_field(self, data, images):
+        annotations = found(**{"01_01": ([(9, 9), (1, 1)], []), "01_02": [(5, 6.01)], "02_01": [(7, 8)]})
+        summary = import_found(images, annotations, Target(data, add=True))
+        assert notes(summary)[:2] == (
+            f"replaced in {data}: 01_01: 1 -> 2 mitoses and 1 -> 0 look-alikes",
+            f"unchanged in {data}: the annotations of 1 fields",
+        )
+
+    def test_a_long_list_of_what_was_replaced_is_cut(self, images, tmp_path):
+        names = [f"{number:02}_01" for number in range(3, 10)]
+        for seed, name in enumerate(names, start=3):
+            (images / f"{name}.png").write_bytes(encode(".png", tissue(seed)))
+        for points in ([(1, 1)], []):
+            summary = import_found(images, found(**dict.fromkeys(names, points)), Target(tmp_path / "data", add=True))
+        assert notes(summary)[0].endswith("; 07_01: 1 -> 0 mitoses; and 2 more fields")
 
     def test_a_look_alike_that_has_become_a_mitosis_is_not_kept(self, data, images):
         import_found(images, found(**{"01_01": [(22, 19)]}), Target(data, add=True))
@@ -268,6 +305,23 @@ class TestAdd:
         with pytest.raises(InputError, match=r"02_01\.png: .*truncated"):
             import_found(images, found(**{"01_01": [(9, 9)], "02_01": []}), Target(data, add=True))
         assert contents(data.parent) == before
+
+    def test_another_import_at_the_same_time_is_rejected_and_nothing_is_lost(self, data, images):
+        annotations = found(**{"01_02": [(9, 9)]})
+        meanwhile = []
+
+        def on_progress(step: str, done: int, total: int) -> None:
+            if not meanwhile:
+                with pytest.raises(
+                    InputError, match=r"another import writes here, process \d+; import again"
+                ) as caught:
+                    import_found(images, annotations, Target(data, add=True))
+                meanwhile.append(caught.value)
+
+        assemble(images, found(**{"02_01": [(7, 8)]}), Target(data, add=True), Description(), on_progress)
+        import_found(images, annotations, Target(data, add=True))
+        assert meanwhile and mitoses(data) == {"01_01": [[3, 4]], "01_02": [[9, 9]], "02_01": [[7, 8]]}
+        assert [path.name for path in data.parent.iterdir()] == ["data"]
 
     def test_files_are_linked_and_the_links_of_a_cache_stay_links(self, data, images, tmp_path):
         cache = tmp_path / "cache.png"

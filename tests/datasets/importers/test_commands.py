@@ -14,8 +14,6 @@ from mitoscope.errors import InputError
 from tests.datasets.conftest import encode
 from tests.datasets.importers.conftest import COLUMNS, ROWS, contents, tissue
 
-NEXT = "next: mitoscope validate; rm -f data.dvc; dvc add data; dvc repro"
-
 
 @pytest.fixture
 def images(tmp_path) -> Path:
@@ -61,10 +59,18 @@ def test_qupath(images, tmp_path):
     lines = run("import", "qupath", images, annotations, "--out", tmp_path / "data", "--microns-per-pixel", "0.5")
     counts = f"1 fields of 1 patients with 1 mitoses and 1 look-alikes in {tmp_path / 'data'}"
     assert lines[0] == f"{counts}; 1 other files left out: 02_01.png"
-    assert lines[1].startswith("note: ") and "Tumor" in lines[1] and lines[-1] == NEXT
+    assert lines[1].startswith("note: ") and "Tumor" in lines[1]
+    assert lines[-1] == f"next: mitoscope validate {tmp_path / 'data'}; for training it must be data/"
     assert only_field(tmp_path / "data") == ([[10, 20]], [[12, 30]])
     description = read_description(tmp_path / "data")
     assert (description.name, description.microns_per_pixel) == ("[red]images", 0.5)
+
+
+def test_data_of_the_project_goes_under_dvc(images, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "01_01.csv").write_text("row,col\n10,20\n")
+    lines = run("import", "csv", images, "01_01.csv")
+    assert lines[-1] == "next: mitoscope validate; rm -f data.dvc; dvc add data; dvc repro"
 
 
 def test_classes_by_name(images, tmp_path):

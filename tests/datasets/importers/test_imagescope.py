@@ -58,7 +58,7 @@ def mitoses(found: Found):
     ],
 )
 def test_the_centre_of_each_kind_of_region(tmp_path, drawn, expected):
-    np.testing.assert_allclose(mitoses(read(tmp_path, layer(drawn, name="Mitosis"))), [expected])
+    np.testing.assert_allclose(mitoses(read(tmp_path, layer(drawn, name="Mitosis"))), [expected], atol=0.001)
 
 
 def test_the_class_is_that_of_the_text_or_else_of_the_layer(tmp_path):

@@ -144,7 +144,7 @@ def test_a_centre_outside_its_image_is_moved_or_left_out_and_counted(midog, tmp_
     moved, left = ([moved_to], "1 moved to its edge, 0") if moved_to else ([], "0 moved to its edge, 1")
     before, read = (MITOSES, read_centres) if category == 1 else (LOOKALIKES, read_lookalikes)
     assert imported(tmp_path / "data", read).get("001.tiff", []) == before.get("001.tiff", []) + moved
-    assert notes(summary)[1:] == (f"centres outside their image: {left} more than 25 px away left out",)
+    assert notes(summary)[1:] == (f"centres outside their image: {left} more than 6.25 um away left out",)
 
 
 @pytest.mark.parametrize("name", ["Mitotic Figures", "Mitosis", "Mitose", "MF"])

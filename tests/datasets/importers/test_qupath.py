@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import math
 import uuid
 from pathlib import Path
 
@@ -66,6 +67,17 @@ def test_the_image_is_named_by_the_file(tmp_path, name):
     assert mitoses(read_qupath([tmp_path / name], Classes())) == [[1.5, 0.5]]
 
 
+def test_the_centre_of_an_outline_is_rounded(tmp_path):
+    """The sum over these corners is 912.4999999999999, which nobody would write into a CSV."""
+    ring = [[912.5 + 8 * math.cos(angle), 300.25 + 8 * math.sin(angle)] for angle in np.linspace(0, 2 * np.pi, 17)]
+    assert mitoses(read(tmp_path, [feature(polygon(ring))])) == [[299.75, 912.0]]
+
+
+def test_an_evaluators_json_is_rejected(tmp_path):
+    with pytest.raises(InputError, match=r"points in mm for evaluators; import the GeoJSON or, with csv, the CSV"):
+        read(tmp_path, {"type": "Multiple points", "points": []}, name="01_01_mitoses.json")
+
+
 def test_a_folder_stands_for_its_geojson_files(tmp_path):
     for name in ("01_01_mitoses.geojson", "02_01.geojson"):
         read(tmp_path, [feature(point(1, 2))], name=name)
@@ -104,7 +116,7 @@ def test_a_folder_stands_for_its_geojson_files(tmp_path):
     ],
 )
 def test_each_geometry(tmp_path, geometry, expected):
-    np.testing.assert_allclose(mitoses(read(tmp_path, [feature(geometry)])), expected, atol=1e-9)
+    np.testing.assert_allclose(mitoses(read(tmp_path, [feature(geometry)])), expected, atol=0.001)
 
 
 def test_a_small_outline_far_from_the_origin_keeps_its_centre(tmp_path):
@@ -213,7 +225,7 @@ def test_two_files_of_one_image_are_rejected(tmp_path):
     [
         (b"", "is not a JSON file; export it from QuPath as GeoJSON"),
         (b"[" * 100_000, "is not a JSON file"),
-        (b'{"type": "Multiple points", "points": []}', "is JSON, but no GeoJSON with features"),
+        (b'{"type": "Polygon", "coordinates": []}', "is JSON, but no GeoJSON with features"),
         (b'{"type": "FeatureCollection"}', "is a FeatureCollection without features"),
         (b"[1]", "object 1: is no GeoJSON feature"),
         (b"\x1f\x8b damaged", "is a damaged .gz file"),

@@ -130,6 +130,13 @@ def test_the_image_and_the_kind_are_in_the_name_of_the_file(tmp_path):
     assert mitoses(found) == found.by_image["01_01"].lookalikes.tolist() == mitoses(found, "02_01") == [[20, 10]]
 
 
+def test_a_table_in_a_folder_is_named_by_its_path(tmp_path):
+    for patient in ("a", "b", ".hidden"):
+        (tmp_path / patient).mkdir()
+        (tmp_path / patient / "1_mitoses.csv").write_text("x,y\n10,20\n")
+    assert read_centres_table([tmp_path], Classes()).by_image.keys() == {"a/1", "b/1"}
+
+
 def test_two_tables_of_one_image_are_rejected(tmp_path):
     for name in ("01_01.csv", "01_01_mitoses.csv"):
         (tmp_path / name).write_text("x,y\n10,20\n")
@@ -158,6 +165,14 @@ def test_what_is_no_table_is_one_line(tmp_path):
         read(tmp_path, f'x,y\n"{"1" * 200_000}",2\n')
     with pytest.raises(InputError, match=r"--order y,x: is not known; expected row,col or x,y"):
         read(tmp_path, "1,2\n", "y,x")
+
+
+@pytest.mark.parametrize("name", ["01_01_mitoses.json", "01_01.geojson", "01_01.geojson.gz"])
+def test_json_is_no_table(tmp_path, name):
+    with pytest.raises(
+        InputError, match=rf"{name}: is JSON, not a table; give the CSV .* GeoJSON with `mitoscope import qupath`"
+    ):
+        read(tmp_path, '{"type": "Multiple points"}', name=name)
 
 
 CELLS = st.text(max_size=6) | st.sampled_from(

@@ -91,7 +91,7 @@ def test_centres_a_few_px_outside_are_moved(images, tmp_path):
     write(images / "01/05.csv", f"{ROWS},-3\n")
     summary = import_tupac(images, None, Target(tmp_path / "data"))
     assert imported(tmp_path / "data")["01_05"] == [[ROWS - 1, 0]]
-    assert "centres outside their image: 1 moved to its edge, 0 more than 25 px away left out" in notes(summary)
+    assert "centres outside their image: 1 moved to its edge, 0 more than 6.25 um away left out" in notes(summary)
 
 
 @pytest.mark.parametrize(

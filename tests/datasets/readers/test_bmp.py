@@ -21,7 +21,7 @@ PICTURE = Pillow.fromarray(FIELD)
         ("bilevel.bmp", PICTURE.convert("1"), "is a grey image"),
     ],
 )
-def test_what_is_no_field_is_refused_by_name(tmp_path, name, picture, complaint):
+def test_what_is_no_field_is_rejected_by_name(tmp_path, name, picture, complaint):
     picture.save(tmp_path / name)
     assert refusal(read_image, tmp_path / name).startswith(f"{tmp_path / name}: {complaint}")
 
@@ -74,7 +74,7 @@ def test_every_kind_of_bmp_is_read(tmp_path, content):
         (bmp(24, 77, bytes(24)), "truncated or damaged"),
     ],
 )
-def test_other_bmps_are_refused(tmp_path, content: Any, complaint):
+def test_other_bmps_are_rejected(tmp_path, content: Any, complaint):
     path = tmp_path / "01_01.bmp"
     path.write_bytes(content)
     assert complaint in refusal(read_image, path)

@@ -83,7 +83,7 @@ def test_a_changed_file_is_a_field_or_one_line(tmp_path, capfd, name, data):
 @pytest.mark.slow  # many examples
 @settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(rest=st.binary(max_size=200))
-def test_what_only_begins_like_an_image_is_refused(tmp_path, start, rest):
+def test_what_only_begins_like_an_image_is_rejected(tmp_path, start, rest):
     path = tmp_path / "01_01.tif"
     path.write_bytes(start + rest)
     with pytest.raises(InputError) as caught:

@@ -24,7 +24,7 @@ PICTURE = Pillow.fromarray(FIELD)
         ("two.jpg", PICTURE, {"format": "MPO", "save_all": True, "append_images": [PICTURE]}, "has 2 images"),
     ],
 )
-def test_what_is_no_field_is_refused_by_name(tmp_path, name, picture, settings, complaint):
+def test_what_is_no_field_is_rejected_by_name(tmp_path, name, picture, settings, complaint):
     picture.save(tmp_path / name, **settings)
     assert refusal(read_image, tmp_path / name).startswith(f"{tmp_path / name}: {complaint}")
 
@@ -52,7 +52,7 @@ def test_a_jpeg_with_a_large_thumbnail_is_one_image(tmp_path):
     assert read_image(path).shape == FIELD.shape
 
 
-def test_a_jpeg_of_12_bits_is_refused(tmp_path):
+def test_a_jpeg_of_12_bits_is_rejected(tmp_path):
     file = io.BytesIO()
     PICTURE.save(file, "JPEG")
     content = bytearray(file.getvalue())

@@ -35,7 +35,7 @@ def png(colour: int, bits: int, rows: bytes, *, interlaced: bool = False, more: 
         ("film.png", PICTURE, {"save_all": True, "append_images": [PICTURE.rotate(90)]}, "is an animated PNG"),
     ],
 )
-def test_what_is_no_field_is_refused_by_name(tmp_path, name, picture, settings, complaint):
+def test_what_is_no_field_is_rejected_by_name(tmp_path, name, picture, settings, complaint):
     picture.save(tmp_path / name, **settings)
     assert refusal(read_image, tmp_path / name).startswith(f"{tmp_path / name}: {complaint}")
 
@@ -57,7 +57,7 @@ def test_an_interlaced_png_is_read(tmp_path):
 
 
 @pytest.mark.parametrize(("colour", "channels"), [(0, 1), (2, 3), (4, 2), (6, 4)])
-def test_a_png_of_16_bits_is_refused(tmp_path, colour, channels):
+def test_a_png_of_16_bits_is_rejected(tmp_path, colour, channels):
     path = tmp_path / "01_01.png"
     path.write_bytes(png(colour, 16, (b"\0" + bytes(SHAPE[1] * channels * 2)) * SHAPE[0]))
     assert "has 16 bits per channel; convert it to 8-bit RGB" in refusal(read_image, path)
@@ -72,7 +72,7 @@ def test_odd_chunks_of_a_png_say_nothing_on_the_terminal(tmp_path, capfd):
     assert capfd.readouterr() == ("", "")
 
 
-def test_a_png_with_too_few_pixels_is_refused(tmp_path):
+def test_a_png_with_too_few_pixels_is_rejected(tmp_path):
     path = tmp_path / "01_01.png"
     path.write_bytes(png(2, 8, bytes(1000)))
     assert "truncated or damaged" in refusal(read_image, path)
@@ -96,6 +96,16 @@ def test_an_image_without_all_its_rows_is_rejected(tmp_path, interlaced):
     assert read_image(path).shape == FIELD.shape
     path.write_bytes(png(2, 8, bytes(number - 1), interlaced=interlaced))
     assert "truncated or damaged" in refusal(read_image, path)
+
+
+def test_a_field_whose_last_row_is_cut_is_rejected(tmp_path):
+    """Its checksums are right, too, and no other row is black."""
+    rows = b"".join(b"\0" + row.tobytes() for row in np.maximum(FIELD, 1))
+    path = tmp_path / "field.png"
+    path.write_bytes(png(2, 8, rows[:-1]))
+    assert "truncated or damaged" in refusal(read_image, path)
+    path.write_bytes(png(2, 8, rows))
+    assert np.array_equal(read_image(path), np.maximum(FIELD, 1))
 
 
 def test_an_image_that_is_transparent_everywhere_is_rejected(tmp_path):

@@ -71,7 +71,7 @@ def test_red_stays_red_in_every_format(tmp_path, suffix):
 
 @pytest.mark.parametrize("name", ENCODED)
 @pytest.mark.parametrize("cut", [-1, -2, -5, -13, -100, 0.9, 0.5, 0.1, 20, 9, 3])
-def test_a_truncated_image_is_refused_wherever_it_ends(tmp_path, name, cut):
+def test_a_truncated_image_is_rejected_wherever_it_ends(tmp_path, name, cut):
     path = tmp_path / name
     content = ENCODED[name]
     path.write_bytes(content)
@@ -84,19 +84,19 @@ def test_a_truncated_image_is_refused_wherever_it_ends(tmp_path, name, cut):
 @pytest.mark.parametrize(
     "content", [b"", b"hello", b"\x00" * 500, b"%PDF-1.7\n", b"\xff\xd8", b"BMW is a car", b"II*\0", *STARTS_ONLY]
 )
-def test_what_is_no_image_is_refused(tmp_path, content):
+def test_what_is_no_image_is_rejected(tmp_path, content):
     path = tmp_path / "01_01.tif"
     path.write_bytes(content)
     assert str(path) in refusal(read_image, path)
 
 
-def test_a_missing_image_and_a_folder_in_its_place_are_refused(tmp_path):
+def test_a_missing_image_and_a_folder_in_its_place_are_rejected(tmp_path):
     assert "No such file" in refusal(read_image, tmp_path / "01_01.tif")
     (tmp_path / "01_02.tif").mkdir()
     assert "cannot be read" in refusal(read_image, tmp_path / "01_02.tif")
 
 
-def test_what_is_no_file_is_refused_and_never_waited_for(tmp_path, monkeypatch):
+def test_what_is_no_file_is_rejected_and_never_waited_for(tmp_path, monkeypatch):
     pipe, loop, plug = tmp_path / "pipe.png", tmp_path / "loop.png", tmp_path / "plug.png"
     os.mkfifo(pipe)
     loop.symlink_to(loop)
@@ -132,7 +132,7 @@ def test_the_end_mark_of_a_thumbnail_is_not_that_of_the_image(tmp_path):
     assert "truncated" in refusal(read_image, path)
 
 
-def test_a_png_with_a_flipped_bit_is_refused(tmp_path):
+def test_a_png_with_a_flipped_bit_is_rejected(tmp_path):
     content = bytearray(ENCODED["plain.png"])
     content[len(content) // 2] ^= 1
     path = tmp_path / "01_01.png"
@@ -140,7 +140,7 @@ def test_a_png_with_a_flipped_bit_is_refused(tmp_path):
     assert "damaged" in refusal(read_image, path)
 
 
-def test_a_header_of_absurd_size_is_refused(tmp_path):
+def test_a_header_of_absurd_size_is_rejected(tmp_path):
     content = bytearray(ENCODED["plain.bmp"])
     content[18:26] = (2**30).to_bytes(4, "little") * 2  # width and height
     path = tmp_path / "01_01.bmp"
@@ -164,7 +164,7 @@ def test_only_8_bit_rgb_is_a_field(tmp_path, pixels, complaint, suffix):
     assert message.startswith(f"{path}: ") and complaint in message and "8-bit RGB" in message
 
 
-def test_refusing_images_writes_nothing_to_the_terminal(tmp_path, capfd):
+def test_rejecting_images_writes_nothing_to_the_terminal(tmp_path, capfd):
     """OpenCV, libpng, libjpeg and libtiff like to complain there by themselves."""
     paths = []
     for name, content in ENCODED.items():
@@ -216,13 +216,13 @@ def test_a_mask_may_have_16_bits(tmp_path):
     assert np.array_equal(read_mask(path, SHAPE), wanted)
 
 
-def test_a_damaged_mask_is_refused(tmp_path):
+def test_a_damaged_mask_is_rejected(tmp_path):
     path = tmp_path / "01_01_cmask.png"
     path.write_bytes(encode(".png", np.zeros(SHAPE, np.uint8))[:-20])
     assert "truncated or damaged" in refusal(read_mask, path, SHAPE)
 
 
-def test_a_mask_of_another_size_is_refused(tmp_path):
+def test_a_mask_of_another_size_is_rejected(tmp_path):
     path = tmp_path / "01_01_cmask.png"
     path.write_bytes(encode(".png", np.zeros((COLUMNS, ROWS), np.uint8)))
     message = refusal(read_mask, path, SHAPE)

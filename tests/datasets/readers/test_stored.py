@@ -60,7 +60,7 @@ def test_colours_that_were_multiplied_by_alpha_get_their_own_again(tmp_path):
     assert (picture.pixels[:20] == 255).all()
 
 
-def test_a_fourth_channel_without_a_meaning_is_refused(tmp_path):
+def test_a_fourth_channel_without_a_meaning_is_rejected(tmp_path):
     path = write(tmp_path, with_alpha(FIELD[..., 0]), ".tif", "unspecified")
     assert "fourth channel that may be transparency or not" in refusal(read_picture, path)
 
@@ -104,6 +104,7 @@ def test_transparent_parts_are_no_area_and_hold_no_candidates():
     whole = Picture(FIELD, None, 0.25)
     assert half.area_mm2(0.5) == pytest.approx(30 * 50 * 0.25e-6)
     assert whole.area_mm2(0.5) == 2 * half.area_mm2(0.5)
+    assert (half.transparent, whole.transparent) == ("50%", "")
     mask = np.zeros(SHAPE, bool)
     mask[:, :10] = True
     assert whole.candidate_mask(None) is None and whole.candidate_mask(mask) is mask

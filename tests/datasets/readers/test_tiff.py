@@ -142,7 +142,7 @@ def test_a_slide_of_aperio_is_read_at_full_resolution(tmp_path):
     assert picture.microns_per_pixel == 0.499
 
 
-def test_pages_that_are_no_pyramid_are_refused_with_their_sizes(tmp_path):
+def test_pages_that_are_no_pyramid_are_rejected_with_their_sizes(tmp_path):
     label = write_pages(tmp_path, (FIELD[:30, :40], {}), (FIELD, {}))
     assert refusal(read_image, label) == (
         f"{label}: has 2 pages of 40 x 30 and 50 x 60 px; save the one that is the field"
@@ -155,7 +155,7 @@ def test_pages_that_are_no_pyramid_are_refused_with_their_sizes(tmp_path):
     assert "has 2 pages" in refusal(read_image, reduced)
 
 
-def test_a_stack_without_directories_of_its_own_is_refused(tmp_path):
+def test_a_stack_without_directories_of_its_own_is_rejected(tmp_path):
     written = write(tmp_path, FIELD, photometric="rgb", metadata=None, description="ImageJ=1.54f\nimages=3\nslices=3\n")
     assert "is a stack of several images" in refusal(read_image, written)
     shape = json.dumps({"shape": [3, *FIELD.shape]})
@@ -187,7 +187,7 @@ def test_a_stack_without_directories_of_its_own_is_refused(tmp_path):
         (FIELD, {"photometric": "rgb", "compression": "png"}, "has the compression PNG (34933), which cannot be read"),
     ],
 )
-def test_what_is_no_8_bit_rgb_is_refused_by_name(tmp_path, pixels, settings, complaint):
+def test_what_is_no_8_bit_rgb_is_rejected_by_name(tmp_path, pixels, settings, complaint):
     path = write(tmp_path, pixels, **OTHER | settings)
     message = refusal(read_image, path)
     assert message.startswith(f"{path}: {complaint}")
@@ -213,7 +213,7 @@ def test_only_an_upright_image_is_read(tmp_path, orientation):
         assert np.array_equal(read_image(path), FIELD)
 
 
-def test_more_than_2_to_the_30_pixels_are_refused_at_once(tmp_path):
+def test_more_than_2_to_the_30_pixels_are_rejected_at_once(tmp_path):
     path = write(tmp_path, FIELD, compression="zlib", **RGB)
     with tifffile.TiffFile(path, mode="r+b") as file:
         for tag in (256, 257):  # width and height
@@ -237,7 +237,7 @@ def segments(path: Path) -> list[tuple[int, int]]:
 
 @pytest.mark.parametrize("layout", [{"rowsperstrip": 15}, {"tile": (16, 16)}])
 @pytest.mark.parametrize("compression", ["zlib", "lzw", "zstd", "packbits", "jpeg2000", "jpegxl", "webp", "jpeg"])
-def test_a_damaged_strip_or_tile_is_refused_by_its_number(tmp_path, compression, layout):
+def test_a_damaged_strip_or_tile_is_rejected_by_its_number(tmp_path, compression, layout):
     path = write(tmp_path, FIELD, compression=compression, **RGB, **layout)
     content = bytearray(path.read_bytes())
     place, length = segments(path)[1]
@@ -248,7 +248,7 @@ def test_a_damaged_strip_or_tile_is_refused_by_its_number(tmp_path, compression,
 
 
 @pytest.mark.parametrize("compression", ["jpeg", "zlib", "lzw", "zstd", "packbits"])
-def test_a_strip_that_ends_too_early_is_refused(tmp_path, compression):
+def test_a_strip_that_ends_too_early_is_rejected(tmp_path, compression):
     path = write(tmp_path, FIELD, compression=compression, rowsperstrip=15, **RGB)
     content = bytearray(path.read_bytes())
     place, length = segments(path)[2]
@@ -270,7 +270,7 @@ def set_segment(path: Path, index: int, *, tag: int, value: int) -> None:
     ("tag", "value"),
     [(273, 0), (279, 0), (273, 10**9), (279, 60_000)],  # no place, no content, outside the file, more than there is
 )
-def test_a_strip_that_is_not_in_the_file_is_refused(tmp_path, tag, value):
+def test_a_strip_that_is_not_in_the_file_is_rejected(tmp_path, tag, value):
     path = write(tmp_path, FIELD, compression="lzw", rowsperstrip=15, **RGB)
     set_segment(path, 1, tag=tag, value=value)
     assert "truncated or damaged in strip 2 of 4" in refusal(read_image, path)

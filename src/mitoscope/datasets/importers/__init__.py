@@ -5,7 +5,8 @@ images. If an import fails, the output folder is left unchanged: the files are c
 (`files.atomic_folder`), and only a dataset without problems replaces the output.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -13,6 +14,7 @@ from typing import NamedTuple
 from mitoscope.datasets.annotations import Centres
 from mitoscope.datasets.validation import Progress, Report, check_dataset
 from mitoscope.errors import InputError
+from mitoscope.files import exclusive
 
 
 class Annotations(NamedTuple):
@@ -27,8 +29,8 @@ class Found:
     """What annotation files contain.
 
     Attributes:
-        by_image: by the image's name as the files know it: a file name with or without suffix, or a path relative to
-            the folder of the images. An image without an entry is not annotated.
+        by_image: by the image's name as the files know it: a file name with or without suffix, a path relative to the
+            folder of the images, or PATIENT_FIELD. An image without an entry is not annotated.
         notes: one line each, to print: which classes were taken, what was left out.
         shapes: rows and columns of images, where the files say so; an image of another size is rejected.
     """
@@ -90,6 +92,24 @@ def check_import(folder: Path, *, origins: Mapping[Path, str], on_progress: Prog
             problem = problem.replace(str(path), origin)
         raise InputError(problem + (f" (and {others} more problems; nothing was imported)" if others else ""))
     return report
+
+
+@contextmanager
+def only_import(out: Path) -> Iterator[None]:
+    """Let no other import write to a folder during the block: the one that ends later would undo the other.
+
+    The lock is beside the folder, under a name that git and DVC ignore, and is removed.
+
+    Raises:
+        InputError: another import writes there.
+    """
+    real = out.resolve() if out.exists() else out.absolute()
+    lock = real.parent / f".{real.name}.partial.lock"
+    with exclusive(lock, "another import writes here, process {pid}; import again when it has ended"):
+        try:
+            yield
+        finally:
+            lock.unlink(missing_ok=True)  # while it is held, so that it is no lock of another import
 
 
 def require_outside(source: Path, target: Target) -> None:

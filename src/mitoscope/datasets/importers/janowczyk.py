@@ -8,10 +8,16 @@ from pathlib import Path, PurePosixPath
 
 from mitoscope.datasets import field_table
 from mitoscope.datasets.field_table import read_field_table, split_name
-from mitoscope.datasets.fields import Description, is_mask, list_images, read_description, write_description
-from mitoscope.datasets.importers import Summary, Target, check_import, require_outside
+from mitoscope.datasets.fields import (
+    IMAGE_SUFFIXES,
+    Description,
+    is_mask,
+    list_images,
+    read_description,
+    write_description,
+)
+from mitoscope.datasets.importers import Summary, Target, check_import, only_import, require_outside
 from mitoscope.datasets.importers.archives import Member, archive_errors, archive_files
-from mitoscope.datasets.readers import IMAGE_SUFFIXES
 from mitoscope.datasets.validation import Progress
 from mitoscope.errors import InputError
 from mitoscope.files import atomic_folder
@@ -41,14 +47,14 @@ def import_janowczyk(source: Path, target: Target, on_progress: Progress = lambd
 
     Raises:
         InputError: the source is missing, truncated, unsafe to unpack or not a valid dataset, or the output folder is
-            not empty and not replaced.
+            not empty and not replaced, or another import writes there.
     """
     if not source.exists():
         raise InputError(f"{source}: no such file or folder; give Janowczyk's archive or the folder it unpacks to")
     require_outside(source, target)
     skipped: list[str] = []
     taken: dict[str, str] = {}
-    with atomic_folder(target.out, replace=target.replace) as folder:
+    with only_import(target.out), atomic_folder(target.out, replace=target.replace) as folder:
         for member in _folder_files(source, on_progress) if source.is_dir() else archive_files(source, on_progress):
             name = member.name if source.is_dir() else PurePosixPath(member.name).name
             if not _is_recognised(PurePosixPath(name).name):

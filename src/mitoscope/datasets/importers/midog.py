@@ -17,12 +17,11 @@ from mitoscope.datasets.importers import Annotations, Found, Summary, Target, re
 from mitoscope.datasets.importers.assemble import assemble
 from mitoscope.datasets.importers.classes import Classes, Kind
 from mitoscope.datasets.importers.sorting import plain
-from mitoscope.datasets.importers.tidy import HALF_BOX
 from mitoscope.datasets.validation import Progress
 from mitoscope.errors import InputError, first_problem
 
 _WHAT = "is it MIDOG.json, MIDOG++.json or one in the same form?"
-_SIDE, _SIDE_TOLERANCE = 2 * HALF_BOX, 2.0  # px: all published boxes are 50 x 50 px
+_SIDE, _SIDE_TOLERANCE = 50.0, 2.0  # px, of all published boxes, whatever the pixel size is
 
 Boxes = npt.NDArray[np.float64]
 
@@ -207,8 +206,8 @@ class _Reading:
     extents: Boxes
 
     def fits(self, sizes: Boxes) -> npt.NDArray[np.bool_]:
-        """Return which boxes have a size and a centre in or near an image of this width and height, (N, 2) px."""
-        near = (self.centres >= -HALF_BOX) & (self.centres < sizes + HALF_BOX)
+        """Return which boxes have a size, and a centre up to half a box outside an image of this width and height."""
+        near = (self.centres >= -_SIDE / 2) & (self.centres < sizes + _SIDE / 2)
         return np.asarray((near & (self.extents >= 1)).all(axis=1))
 
 

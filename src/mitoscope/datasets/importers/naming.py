@@ -4,48 +4,70 @@ from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path, PurePosixPath
 
 from mitoscope.datasets import field_table
-from mitoscope.datasets.field_table import Entry, as_id, composed, is_id, read_field_table
+from mitoscope.datasets.field_table import Entry, as_id, composed, is_id, read_field_table, split_name
 from mitoscope.datasets.fields import is_mask
 from mitoscope.datasets.importers import Target
 from mitoscope.datasets.importers.sorting import plain
 from mitoscope.errors import InputError
 
 
-def find_images(images: Path, listed: Iterable[Path], names: Collection[str]) -> dict[str, Path]:
-    """Find the image of each name.
+def name_fields(images: Path, listed: Iterable[Path], target: Target, known: Mapping[str, Entry]) -> dict[Path, Entry]:
+    """Return the entry of each image, with patient and field as far as they can be known.
 
     Args:
         images: the folder of the images.
         listed: the images in it and in its folders.
-        names: file names with or without suffix, or paths relative to `images`. A path that is not there stands for
-            its file name. Composed and decomposed letters are the same.
+        target: what the user says about them.
+        known: the importer's own entries by relative path; what the user says takes precedence.
+
+    Raises:
+        InputError: the table of fields is bad, or names an image that is missing.
+    """
+    told = _told(images, listed, target)
+    files = {path: path.relative_to(images).as_posix() for path in listed}
+    return {
+        path: _named(told.get(file, Entry(file)), known.get(file), per_image=target.patient_per_image)
+        for path, file in files.items()
+    }
+
+
+def find_images(images: Path, entries: Mapping[Path, Entry], names: Collection[str]) -> dict[str, Path]:
+    """Find the image of each name.
+
+    Args:
+        images: the folder of the images.
+        entries: the images in it and in its folders, with patient and field.
+        names: file names with or without suffix, paths relative to `images`, or PATIENT_FIELD. Of a path that is not
+            there, folders at its start are ignored. Composed and decomposed letters are the same.
 
     Raises:
         InputError: an image is missing, several images have the name, or two names mean one image.
     """
     known: dict[str, set[Path]] = {}
     alike: dict[str, set[Path]] = {}
-    for path in listed:
+    for path, entry in entries.items():
         relative = path.relative_to(images)
-        for name in (relative.as_posix(), relative.with_suffix("").as_posix(), path.name, path.stem):
+        field = [f"{entry.patient}_{entry.field}"] if entry.patient and entry.field else []
+        for name in (relative.as_posix(), relative.with_suffix("").as_posix(), path.name, path.stem, *field):
             known.setdefault(name, set()).add(path)
             alike.setdefault(composed(name), set()).add(path)
     found: dict[str, Path] = {}
     missing = []
     for name in names:
-        pure = PurePosixPath(name.replace("\\", "/"))
-        exact = images / pure
-        same = alike.get(composed(str(pure))) or alike.get(composed(pure.name))
-        candidates = set(known.get(str(pure)) or known.get(pure.name) or same or ())
-        if exact in candidates:
-            candidates = {exact}
+        path_named = PurePosixPath(name.replace("\\", "/"))
+        parts = path_named.parts
+        ends = ["/".join(parts[start:]) for start in range(len(parts))]
+        candidates = next((same for end in ends if (same := known.get(end) or alike.get(composed(end)))), set())
+        if images / path_named in candidates:
+            candidates = {images / path_named}
         if len(candidates) > 1:
             first, second = sorted(path.relative_to(images).as_posix() for path in candidates)[:2]
             raise InputError(
-                f"{images}: {plain(name)} is annotated, but there are {first} and {second}; keep one of them"
+                f"{images}: {plain(name)} is annotated, but there are {first} and {second}; keep one of them, or name "
+                "it in the annotations by its path or as PATIENT_FIELD"
             )
         if candidates:
-            found[name] = candidates.pop()
+            (found[name],) = candidates
         else:
             missing.append(name)
     if missing:
@@ -60,35 +82,29 @@ def find_images(images: Path, listed: Iterable[Path], names: Collection[str]) ->
     return found
 
 
-def name_fields(
-    images: Path, listed: Iterable[Path], paths: Iterable[Path], target: Target, known: Mapping[str, Entry]
-) -> dict[Path, Entry]:
-    """Return the entry of each image, with patient and field filled in.
+def require_fields(images: Path, entries: Mapping[Path, Entry]) -> None:
+    """Check that the annotated images are fields, each another one.
 
     Args:
         images: the folder of the images.
-        listed: the images in it and in its folders.
-        paths: those of them that are annotated.
-        target: what the user says about them.
-        known: the importer's own entries by relative path; what the user says takes precedence.
+        entries: the annotated ones, with patient and field as far as they are known.
 
     Raises:
-        InputError: some images have no patient; the line says how to name them. Or two images are the same field, or
-            the table of fields names an image that is missing.
+        InputError: some images have no patient; the line says how to name them. Or two images are the same field.
     """
-    told = _told(images, listed, target)
-    entries: dict[Path, Entry] = {}
     unknown = []
-    for path in paths:
-        file = path.relative_to(images).as_posix()
-        entry = told.get(file, Entry(file))
-        entry = _named(entry, known.get(file), per_image=target.patient_per_image)
-        entries[path] = entry
+    by_name: dict[tuple[str, str], Path] = {}
+    for path, entry in entries.items():
         if not (is_id(entry.patient) and is_id(entry.field)):
             unknown.append(path)
         elif is_mask(path.with_stem(f"{entry.patient}_{entry.field}")):
             raise InputError(
                 f"{path}: cannot be the field {entry.field!r}, which is the name of masks; name it otherwise"
+            )
+        elif (first := by_name.setdefault((entry.patient, entry.field), path)) != path:
+            raise InputError(
+                f"{path}: would be the field {entry.patient}_{entry.field}, as {first} is; name them in "
+                f"{field_table.NAME} (`mitoscope fields {images}` writes one to edit)"
             )
     if unknown:
         more = f" (and {len(unknown) - 1} more images)" if unknown[1:] else ""
@@ -97,14 +113,6 @@ def name_fields(
             f"fill in the column patient of {images / field_table.NAME} and import again, or give another table with "
             "--fields; or pass --patient-per-image if every image is another patient"
         )
-    by_name: dict[tuple[str, str], Path] = {}
-    for path, entry in entries.items():
-        if (first := by_name.setdefault((entry.patient, entry.field), path)) != path:
-            raise InputError(
-                f"{path}: would be the field {entry.patient}_{entry.field}, as {first} is; name them in "
-                f"{field_table.NAME} (`mitoscope fields {images}` writes one to edit)"
-            )
-    return entries
 
 
 def _told(images: Path, listed: Iterable[Path], target: Target) -> dict[str, Entry]:
@@ -133,13 +141,11 @@ def _told(images: Path, listed: Iterable[Path], target: Target) -> dict[str, Ent
 def _named(entry: Entry, known: Entry | None, *, per_image: bool) -> Entry:
     """Return an entry with patient and field as far as they can be known."""
     file = PurePosixPath(entry.file)
-    patient, _, field = file.stem.partition("_")
+    patient, field = split_name(file.stem) or ("", as_id(file.stem))
     if entry.patient:
-        return entry._replace(field=entry.field or (field if is_id(field) else as_id(file.stem)))
+        return entry._replace(field=entry.field or field)
     if per_image:
         return entry._replace(patient=as_id(str(file.with_suffix(""))), field=entry.field or "01")
     if known:
         return entry._replace(patient=known.patient, field=entry.field or known.field)
-    if is_id(patient) and is_id(field):
-        return entry._replace(patient=patient, field=entry.field or field)
-    return entry
+    return entry._replace(patient=patient, field=entry.field or field)

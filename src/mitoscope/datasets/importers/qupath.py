@@ -15,6 +15,7 @@ import numpy as np
 
 from mitoscope.datasets.importers import Found
 from mitoscope.datasets.importers.classes import Classes
+from mitoscope.datasets.importers.detected import AS_WRITTEN, is_as_written
 from mitoscope.datasets.importers.sorting import (
     QUPATH_CORNER,
     UNCLASSIFIED,
@@ -57,6 +58,8 @@ def read_qupath(paths: Sequence[Path], classes: Classes) -> Found:
     sorter = Sorter(paths, classes)
     for image, path in files.items():
         sorter.add_image(image)
+        if is_as_written(path):
+            sorter.remark(AS_WRITTEN)
         try:
             for place, feature in _features(path, _load(path)):
                 try:
@@ -94,6 +97,8 @@ def _features(path: Path, content: Any) -> Iterator[tuple[str, dict[str, Any]]]:
         waiting = [(f"object {number}", item) for number, item in enumerate(items, start=1)]
     elif isinstance(content, dict) and content.get("type") == "Feature":
         waiting = [("object 1", content)]
+    elif isinstance(content, dict) and content.get("type") == "Multiple points":
+        raise InputError(f"{path}: has points in mm for evaluators; import the GeoJSON or, with csv, the CSV beside it")
     else:
         raise InputError(f"{path}: is JSON, but no GeoJSON with features; {_FORM}")
     seen: set[str] = set()

@@ -1,7 +1,7 @@
 """What the readers of annotation files share: names of images, centres of outlines, and sorting by image and class."""
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +16,7 @@ _LARGEST = 2**30  # bytes of an annotation file; the largest published ones have
 _FARTHEST = 1e9  # px; no image is that large
 _MOST_NAMES = 8
 _MOST_IMAGES = 5
+_DECIMALS = 3  # of a position in px
 QUPATH_CORNER = 0.5  # px; in QuPath (0, 0) is the corner of the first pixel, here it is the pixel's middle
 
 Points = npt.NDArray[np.float64]
@@ -104,24 +105,30 @@ class Sorter:
         return Found(by_image, tuple(notes))
 
 
-def annotation_files(paths: Sequence[Path], suffixes: Sequence[str]) -> list[Path]:
-    """Return the files; a folder stands for the files in it that end with one of `suffixes`, sorted by name.
+def annotation_files(paths: Sequence[Path], suffixes: Sequence[str]) -> dict[Path, str]:
+    """Return the files and their names; a folder stands for the files in it that end with one of `suffixes`.
+
+    The name of a file in a folder is its path relative to that folder, such as a/1.xml for the image a/1.tif.
 
     Raises:
         InputError: a path is missing or no file, or a folder has no such file.
     """
-    files: list[Path] = []
+    files: dict[Path, str] = {}
     for path in paths:
         if not path.is_dir():
             if not path.is_file():
                 raise InputError(f"{path}: no such file or folder; give the annotation files or their folder")
-            files.append(path)
+            files[path] = path.name
             continue
-        inside = [file for file in sorted(path.iterdir()) if file.is_file() and not file.name.startswith(".")]
-        inside = [file for file in inside if file.name.lower().endswith(tuple(suffixes))]
-        if not inside:
+        inside = {file: file.relative_to(path) for file in sorted(path.rglob("*")) if file.is_file()}
+        names = {
+            file: name.as_posix()
+            for file, name in inside.items()
+            if file.name.lower().endswith(tuple(suffixes)) and not any(part.startswith(".") for part in name.parts)
+        }
+        if not names:
             raise InputError(f"{path}: has no file that ends with {' or '.join(suffixes)}; give the annotation files")
-        files += inside
+        files |= names
     return files
 
 
@@ -139,9 +146,8 @@ def read_content(path: Path) -> bytes:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from error
 
 
-def image_name(path: Path, suffixes: Sequence[str]) -> str:
+def image_name(name: str, suffixes: Sequence[str]) -> str:
     """Return the name of the image that an annotation file belongs to: NAME of NAME.xml and NAME_mitoses.xml."""
-    name = path.name
     for suffix in suffixes:
         if name.lower().endswith(suffix):
             name = name[: -len(suffix)]
@@ -149,15 +155,19 @@ def image_name(path: Path, suffixes: Sequence[str]) -> str:
     return name.removesuffix("_mitoses")
 
 
-def name_images(files: Iterable[Path], suffixes: Sequence[str]) -> dict[str, Path]:
+def name_images(files: Mapping[Path, str], suffixes: Sequence[str]) -> dict[str, Path]:
     """Return the annotation files by the names of their images.
+
+    Args:
+        files: as `annotation_files` returns them.
+        suffixes: which are no part of the image's name.
 
     Raises:
         InputError: two files belong to one image.
     """
     named: dict[str, Path] = {}
-    for path in files:
-        name = image_name(path, suffixes)
+    for path, file in files.items():
+        name = image_name(file, suffixes)
         if name in named:
             raise InputError(f"{path}: annotates {plain(name)}, as {named[name]} does; give one of them")
         named[name] = path
@@ -208,4 +218,5 @@ def _list(counts: Counter[str]) -> str:
 
 
 def _centres(centres: list[tuple[float, float]]) -> Points:
-    return np.array(centres, dtype=np.float64).reshape(-1, 2)
+    # The centres of outlines are sums, which end in digits such as 912.5000000000001.
+    return np.array(centres, dtype=np.float64).reshape(-1, 2).round(_DECIMALS)

@@ -9,8 +9,14 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from mitoscope.datasets.importers import Found
+import numpy as np
+
+from mitoscope.datasets.fields import IMAGE_SUFFIXES
+from mitoscope.datasets.importers import Annotations, Found
 from mitoscope.datasets.importers.classes import Classes
+from mitoscope.datasets.importers.detected import AS_WRITTEN, is_as_written
+from mitoscope.datasets.importers.qupath import SUFFIXES as GEOJSON_SUFFIXES
+from mitoscope.datasets.importers.qupath import read_qupath
 from mitoscope.datasets.importers.sorting import (
     QUPATH_CORNER,
     UNCLASSIFIED,
@@ -20,7 +26,6 @@ from mitoscope.datasets.importers.sorting import (
     image_name,
     plain,
 )
-from mitoscope.datasets.readers import IMAGE_SUFFIXES
 from mitoscope.datasets.tables import Table, read_table
 from mitoscope.errors import InputError
 
@@ -35,6 +40,7 @@ _CLASS = ("class", "classification", "label", "category", "name")
 _IMAGE = ("image", "file", "filename", "file name", "image name", "slide", "image file")
 _NOT_TABLES = ("fields.csv", "summary.csv")  # beside the tables in a dataset and in what `detect` writes
 _LOOKALIKES = "_nonmitotic"
+_ROUNDING = 0.05  # px; `detect` rounds positions to 0.01
 # A file name of an image; ImageJ adds the names of region and slice, as in `01_01.tif:0012-0034`.
 _IMAGE_LABEL = re.compile(rf"(.+(?:{'|'.join(map(re.escape, IMAGE_SUFFIXES))}))(:.*)?", re.IGNORECASE)
 
@@ -68,16 +74,17 @@ def read_centres_table(paths: Sequence[Path], classes: Classes, order: str | Non
 
     Raises:
         InputError: a file is no table, its columns have no known names and `order` is None, positions are in um, a row
-            is bad, or there is no row of a known class but others.
+            is bad, there is no row of a known class but others, or a table is of `mitoscope detect` and the GeoJSON
+            beside it has been corrected.
     """
     files = annotation_files(paths, SUFFIXES)
     if any(path.is_dir() for path in paths):
-        files = [path for path in files if path.name not in _NOT_TABLES]
+        files = {path: name for path, name in files.items() if path.name not in _NOT_TABLES}
     sorter = Sorter(paths, classes)
     seen: dict[str, Path] = {}
-    for path in files:
+    for path, file in files.items():
         table = _read(path)
-        name = image_name(path, SUFFIXES)
+        name = image_name(file, SUFFIXES)
         columns = _find_columns(path, table, order)
         own_image = name.removesuffix(_LOOKALIKES)
         cells = [row for _, row in table.rows[columns.header :]]
@@ -89,13 +96,36 @@ def read_centres_table(paths: Sequence[Path], classes: Classes, order: str | Non
             seen[name] = path
             sorter.add_image(own_image)
         _sort(path, table, columns, sorter, own_image, lookalikes=name.endswith(_LOOKALIKES))
-    return sorter.found()
+    found = sorter.found()
+    own = [path for name, path in seen.items() if _is_detections(path, found.by_image[name.removesuffix(_LOOKALIKES)])]
+    return replace(found, notes=(*found.notes, f"{len(own)} {AS_WRITTEN}")) if own else found
+
+
+def _is_detections(path: Path, annotations: Annotations) -> bool:
+    """Whether a table is as `mitoscope detect` wrote it, with the same mitoses as the GeoJSON beside it.
+
+    Raises:
+        InputError: the GeoJSON has been changed since, so the corrections are in there.
+    """
+    geojson = path.with_suffix(".geojson")
+    as_written = is_as_written(geojson)
+    if as_written is False:
+        raise InputError(
+            f"{path}: {geojson.name} beside it has been corrected since `mitoscope detect` wrote both; import that "
+            "with `mitoscope import qupath`, or move it to import this table"
+        )
+    if not as_written:
+        return False
+    (detected,) = read_qupath([geojson], Classes()).by_image.values()
+    pair = detected.mitoses, annotations.mitoses
+    return pair[0].shape == pair[1].shape and np.allclose(*pair, rtol=0, atol=_ROUNDING)
 
 
 def _names_images(rows: Iterable[list[str]], place: int, own_image: str) -> bool:
     """Whether the cells at this place name images, not classes, as `Label` of ImageJ's Results does."""
+    image = own_image.rpartition("/")[2]
     labels = {cells[place] if len(cells) > place else "" for cells in rows}
-    return bool(labels) and all(label == own_image or _IMAGE_LABEL.fullmatch(label) for label in labels)
+    return bool(labels) and all(label == image or _IMAGE_LABEL.fullmatch(label) for label in labels)
 
 
 def _sort(path: Path, table: Table, columns: _Columns, sorter: Sorter, own_image: str, *, lookalikes: bool) -> None:
@@ -175,6 +205,10 @@ def _words(cell: str) -> str:
 
 def _read(path: Path) -> Table:
     """Read a table; its cells are separated by spaces or `|` where it has no other separator."""
+    if path.name.lower().endswith(GEOJSON_SUFFIXES):
+        raise InputError(
+            f"{path}: is JSON, not a table; give the CSV beside it, or import GeoJSON with `mitoscope import qupath`"
+        )
     try:
         table = read_table(path)
     except csv.Error as error:

@@ -18,7 +18,6 @@ from mitoscope.errors import InputError, printable
 from mitoscope.files import require_regular
 
 __all__ = [
-    "IMAGE_SUFFIXES",
     "Image",
     "ImageError",
     "Mask",
@@ -34,8 +33,6 @@ __all__ = [
     "read_microns",
     "read_picture",
 ]
-
-IMAGE_SUFFIXES = (".tif", ".tiff", ".png", ".jpg", ".jpeg", ".bmp")
 
 
 class Reader(Protocol):

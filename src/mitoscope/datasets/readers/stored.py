@@ -58,6 +58,14 @@ class Picture:
         pixels = self.pixels.shape[0] * self.pixels.shape[1] if self.opaque is None else int(self.opaque.sum())
         return float(pixels * microns_per_pixel**2 / 1e6)
 
+    @property
+    def transparent(self) -> str:
+        """The share of the image that is transparent, such as `25%` or `<1%`; empty if it is opaque everywhere."""
+        if self.opaque is None:
+            return ""
+        share = 1 - float(self.opaque.mean())
+        return f"{share:.0%}" if share >= 0.01 else "<1%"
+
 
 @dataclass(frozen=True)
 class Stored:

@@ -1,0 +1,51 @@
+"""The tables of test scores that `mitoscope compare` prints and `mitoscope report` shows."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from mitoscope.reporting.results import SCORES, Results, heading
+
+
+class ScoreTable(NamedTuple):
+    """Scores of networks in the test set.
+
+    Attributes:
+        title: what is scored, on which data.
+        columns: headings; the last ones are scores in percent.
+        rows: cells as text; a score has its interval on a second line.
+    """
+
+    title: str
+    columns: list[str]
+    rows: list[list[str]]
+
+
+def score_tables(evaluated: Sequence[Results], data: str) -> list[ScoreTable]:
+    """Return the scores of whole fields, the same by domain if there are several, and the scores of patches.
+
+    Args:
+        evaluated: the networks.
+        data: name of the dataset, or "synthetic".
+    """
+    fields, patches = (
+        [[results.network, results.start_weights, results.size(level), *results.cells(level)] for results in evaluated]
+        for level in ("fields", "patches")
+    )
+    domains = [[results.network, *row] for results in evaluated for row in results.domain_rows()]
+    whole = f"Whole fields of the test patients, {data} data"
+    tables = [
+        ScoreTable(f"{whole}: mitoses found within 7.5 um", _columns("fields", "start weights", "mitoses"), fields),
+        ScoreTable(
+            f"{whole}, by domain (scanner, laboratory or tumour)", _columns("fields", "domain", "mitoses"), domains
+        ),
+        ScoreTable(
+            f"Test patches, {data} data (none at the edge of a field)",
+            _columns("patches", "start weights", "mitoses : negatives"),
+            patches,
+        ),
+    ]
+    return [table for table in tables if table.rows]
+
+
+def _columns(level: str, *words: str) -> list[str]:
+    return ["network", *words, *(f"{heading(score)} %" for score in SCORES[level])]

@@ -2,10 +2,10 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
-from joblib import Parallel, delayed
-
+from mitoscope.cluster import results
 from mitoscope.datasets import field_table
 from mitoscope.datasets.annotations import scan_centres, scan_lookalikes
 from mitoscope.datasets.conflicts import find_conflicts, hash_pixels
@@ -106,15 +106,19 @@ class Report:
         return sum(field.lookalikes for field in self.fields)
 
 
-def check_dataset(data: Path, *, on_progress: Progress = lambda step, done, total: None) -> Report:
+def check_dataset(
+    data: Path, *, on_progress: Progress = lambda step, done, total: None, scheduler: str | None = None
+) -> Report:
     """Read every file of the dataset in the folder `data` once, in parallel, and report on it.
 
     Args:
         data: The raw dataset.
         on_progress: Called after each field.
+        scheduler: Address of a Dask scheduler, whose workers read the fields; None = threads of this process.
 
     Raises:
-        InputError: the folder does not exist.
+        InputError: the folder does not exist, or as in `cluster.results`.
+        OSError: the cluster is lost.
     """
     fields, problems, unlisted = scan_fields(data)
     description = Description()
@@ -123,10 +127,7 @@ def check_dataset(data: Path, *, on_progress: Progress = lambda step, done, tota
     except InputError as error:
         problems.append(str(error))
     checked: list[CheckedField] = []
-    # Threads: most of the time is spent in decoders, which release the GIL, and no data has to be copied.
-    for field in Parallel(n_jobs=-1, prefer="threads", return_as="generator")(
-        delayed(_check_field)(field, description) for field in fields
-    ):
+    for field in results(partial(_check_field, description=description), fields, scheduler):
         checked.append(field)
         on_progress("checking", len(checked), len(fields))
     problems += [problem for field in checked for problem in field.problems]

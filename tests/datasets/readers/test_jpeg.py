@@ -70,3 +70,15 @@ def test_what_follows_the_image_does_not_matter(tmp_path):
     assert read_image(path).shape == FIELD.shape
     path.write_bytes(whole[:-2])
     assert "truncated or damaged" in refusal(read_image, path)
+
+
+@pytest.mark.parametrize("share", [0.2, 0.5, 0.8])
+@pytest.mark.parametrize("settings", [{}, {"subsampling": 0}, {"restart_marker_blocks": 1}])
+def test_a_scan_that_was_cut_and_closed_is_rejected(tmp_path, share, settings):
+    """A program that repairs files may put an end marker behind half a scan; decoders then fill in grey."""
+    path = tmp_path / "field.jpg"
+    PICTURE.save(path, quality=95, **settings)
+    whole = path.read_bytes()
+    scan = whole.index(b"\xff\xda")
+    path.write_bytes(whole[: scan + int(share * (len(whole) - scan))] + b"\xff\xd9")
+    assert "truncated or damaged" in refusal(read_image, path)

@@ -52,6 +52,7 @@ class Target:
         patient_per_image: each image is a patient of its own.
         microns_per_pixel: pixel size, um, of the imported images for which neither a table nor the file gives it; None
             = not given.
+        scheduler: address of a Dask scheduler, whose workers read the images; None = threads of this process.
     """
 
     out: Path
@@ -60,6 +61,7 @@ class Target:
     fields: Path | None = None
     patient_per_image: bool = False
     microns_per_pixel: float | None = None
+    scheduler: str | None = None
 
 
 @dataclass(frozen=True)
@@ -74,18 +76,20 @@ class Summary:
     notes: tuple[str, ...] = ()
 
 
-def check_import(folder: Path, *, origins: Mapping[Path, str], on_progress: Progress) -> Report:
+def check_import(folder: Path, *, origins: Mapping[Path, str], on_progress: Progress, scheduler: str | None) -> Report:
     """Read the whole collected dataset once.
 
     Args:
         folder: the temporary folder with the dataset.
         origins: the source of each path in it; a problem names the source, because the folder will be deleted.
         on_progress: called with the name of a step, the amount done and the total.
+        scheduler: as in `Target`.
 
     Raises:
-        InputError: the dataset has a problem.
+        InputError: the dataset has a problem, or as in `cluster.results`.
+        OSError: the cluster is lost.
     """
-    report = check_dataset(folder, on_progress=on_progress)
+    report = check_dataset(folder, on_progress=on_progress, scheduler=scheduler)
     if report.problems:
         problem, others = report.problems[0], len(report.problems) - 1
         for path, origin in sorted(origins.items(), reverse=True):  # the longest first: one path may start another one

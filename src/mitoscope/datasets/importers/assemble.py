@@ -76,7 +76,7 @@ def assemble(
             on_progress("copying", done, len(paths))
         existing.write_table(folder, rows)
         # The images are read once, to check them; only then are their sizes known, and the centres can be written.
-        report = check_import(folder, origins=origins, on_progress=on_progress)
+        report = check_import(folder, origins=origins, on_progress=on_progress, scheduler=target.scheduler)
         checked = {field.name: field for field in report.fields}
         tidy = Tidy()
         changes: dict[str, tuple[Annotations, Annotations]] = {}

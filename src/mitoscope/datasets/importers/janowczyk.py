@@ -72,7 +72,9 @@ def import_janowczyk(source: Path, target: Target, on_progress: Progress = lambd
             shutil.copyfile(target.fields, folder / field_table.NAME)
         _reject_patient_folders(source, taken, mapped=(folder / field_table.NAME).exists())
         _describe(folder, target.microns_per_pixel)
-        report = check_import(folder, origins={folder: str(source)}, on_progress=on_progress)
+        report = check_import(
+            folder, origins={folder: str(source)}, on_progress=on_progress, scheduler=target.scheduler
+        )
     counts = (len(report.fields), len(report.patients), report.mitoses, report.lookalikes)
     return Summary(*counts, tuple(skipped), (*_unread(skipped), *report.pixel_sizes))
 

@@ -16,6 +16,7 @@ KIND = "JPEG"
 STARTS = (b"\xff\xd8\xff",)
 _START_OF_FRAME = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
 _START_OF_SCAN, _END = 0xDA, 0xD9
+_BLOCK, _MISSING = 8, 128
 _WITHOUT_LENGTH = {0x01, *range(0xD0, 0xD8)}
 _COLOURS = {1: "grey", 3: "RGB", 4: "CMYK"}
 _UNITS = {1: INCH, 2: CENTIMETRE}
@@ -110,4 +111,7 @@ def _decode(file: BinaryIO) -> npt.NDArray[Any]:
     if not is_whole(content):
         raise ImageError(DAMAGED)
     values: npt.NDArray[Any] = imagecodecs.jpeg8_decode(content)
+    # libjpeg fills blocks that the scan lacks with the middle grey, and says nothing if there is an end marker.
+    if (values[-_BLOCK:, -_BLOCK:] == _MISSING).all():
+        raise ImageError(DAMAGED)
     return values

@@ -1,5 +1,7 @@
 """The head of whole fields: each feature beside the others of its field."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 import torch
@@ -126,6 +128,22 @@ def test_few_negatives_are_all_seen():
     features[:40, 0] += 3
     head = fit(features, np.zeros(45, np.int64), labels)
     assert average_precision_score(labels, head.probabilities(features)) > 0.95
+
+
+def test_features_on_disk_are_never_copied_as_a_whole(tmp_path):
+    """Those of a large dataset do not fit into the memory."""
+    rng = np.random.default_rng(6)
+    fields, labels = np.repeat(np.arange(40), 500), (np.arange(20_000) % 100 == 0).astype(np.int64)
+    features = rng.normal(size=(20_000, 100)).astype(np.float32) + labels[:, None] * 0.1
+    stored = np.memmap(tmp_path / "features", np.float32, "w+", shape=features.shape)
+    stored[:] = features
+    tracemalloc.start()
+    head = FieldHead.fit(stored, fields, labels, FieldHeadSettings())
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < stored.nbytes / 2
+    again = FieldHead.fit(features.astype(np.float32), fields, labels, FieldHeadSettings())
+    np.testing.assert_array_equal(head.weights, again.weights)
 
 
 def test_both_classes_are_needed():

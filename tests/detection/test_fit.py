@@ -48,7 +48,7 @@ UNREAD = PatchSet(Windows.of(Unread()), np.array([0, 1, 0, 1]))
 
 
 @pytest.fixture
-def fit(here, detectors) -> Callable[..., tuple[Detector, pd.DataFrame]]:
+def fit(here, detectors, tmp_path) -> Callable[..., tuple[Detector, pd.DataFrame]]:
     """`fit_detector` with all but what a test is about."""
 
     def call(
@@ -68,6 +68,7 @@ def fit(here, detectors) -> Callable[..., tuple[Detector, pd.DataFrame]]:
             patch_threshold=0.25,
             origin=detectors["classifier"].origin,
             device=here,
+            work=tmp_path,
             show=show,
         )
 

@@ -17,6 +17,7 @@ from scipy.special import expit
 
 from mitoscope.params import FieldHeadSettings
 
+_ROWS = 4096  # that are moved at once
 _STEPS = 1000  # maximum; a few dozen are enough
 _NARROWEST = 1e-6  # added to the variance, which is 0 for a constant feature
 
@@ -53,7 +54,8 @@ class FieldHead:
         that standardise it later.
 
         Args:
-            features: (M, C) features of the training patches; overwritten, because they may fill half of the memory.
+            features: (M, C) features of the training patches; overwritten. They may be memory-mapped, because those of
+                a large dataset do not fit into the memory: they are read in parts, and never copied as a whole.
             fields: (M,) field number of each patch.
             labels: (M,) 1 = mitosis, 0 = not.
             settings: penalty, share of hard negatives, prior.
@@ -61,19 +63,27 @@ class FieldHead:
         Raises:
             ValueError: a class is missing, or a feature is not finite.
         """
-        from sklearn.linear_model import LogisticRegression  # `detect` does not wait for it
+        from sklearn.linear_model import LogisticRegression  # `detect` does not wait for them
+        from sklearn.preprocessing import StandardScaler
 
-        head = cls(settings, features.mean(axis=0), features.var(axis=0), np.zeros(0, np.float32), 0.0)
-        for field in np.unique(fields):
-            inside = fields == field
+        rows = [np.flatnonzero(fields == field) for field in np.unique(fields)]
+        scale = StandardScaler()
+        for inside in rows:
+            scale.partial_fit(features[inside])
+        mean, variance = scale.mean_.astype(np.float32), scale.var_.astype(np.float32)
+        head = cls(settings, mean, variance, np.zeros(0, np.float32), 0.0)
+        for inside in rows:
             features[inside] = head.standardise(features[inside])
         model = LogisticRegression(C=settings.inverse_penalty, max_iter=_STEPS)
         model.fit(features, labels, _weights(fields, labels))
         positives, negatives = np.flatnonzero(labels == 1), np.flatnonzero(labels == 0)
         hardest = np.argsort(-model.decision_function(features)[negatives], kind="stable")
         count = max(len(positives), math.ceil(settings.hard_fraction * len(negatives)))
-        seen = np.append(positives, negatives[hardest[:count]])
-        model.fit(features[seen], labels[seen], _weights(fields[seen], labels[seen]))
+        seen = np.sort(np.append(positives, negatives[hardest[:count]]))
+        for start in range(0, len(seen), _ROWS):  # to the front, each to a place that has been read already
+            part = seen[start : start + _ROWS]
+            features[start : start + len(part)] = features[part]
+        model.fit(features[: len(seen)], labels[seen], _weights(fields[seen], labels[seen]))
         return cls(settings, head.mean, head.variance, model.coef_[0].astype(np.float32), float(model.intercept_[0]))
 
     @classmethod

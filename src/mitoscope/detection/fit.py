@@ -3,6 +3,8 @@
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
+from tempfile import TemporaryFile
 
 import numpy as np
 import pandas as pd
@@ -33,6 +35,7 @@ def fit_detector(
     patch_threshold: float,
     origin: Origin,
     device: Device,
+    work: Path,
     show: Show,
 ) -> tuple[Detector, pd.DataFrame]:
     """Fit the field head to the training patches, and calibration and threshold to the validation patients' fields.
@@ -46,6 +49,7 @@ def fit_detector(
         patch_threshold: threshold of single patches.
         origin: the detector's training, dataset and patients.
         device: where to compute.
+        work: folder for a temporary file with the features of the training patches.
         show: called with the progress.
 
     Returns:
@@ -55,13 +59,10 @@ def fit_detector(
     model.to(device.torch)
     head = None
     if detection.refit_fields:
-        features = pool_patches(
-            model,
-            training.windows,
-            device,
-            views=detection.views,
-            on_batch=partial(show, f"{origin.network} training features"),
-        )
+        with TemporaryFile(dir=work) as file:
+            features = np.memmap(file, np.float32, "w+", shape=(len(training), model.pooled.channels))
+        shown = partial(show, f"{origin.network} training features")
+        pool_patches(model, training.windows, device, views=detection.views, out=features, on_batch=shown)
         head = FieldHead.fit(features, training.windows.store, training.labels, detection.field_head)
         del features
     raw = Detector(model, extract, detection, head, None, threshold=0.5, patch_threshold=patch_threshold, origin=origin)

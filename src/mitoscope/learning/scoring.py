@@ -47,18 +47,29 @@ def score_patches(
 
 
 def pool_patches(
-    model: PatchNetwork, windows: Windows, device: Device, *, views: int = 1, on_batch: OnBatch | None = None
+    model: PatchNetwork,
+    windows: Windows,
+    device: Device,
+    *,
+    views: int = 1,
+    out: npt.NDArray[np.float32] | None = None,
+    on_batch: OnBatch | None = None,
 ) -> npt.NDArray[np.float32]:
     """Return the (M, C) input features of the pooled head for every patch, averaged over its views.
 
-    The arguments are those of `score_patches`.
+    Args:
+        model: the network, on `device`; left in evaluation mode.
+        windows: (M,) windows; under torchrun each process computes its share.
+        device: where to compute.
+        views: as in `score_patches`.
+        out: array of zeros for the features, such as a memory-mapped one; None = a new array.
+        on_batch: called with the number of patches done and the total.
 
     Raises:
         ValueError: the network has another head.
     """
-    features = torch.zeros(len(windows), model.pooled.channels)
-    _fill(features, model, model.pooled.pool, windows, device, views, on_batch)
-    pooled: npt.NDArray[np.float32] = features.numpy()
+    pooled = np.zeros((len(windows), model.pooled.channels), np.float32) if out is None else out
+    _fill(torch.from_numpy(pooled), model, model.pooled.pool, windows, device, views, on_batch)
     return pooled
 
 

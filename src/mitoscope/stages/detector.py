@@ -12,7 +12,7 @@ from mitoscope.datasets.patches import read_patients, read_summary
 from mitoscope.errors import InputError
 from mitoscope.files import read_json, write_json
 from mitoscope.params import Extract, read_params
-from mitoscope.paths import DATA, PATCHES, Outputs
+from mitoscope.paths import DATA, PATCHES, WORK, Outputs
 from mitoscope.progress import console, progress
 from mitoscope.tracking.provenance import dataset_digest
 
@@ -54,6 +54,7 @@ def detector(network: str, fold: int | None = None) -> None:
         )
     known, validation = (StoredFields.read(PATCHES, outputs.split, subset) for subset in ("train", "validation"))
     training, _ = read_samples(PATCHES, outputs.split, "train", train.sampling.near_um)
+    WORK.mkdir(exist_ok=True)
     with join() as device, progress() as show:
         fitted, objects = fit_detector(
             model,
@@ -64,6 +65,7 @@ def detector(network: str, fold: int | None = None) -> None:
             patch_threshold=float(kept["threshold"]),
             origin=_origin(outputs, trained, [known, validation]),
             device=device,
+            work=WORK,
             show=show,
         )
     fitted.save(outputs.detector)

@@ -3,16 +3,15 @@
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from mitoscope.datasets.fields import list_fields
 from mitoscope.datasets.patches import read_index, read_summary
 from mitoscope.datasets.readers import read_candidate_mask, read_picture
-from mitoscope.detection.detector import Detector
 from mitoscope.errors import InputError
 from mitoscope.evaluation.matching import MATCH_UM, match
-from mitoscope.learning.devices import join
 from mitoscope.params import Promote
 from mitoscope.paths import DATA, PATCHES
 from mitoscope.progress import progress
@@ -20,6 +19,9 @@ from mitoscope.reporting.results import Results
 from mitoscope.tracking import registry
 from mitoscope.tracking.models import detector_file
 from mitoscope.tracking.registry import Version
+
+if TYPE_CHECKING:
+    from mitoscope.detection.detector import Detector
 
 
 @dataclass(frozen=True)
@@ -110,6 +112,8 @@ def _stand(champion: Version, best: Results, *, dry_run: bool) -> float | str:
     tag = f"fields_f1_on_{test_set['digest'][:12]}"
     if tag in champion.tags:
         return float(champion.tags[tag])
+    from mitoscope.detection.detector import Detector  # torch takes seconds, and mostly the tag is there
+
     microns = {name: float(read_summary(PATCHES)["fields"][name]["microns_per_pixel"]) for name in test_set["fields"]}
     try:
         with detector_file(f"models:/{registry.MODEL}/{champion.number}") as path:
@@ -126,7 +130,7 @@ def _stand(champion: Version, best: Results, *, dry_run: bool) -> float | str:
     return f1
 
 
-def _score(detector: Detector, microns: dict[str, float], label: str) -> float:
+def _score(detector: "Detector", microns: dict[str, float], label: str) -> float:
     """Return the F1 of a detector in whole fields.
 
     Args:
@@ -137,6 +141,8 @@ def _score(detector: Detector, microns: dict[str, float], label: str) -> float:
     Raises:
         InputError: a field is missing or cannot be read.
     """
+    from mitoscope.learning.devices import join
+
     tested = [field for field in list_fields(DATA) if field.name in microns]
     if len(tested) < len(microns):
         raise InputError(f"{DATA}: tested fields are missing; run `dvc repro` first")

@@ -1,14 +1,14 @@
 """Confidence intervals of scores and of the difference between two networks, by drawing whole patients."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from sklearn import config_context
 
-from mitoscope.evaluation.metrics import Labels, Probabilities
+if TYPE_CHECKING:
+    from mitoscope.evaluation.metrics import Labels, Probabilities
 
 Intervals = dict[str, tuple[float, float]]
 Integers = npt.NDArray[np.int64]
@@ -32,8 +32,8 @@ class Difference(NamedTuple):
 
 def patient_intervals(
     patients: npt.NDArray[np.str_],
-    labels: Labels,
-    probabilities: Probabilities,
+    labels: "Labels",
+    probabilities: "Probabilities",
     score: Callable[..., dict[str, float]],
     *,
     resamples: int,
@@ -59,6 +59,8 @@ def patient_intervals(
     Returns:
         (low, high) by the name of the score.
     """
+    from sklearn import config_context  # `compare` does not wait for it
+
     names = np.array(sorted(areas_mm2)) if areas_mm2 is not None else np.unique(patients)
     if len(names) < 2:
         return {}

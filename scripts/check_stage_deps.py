@@ -11,6 +11,7 @@ that the stage does not import. Imports under `if TYPE_CHECKING` do not run and 
 Some rooms need not be deps, since what they do changes no result:
 
 - tracking, reporting, progress and cli log, draw and talk;
+- cluster says on which machine a field is done;
 - errors, paths and files say what is wrong, where files are and how they are written;
 - params reads params.yaml, whose values DVC tracks one by one;
 - packages whose `__init__.py` holds nothing but words, and mitoscope's own, which tells libraries how to wait.
@@ -29,7 +30,7 @@ from typing import Any
 import yaml
 
 PIPELINES = ("dvc.yaml", "crossvalidation/dvc.yaml")
-EXEMPT = {"tracking", "reporting", "progress", "cli", "errors", "paths", "files", "params"}
+EXEMPT = {"tracking", "reporting", "progress", "cli", "cluster", "errors", "paths", "files", "params"}
 _PACKAGE = "mitoscope"
 _COMMAND = re.compile(r"(?:\bmitoscope|\$\{launch\})\s+([a-z][a-z-]*)")  # params.yaml: launch starts trainings
 

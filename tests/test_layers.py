@@ -11,7 +11,7 @@ import yaml
 import mitoscope
 
 SOURCE = Path(mitoscope.__file__).parent
-GROUND = {"errors", "files", "params", "paths", "progress"}  # every room may use them
+GROUND = {"cluster", "errors", "files", "params", "paths", "progress"}  # every room may use them
 # What each room stands on. `stages`, `commands` and `serving` stand on top of all the others.
 ROOMS = {
     "datasets": set(),

@@ -12,7 +12,7 @@ import typer
 import typer.core
 
 from mitoscope import __version__
-from mitoscope.cli_import import Out, Replace, importing
+from mitoscope.cli_import import Out, Replace, Scheduler, importing
 from mitoscope.errors import InputError, printable
 from mitoscope.paths import require_project
 
@@ -95,11 +95,11 @@ def split(fold: Fold = None) -> None:
 
 
 @app.command(cls=InProject, rich_help_panel=_STAGES)
-def extract() -> None:
+def extract(scheduler: Scheduler = None) -> None:
     """Cut patches around mitoses and blue-ratio candidates out of the fields."""
     from mitoscope.stages.extract import extract as run
 
-    run()
+    run(scheduler)
 
 
 @app.command(cls=InProject, rich_help_panel=_STAGES)
@@ -141,12 +141,53 @@ def detector(network: Network, fold: Fold = None) -> None:
     run(network, fold)
 
 
-@app.command(cls=InProject, rich_help_panel=_STAGES)
-def evaluate(network: Network, fold: Fold = None) -> None:
-    """Score a network's detector on the patches and whole fields of the test patients."""
-    from mitoscope.stages.evaluate import evaluate as run
+@app.command(rich_help_panel=_STAGES)
+def evaluate(
+    network: Annotated[
+        str | None, typer.Argument(help="Name of a network under `train` in params.yaml.", metavar="NETWORK")
+    ] = None,
+    fold: Fold = None,
+    data: Annotated[
+        Path | None, typer.Option(help="Folder of labelled fields in the form of data/, for an external test.")
+    ] = None,
+    detector: Annotated[
+        str | None,
+        typer.Option(
+            help="With --data: the detector, a file detector.pt, runs:/RUN_ID/detector, or models:/mitoscope@champion."
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="With --data: output folder; those of an earlier external test are replaced.")
+    ] = None,
+    bootstrap: Annotated[
+        int | None, typer.Option(min=100, help="With --data: resamplings of the patients for the intervals; 1000.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="With --data: random seed of the resampling; 0.")] = None,
+) -> None:
+    """Score a network's detector on the patches and whole fields of the test patients.
 
-    run(network, fold)
+    mitoscope evaluate NETWORK [--fold K] is the stage, in a project's folder.
+
+    mitoscope evaluate --data FOLDER --detector FILE --out FOLDER is the external test, in any folder.
+
+    It scores a detector in the whole fields of labelled images, and rejects patients and images that it knows.
+    """
+    chosen = {name: value for name, value in (("bootstrap", bootstrap), ("seed", seed)) if value is not None}
+    if network is None and fold is None and data and detector and out:
+        from mitoscope.commands.external import evaluate_folder
+        from mitoscope.params import Evaluate
+
+        evaluate_folder(data, model=detector, out=out, settings=Evaluate(**chosen))
+    elif network is not None and not (data or detector or out or chosen):
+        require_project()
+        from mitoscope.stages.evaluate import evaluate as run
+
+        run(network, fold)
+    else:
+        raise InputError(
+            "evaluate: give NETWORK [--fold K] in a project, or --data FOLDER --detector FILE --out FOLDER "
+            "[--bootstrap N] [--seed N] for an external test"
+        )
 
 
 @app.command(cls=InProject, rich_help_panel=_STAGES)
@@ -305,6 +346,7 @@ def detect(
         bool,
         typer.Option("--replace", help="Remove earlier results from the output folder, also corrected GeoJSON files."),
     ] = False,
+    scheduler: Scheduler = None,
 ) -> None:
     """Find the mitoses in fields: CSV, GeoJSON for QuPath, overlay, and the count per mm2.
 
@@ -314,7 +356,7 @@ def detect(
     from mitoscope.commands.detect import detect as run
 
     options = {"points": points, "evaluator": evaluator, "replace": replace}
-    if run(images, model=model, out=out, microns_per_pixel=microns_per_pixel, **options):
+    if run(images, model=model, out=out, microns_per_pixel=microns_per_pixel, scheduler=scheduler, **options):
         raise typer.Exit(1)
 
 

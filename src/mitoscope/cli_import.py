@@ -35,6 +35,14 @@ PatientPerImage = Annotated[bool, typer.Option("--patient-per-image", help="Ever
 PixelSize = Annotated[
     float | None, typer.Option(min=0.05, max=2, help="Pixel size in um, where the image files do not say it.")
 ]
+Scheduler = Annotated[
+    str | None,
+    typer.Option(
+        envvar="MITOSCOPE_SCHEDULER",
+        metavar="ADDRESS",
+        help="Do the fields on the workers of the Dask scheduler with this address, such as tcp://HOST:8786.",
+    ),
+]
 MitosisClasses = Annotated[
     list[str] | None,
     typer.Option("--mitosis", help="Class of mitoses; repeatable. By default `Mitosis` and its usual names."),
@@ -54,13 +62,14 @@ def janowczyk(
     replace: Replace = False,
     fields: FieldTable = None,
     microns_per_pixel: PixelSize = None,
+    scheduler: Scheduler = None,
 ) -> None:
     """Import fields in Janowczyk's layout: 01_01.tif, 01_01.csv, 01_01_cmask.png ..."""
     from mitoscope.datasets.importers import Target
     from mitoscope.datasets.importers.janowczyk import import_janowczyk
     from mitoscope.progress import progress
 
-    target = Target(out, replace, fields=fields, microns_per_pixel=microns_per_pixel)
+    target = Target(out, replace, fields=fields, microns_per_pixel=microns_per_pixel, scheduler=scheduler)
     with progress() as show:
         summary = import_janowczyk(source, target, show)
     _say_imported(summary, out)
@@ -76,13 +85,14 @@ def midog(
     fields: FieldTable = None,
     patient_per_image: PatientPerImage = False,
     microns_per_pixel: PixelSize = None,
+    scheduler: Scheduler = None,
 ) -> None:
     """Import MIDOG 2021, 2022, ++ or 2025, or COCO boxes: each numbered image is a patient."""
     from mitoscope.datasets.importers import Target
     from mitoscope.datasets.importers.midog import import_midog
     from mitoscope.progress import progress
 
-    target = Target(out, replace, add, fields, patient_per_image, microns_per_pixel)
+    target = Target(out, replace, add, fields, patient_per_image, microns_per_pixel, scheduler)
     with progress() as show:
         summary = import_midog(images, annotations, target, show)
     _say_imported(summary, out)
@@ -101,13 +111,14 @@ def tupac(
     add: Add = False,
     fields: FieldTable = None,
     microns_per_pixel: PixelSize = None,
+    scheduler: Scheduler = None,
 ) -> None:
     """Import AMIDA13 or TUPAC16, with the published or the alternative labels, or other folders per patient."""
     from mitoscope.datasets.importers import Target
     from mitoscope.datasets.importers.tupac import import_tupac
     from mitoscope.progress import progress
 
-    target = Target(out, replace, add, fields, microns_per_pixel=microns_per_pixel)
+    target = Target(out, replace, add, fields, microns_per_pixel=microns_per_pixel, scheduler=scheduler)
     with progress() as show:
         summary = import_tupac(images, labels, target, show)
     _say_imported(summary, out)
@@ -125,13 +136,15 @@ def qupath(
     fields: FieldTable = None,
     patient_per_image: PatientPerImage = False,
     microns_per_pixel: PixelSize = None,
+    scheduler: Scheduler = None,
 ) -> None:
     """Import annotations of QuPath (GeoJSON), also the ones that detect writes: NAME.geojson for NAME.tif."""
     from mitoscope.datasets.importers import Target
     from mitoscope.datasets.importers.qupath import read_qupath
 
     found = read_qupath(annotations, _classes(mitosis, lookalike))
-    _import_found(images, annotations, found, Target(out, replace, add, fields, patient_per_image, microns_per_pixel))
+    target = Target(out, replace, add, fields, patient_per_image, microns_per_pixel, scheduler)
+    _import_found(images, annotations, found, target)
 
 
 @importing.command()
@@ -146,13 +159,15 @@ def imagescope(
     fields: FieldTable = None,
     patient_per_image: PatientPerImage = False,
     microns_per_pixel: PixelSize = None,
+    scheduler: Scheduler = None,
 ) -> None:
     """Import annotations of Aperio ImageScope (XML): NAME.xml for NAME.tif."""
     from mitoscope.datasets.importers import Target
     from mitoscope.datasets.importers.imagescope import read_imagescope
 
     found = read_imagescope(annotations, _classes(mitosis, lookalike))
-    _import_found(images, annotations, found, Target(out, replace, add, fields, patient_per_image, microns_per_pixel))
+    target = Target(out, replace, add, fields, patient_per_image, microns_per_pixel, scheduler)
+    _import_found(images, annotations, found, target)
 
 
 @importing.command()
@@ -167,13 +182,15 @@ def sliderunner(
     fields: FieldTable = None,
     patient_per_image: PatientPerImage = False,
     microns_per_pixel: PixelSize = None,
+    scheduler: Scheduler = None,
 ) -> None:
     """Import a database of SlideRunner (SQLite)."""
     from mitoscope.datasets.importers import Target
     from mitoscope.datasets.importers.sliderunner import read_sliderunner
 
     found = read_sliderunner(database, _classes(mitosis, lookalike))
-    _import_found(images, [database], found, Target(out, replace, add, fields, patient_per_image, microns_per_pixel))
+    target = Target(out, replace, add, fields, patient_per_image, microns_per_pixel, scheduler)
+    _import_found(images, [database], found, target)
 
 
 @importing.command("csv")
@@ -189,13 +206,15 @@ def centres_table(
     fields: FieldTable = None,
     patient_per_image: PatientPerImage = False,
     microns_per_pixel: PixelSize = None,
+    scheduler: Scheduler = None,
 ) -> None:
     """Import tables of centres, also the ones that detect writes: NAME.csv or NAME_mitoses.csv for NAME.tif."""
     from mitoscope.datasets.importers import Target
     from mitoscope.datasets.importers.table import read_centres_table
 
     found = read_centres_table(annotations, _classes(mitosis, lookalike), order)
-    _import_found(images, annotations, found, Target(out, replace, add, fields, patient_per_image, microns_per_pixel))
+    target = Target(out, replace, add, fields, patient_per_image, microns_per_pixel, scheduler)
+    _import_found(images, annotations, found, target)
 
 
 def _classes(mitosis: list[str] | None, lookalike: list[str] | None) -> "Classes":

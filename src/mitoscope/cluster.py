@@ -4,18 +4,20 @@ The machines of a cluster share the folders of the project, of the images and of
 """
 
 import contextlib
+import logging
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import CancelledError, ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
-from mitoscope import __version__
+import mitoscope
 from mitoscope.errors import InputError
 from mitoscope.progress import console
 
 if TYPE_CHECKING:
-    from distributed import Client
+    from distributed import Client, Future, Worker
 
 _CONNECT_SECONDS = 8
 
@@ -71,28 +73,45 @@ def _cores() -> int:
 
 
 def _on_cluster(function: Callable[[Item], Result], items: Sequence[Item], scheduler: str) -> Iterator[Result]:
+    here = (Path.cwd(), mitoscope.__version__)
     with _connect(scheduler) as client:
-        from distributed import KilledWorker
-
-        if not client.scheduler_info()["workers"]:
+        if not _check_machines(client, scheduler, *here):
             console.print(f"{scheduler}: has no workers yet; waits for them", markup=False)
         # Not pure: Dask would take a result from an earlier call for one of files that have changed since.
-        futures = client.map(partial(_there, function, Path.cwd(), __version__), items, pure=False)
-        for item, future in zip(items, futures, strict=True):
-            try:
-                result = future.result()
-            except KilledWorker as error:
-                raise OSError(
-                    f"{item.name}: {error.allowed_failures + 1} workers of {scheduler} died of this field, one after "
-                    "the other; have they too little memory?"
-                ) from error
-            except CancelledError as error:
-                raise OSError(f"{scheduler}: the scheduler is lost; is it still running?") from error
-            except ModuleNotFoundError as error:
-                raise InputError(
-                    f"{scheduler}: a worker lacks the package {error.name}; install the same packages on all machines"
-                ) from error
-            yield result
+        futures = client.map(partial(_there, function, *here), items, pure=False)
+        try:
+            for item, future in zip(items, futures, strict=True):
+                yield _result(future, item, scheduler)
+        except BaseException:  # Ctrl-C too, and an error of the caller
+            _stop(client, futures)
+            raise
+
+
+def _result(future: "Future[Result]", item: Named, scheduler: str) -> Result:
+    from distributed import KilledWorker
+
+    try:
+        return future.result()
+    except KilledWorker as error:
+        raise OSError(
+            f"{item.name}: {error.allowed_failures + 1} workers of {scheduler} died with this field, one after the "
+            "other; have they too little memory?"
+        ) from error
+    except CancelledError as error:
+        raise OSError(f"{scheduler}: the scheduler is lost; is it still running?") from error
+
+
+def _stop(client: "Client", futures: "Sequence[Future[Result]]") -> None:
+    """Cancel tasks, and wait for those that run already, so that none writes when its folder is removed."""
+    keys = {future.key for future in futures}
+    client.cancel(futures)  # type: ignore[no-untyped-call]
+    while client.status == "running" and any(client.run(_runs_one_of, keys, on_error="ignore").values()):
+        time.sleep(0.05)
+
+
+def _runs_one_of(keys: set[str], dask_worker: "Worker") -> bool:
+    """Whether a worker still runs one of these tasks."""
+    return any(task.key in keys for task in dask_worker.state.executing)
 
 
 @contextlib.contextmanager
@@ -108,6 +127,7 @@ def _connect(scheduler: str) -> "Iterator[Client]":
         raise InputError(
             f"--scheduler {scheduler}: needs the package distributed: install the extra mitoscope[distributed]"
         ) from error
+    logging.getLogger("distributed.client").setLevel(logging.CRITICAL)  # our own line says what is wrong
     try:
         client = Client(scheduler, timeout=_CONNECT_SECONDS, set_as_default=False)  # type: ignore[no-untyped-call]
     except Exception as error:  # whatever another program's answer leads to
@@ -118,20 +138,43 @@ def _connect(scheduler: str) -> "Iterator[Client]":
         yield client
 
 
+def _check_machines(client: "Client", scheduler: str, folder: Path, version: str) -> int:
+    """Check that the scheduler and the workers can do tasks as this process would; return the number of workers.
+
+    Raises:
+        InputError: one of them cannot.
+    """
+    answers = client.run(_check_worker, folder, version, on_error="return")
+    try:
+        answers[scheduler] = client.run_on_scheduler(_check_version, version)  # type: ignore[no-untyped-call]
+    except Exception as error:
+        answers[scheduler] = error
+    for machine, answer in answers.items():
+        if isinstance(answer, InputError):
+            raise answer
+        if isinstance(answer, Exception) and not isinstance(answer, OSError):  # which is a worker that is lost
+            raise InputError(f"{machine}: {answer}; install the same packages for scheduler and workers") from answer
+    return len(answers) - 1
+
+
+def _check_version(version: str) -> None:
+    if version != mitoscope.__version__:
+        raise InputError(f"a machine of the cluster has mitoscope {mitoscope.__version__}; install {version} on all")
+
+
+def _check_worker(folder: Path, version: str, dask_worker: "Worker") -> None:
+    _check_version(version)
+    name = f"worker {dask_worker.address}"
+    if dask_worker.state.nthreads > 1:  # they would share the working directory
+        raise InputError(f"{name}: does several tasks at once; start it with --nthreads 1")
+    if not folder.is_dir():
+        raise InputError(f"{name}: has no folder {folder}; share it under this path")
+
+
 def _there(function: Callable[[Item], Result], folder: Path, version: str, item: Item) -> Result:
     """Run a task on a worker, in the folder of the command: there, relative paths and messages mean the same."""
     from distributed import get_worker
 
-    worker = get_worker()
-    if version != __version__:
-        raise InputError(f"worker {worker.address}: has mitoscope {__version__}, this is {version}; install the same")
-    if worker.state.nthreads > 1:  # they would share the folder
-        raise InputError(f"worker {worker.address}: does several tasks at once; start it with --nthreads 1")
-    with contextlib.ExitStack() as stack:
-        try:
-            stack.enter_context(contextlib.chdir(folder))
-        except OSError as error:
-            raise InputError(
-                f"worker {worker.address}: cannot open {folder} ({error.strerror}); share it under this path"
-            ) from error
+    _check_worker(folder, version, get_worker())  # again: it may be a new one
+    with contextlib.chdir(folder):
         return function(item)

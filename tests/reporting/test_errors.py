@@ -114,6 +114,16 @@ def test_the_worst_errors_come_first(tmp_path, monkeypatch):
     assert (sheet[36:164, 140:268] == 255).all()
 
 
+@pytest.mark.parametrize("names", [["01_01", "01_02"], ["01_02", "01_01"]])
+def test_the_worst_errors_are_those_of_all_fields(tmp_path, monkeypatch, names):
+    monkeypatch.setattr(errors, "_SHOWN", 1)
+    objects = table([("01_01", (50.0, 50.0), 0.6, 0), ("01_02", FALSE_ONE, 0.8, 0)])
+    fields = [field(tmp_path, name) for name in names]
+    draw_errors(tmp_path, objects, objects[:0], fields, MICRONS, note="")
+    sheet = read(tmp_path / "errors.png")
+    assert share(sheet[96:104, 66:74], GREEN) == 1 and (sheet[36:164, 140:268] == 255).all()
+
+
 def test_a_field_without_errors_has_an_empty_sheet(tmp_path):
     objects = table([("01_02", HIT, 0.9, 1)])
     draw_errors(tmp_path, objects, objects, [field(tmp_path, "01_02")], MICRONS, note="")

@@ -22,8 +22,8 @@ def test_the_files_of_one_training_are_read(outputs):
     results = read_results(outputs)
     assert (results.network, results.start_weights, results.validation_f1) == ("small", "random", 0.6)
     assert results.run_id == read(outputs.trained)["run_id"] and results.model_id == read(outputs.detected)["model_id"]
-    assert results.size("patches") == "4 : 4" and results.size("fields") == "4 in 2 fields"
-    assert results.cells("fields") == ["50.0", "25.0", "33.3\n[11, 55]", "12.5"]
+    assert results.scores.size("patches") == "4 : 4" and results.scores.size("fields") == "4 in 2 fields"
+    assert results.scores.cells("fields") == ["50.0", "25.0", "33.3\n[11, 55]", "12.5"]
 
 
 def test_files_of_another_training_are_rejected(outputs):
@@ -111,10 +111,10 @@ def test_domains_keep_apart_in_mlflow():
 
 
 def test_scores_by_domain_are_rows(outputs):
-    assert read_results(outputs).domain_rows() == []
+    assert read_results(outputs).scores.domain_rows() == []
     scores = {"patients": 1, "mitoses": 2, "fields": 3, "precision": 0.5, "recall": 1.0, "f1": 2 / 3}
     add_domains(outputs, {"Aperio": scores}, {"Aperio": {"f1": [0.5, 0.9]}})
-    (row,) = read_results(outputs).domain_rows()
+    (row,) = read_results(outputs).scores.domain_rows()
     assert row == ["Aperio", "2 in 3 fields of 1 patient", "50.0", "100.0", "66.7\n[50, 90]", "-"]
 
 

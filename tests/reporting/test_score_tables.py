@@ -14,7 +14,7 @@ def folder(tmp_path, monkeypatch) -> None:
 
 def test_every_table_names_the_data_the_networks_and_their_start_weights():
     evaluated = [read_results(write_results("small")), read_results(write_results("large", start="imagenet"))]
-    fields, patches = score_tables(evaluated, "synthetic")
+    fields, patches = score_tables([results.scores for results in evaluated], "synthetic")
     assert "synthetic data" in fields.title and "synthetic data" in patches.title
     assert fields.columns == ["network", "start weights", "mitoses", "precision %", "recall %", "F1 %", "AP %"]
     assert fields.rows == [
@@ -30,7 +30,7 @@ def test_domains_have_a_table_of_their_own():
     scores = {"patients": 1, "mitoses": 2, "fields": 3, "precision": 0.5, "recall": 1.0, "f1": 2 / 3, "ap": 0.9}
     domains = {"Aperio [red]": scores, "Leica": scores | {"precision": 0.25}}
     add_domains(outputs, domains, {name: {} for name in domains})
-    _, table, _ = score_tables([read_results(outputs)], "clinic 7")
+    _, table, _ = score_tables([read_results(outputs).scores], "clinic 7")
     assert table.title.startswith("Whole fields of the test patients, clinic 7 data, by domain")
     assert table.columns[:4] == ["network", "domain", "mitoses", "precision %"]
     assert [row[:4] for row in table.rows] == [

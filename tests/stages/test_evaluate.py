@@ -13,14 +13,13 @@ import pytest
 import yaml
 from sklearn.metrics import f1_score
 
-from mitoscope.datasets.fields import list_fields
 from mitoscope.datasets.patches import read_patients, read_summary
 from mitoscope.detection.detector import Detector
 from mitoscope.detection.stored import StoredFields
 from mitoscope.errors import InputError
 from mitoscope.files import write_json
 from mitoscope.paths import DATA, PATCHES, Outputs
-from mitoscope.stages.evaluate import describe_test_set, evaluate
+from mitoscope.stages.evaluate import evaluate
 from mitoscope.stages.extract import extract
 from mitoscope.stages.split import split
 from mitoscope.tracking.provenance import dataset_digest
@@ -152,24 +151,6 @@ def test_the_test_set_is_described(evaluated):
     assert described["images"] == {"01": [facts[name]["pixels_sha256"] for name in described["fields"]]}
     assert described["dataset_digest"] == dataset_digest(DATA, read_summary(PATCHES)["digest"])
     assert len(described["digest"]) == 64
-
-
-def test_the_digest_of_a_test_set_names_what_a_score_depends_on(extracted):
-    stored, fields = StoredFields.read(PATCHES, OUTPUTS.split, "test"), list_fields(DATA)[:2]
-
-    def digest(stored: StoredFields) -> str:
-        described: str = describe_test_set(fields, stored, "")["digest"]
-        return described
-
-    before = digest(stored)
-    moved, coarser = stored.truths.assign(row=stored.truths.row + 1), dict.fromkeys(stored.microns_per_pixel, 0.5)
-    changes = {"truths": moved, "images": {"01": ["0"]}, "microns_per_pixel": coarser}
-    assert len({digest(replace(stored, **{name: value})) for name, value in changes.items()} | {before}) == 4
-    # The candidates are the detector's, and the dataset may have got more patients.
-    assert digest(replace(stored, candidates=stored.candidates[:3])) == before
-    assert describe_test_set(fields, stored, "another")["digest"] == before
-    cv2.imwrite(str(fields[0].mask("cmask")), np.full((400, 400), 255, np.uint8))
-    assert digest(stored) != before
 
 
 def test_a_threshold_near_one_counts_as_predicted(trained):

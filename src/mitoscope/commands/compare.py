@@ -22,8 +22,9 @@ def compare() -> None:
     params = read_params()
     dataset = read_summary(PATCHES)["dataset"]
     evaluated, unusable = read_all(params.train)
-    for scores in score_tables(evaluated, "synthetic" if dataset["synthetic"] else dataset["name"]):
-        console.print(_draw(scores), "")
+    data = "synthetic" if dataset["synthetic"] else dataset["name"]
+    for table in score_tables([results.scores for results in evaluated], data):
+        console.print(draw(table), "")
     for results in evaluated:
         if results.heads_note:
             console.print(results.heads_note)
@@ -34,8 +35,8 @@ def compare() -> None:
         console.print(verdict.sentence, markup=False)
 
 
-def _draw(scores: ScoreTable) -> Table:
-    """A table that fits into 80 columns: a row has two lines anyway, and its words are folded, but no number."""
+def draw(scores: ScoreTable) -> Table:
+    """Draw a table that fits into 80 columns: a row has two lines anyway, and its words are folded, but no number."""
     table = Table(title=escape(scores.title), title_justify="left", box=box.SIMPLE_HEAD, show_edge=False, padding=0)
     first, second, size, *headings = scores.columns
     for words in (f"{first}\n{second}", size):

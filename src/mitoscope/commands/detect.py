@@ -1,36 +1,26 @@
 """Command `detect`: find the mitoses in any field; write them for viewing and for other tools."""
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.markup import escape
 from rich.table import Table
 
+from mitoscope.cluster import results
+from mitoscope.commands.detect_field import EVALUATOR, OVERLAY, Job, detect_field, field_name, load_detector
 from mitoscope.commands.pixel_sizes import PixelSizes
 from mitoscope.commands.results_folder import ResultsFolder, check_out, only_writer
-from mitoscope.datasets.fields import PixelSize
-from mitoscope.datasets.readers import Image, Picture, read_candidate_mask, read_picture
 from mitoscope.errors import InputError, printable
 from mitoscope.files import hash_file
 from mitoscope.progress import console, progress
-from mitoscope.reporting.exports import FieldCount, write_detections_csv, write_evaluator_json, write_geojson
-from mitoscope.reporting.overlays import NUCLEUS_UM, Marks, draw_overlay
+from mitoscope.reporting.exports import FieldCount
 from mitoscope.tracking.models import detector_file
 
 if TYPE_CHECKING:
-    from mitoscope.detection.detector import Detections, Detector
-
-_OVERLAY, _EVALUATOR = "_overlay", "_mitoses.json"
-
-
-@dataclass(frozen=True)
-class _Formats:
-    """What is written beside the CSV, the GeoJSON and the overlay, and how."""
-
-    points: bool
-    evaluator: bool
+    from mitoscope.detection.detector import Detector
 
 
 def detect(
@@ -42,6 +32,7 @@ def detect(
     points: bool = False,
     evaluator: bool = False,
     replace: bool = False,
+    scheduler: str | None = None,
 ) -> int:
     """Detect mitoses in fields; write a CSV, a GeoJSON and an overlay per field, and summary.csv and model.json.
 
@@ -59,6 +50,7 @@ def detect(
         evaluator: whether to write `NAME_mitoses.json` too, for the evaluators of MIDOG and grand-challenge; also done
             if `out` has such a file of one of the fields, unless `replace`.
         replace: remove all results that are in `out`.
+        scheduler: address of a Dask scheduler, whose workers do the fields; None = this process.
 
     Returns:
         The number of images that could not be read, or whose GeoJSON was changed.
@@ -66,8 +58,8 @@ def detect(
     Raises:
         InputError: the model does not exist, an image is a folder, two images have the same name, `out` is not a folder
             that can be written to, has an image, has results of another model or of another program, or another call
-            writes there, or `microns_per_pixel` is too far from the model's.
-        OSError: the disk is full.
+            writes there, or `microns_per_pixel` is too far from the model's; or as in `cluster.results`.
+        OSError: the disk is full, or the cluster is lost.
     """
     fields = _name_fields(images)
     check_out(out, fields.values())
@@ -78,21 +70,20 @@ def detect(
     known = detector.check_pixels(None)
     if microns_per_pixel is not None:
         detector.check_pixels(microns_per_pixel)
-    settings = {"extract": detector.extract.model_dump(), "detection": detector.detection.model_dump()}
-    evidence = {"model": model, "detector_sha256": digest, "threshold": detector.threshold, **settings}
-    evidence["origin"] = asdict(detector.origin)
     note = ", by a model trained on synthetic data" if detector.origin.synthetic else ""
     _say(f"{model}: threshold {detector.threshold:.3f}, trained at {known:g} um per pixel{note}")
-    earlier = [name for name in fields if (out / f"{name}{_EVALUATOR}").exists()]
+    earlier = [name for name in fields if (out / f"{name}{EVALUATOR}").exists()]
     if earlier and not (evaluator or replace):  # it would be lost, or belong to other detections than the CSV
         evaluator = True
-        _say(f"{out}: has {earlier[0]}{_EVALUATOR}; this call writes such files too, as with --evaluator")
+        _say(f"{out}: has {earlier[0]}{EVALUATOR}; this call writes such files too, as with --evaluator")
     sizes = PixelSizes(microns_per_pixel, known)
     counts: list[FieldCount] = []
     try:
-        with only_writer(out):
-            folder = ResultsFolder(out, fields, evidence, replace=replace)
-            _detect_all(fields, detector, folder, sizes, counts, _Formats(points, evaluator))
+        with only_writer(out) as unfinished:
+            folder = ResultsFolder(out, fields, _evidence(model, detector, digest), replace=replace)
+            source = _source(detector, digest, None if scheduler is None else unfinished)
+            job = Job(source, sizes, points, evaluator, note, out, unfinished)
+            _detect_all(fields, job, folder, counts, scheduler)
             unknown = folder.unknown
     except (KeyboardInterrupt, OSError):
         _say(
@@ -114,6 +105,13 @@ def detect(
     return len(fields) - len(counts)
 
 
+def _evidence(model: str, detector: "Detector", digest: str) -> dict[str, Any]:
+    """Return what model.json says: the name that the user gave, and all that the results depend on."""
+    settings = {"extract": detector.extract.model_dump(), "detection": detector.detection.model_dump()}
+    evidence = {"model": model, "detector_sha256": digest, "threshold": detector.threshold, **settings}
+    return evidence | {"origin": asdict(detector.origin)}
+
+
 def _name_fields(images: Sequence[Path]) -> dict[str, Path]:
     """Return the images by the names of their results, without overlays of an earlier call.
 
@@ -125,8 +123,8 @@ def _name_fields(images: Sequence[Path]) -> dict[str, Path]:
     for path in images:
         if path.is_dir():
             raise InputError(f"{path}: is a folder; give its images, such as {path}/*.tif")
-        name = printable(path.stem)
-        if name.endswith(_OVERLAY) and path.with_name(f"{path.stem.removesuffix(_OVERLAY)}_mitoses.csv").exists():
+        name = field_name(path)
+        if name.endswith(OVERLAY) and path.with_name(f"{path.stem.removesuffix(OVERLAY)}_mitoses.csv").exists():
             overlays.append(path)
         elif name in fields:
             raise InputError(f"{path}: {fields[name]} has the same name; use a separate call and --out for each")
@@ -140,95 +138,54 @@ def _name_fields(images: Sequence[Path]) -> dict[str, Path]:
     return fields
 
 
-def _detect_all(
-    fields: dict[str, Path],
-    detector: "Detector",
-    folder: ResultsFolder,
-    sizes: PixelSizes,
-    counts: list[FieldCount],
-    formats: _Formats,
-) -> None:
-    """Do one field after the other; `counts` gets those that are done."""
+def _source(detector: "Detector", digest: str, shared: Path | None) -> "Callable[[], Detector]":
+    """Return what gives a task its detector: this one, or a copy in a folder that workers share, read once by each."""
     from mitoscope.learning.devices import join
 
-    with join() as device, progress() as show:
+    if shared is not None:
+        detector.save(shared / "detector.pt")
+        return partial(load_detector, shared / "detector.pt", digest)
+    with join() as device:
         detector.to(device.torch)
-        for done, (name, path) in enumerate(fields.items(), start=1):
+    return lambda: detector
+
+
+def _detect_all(
+    fields: dict[str, Path], job: Job, folder: ResultsFolder, counts: list[FieldCount], scheduler: str | None
+) -> None:
+    """Do all fields; `counts` gets those that are done."""
+
+    def skip(name: str, error: InputError) -> None:
+        left = "; its files in --out are from an earlier call" if folder.has(name) else ""
+        _say(f"skipped: {error}{left}", style="red")
+
+    todo = dict(fields)
+    for name in fields:
+        try:
+            folder.check(name)
+        except InputError as error:
+            skip(name, error)
+            del todo[name]
+    paths = list(todo.values())
+    with progress() as show:
+        tasks = results(partial(detect_field, job), paths, scheduler, threads=1)
+        for done, (name, found) in enumerate(zip(todo, tasks, strict=True), start=len(fields) - len(todo) + 1):
             try:
-                folder.check(name)
-                picture = read_picture(path)
-                size = sizes.find(path, picture.microns_per_pixel)
-                try:
-                    detector.check_pixels(size.microns)
-                except InputError as error:
-                    raise InputError(f"{printable(str(path))}: {error} ({size.source} gives it)") from error
-                detections = _detect_one(path, picture, detector, size.microns)
-                count = _write(folder, name, picture, size, detections, detector, formats)
+                if isinstance(found, InputError):
+                    raise found
+                for line, style in found.said:
+                    _say(line, style)
+                with folder.field(name):
+                    # The GeoJSON last, so that a killed process hardly leaves one that passes for a corrected one.
+                    for path in sorted(found.files.iterdir(), key=lambda path: path.suffix == ".geojson"):
+                        path.rename(folder.out / path.name)
+                    folder.add(found.count)
             except InputError as error:
-                left = "; its files in --out are from an earlier call" if folder.has(name) else ""
-                _say(f"skipped: {error}{left}", style="red")
+                skip(name, error)
             else:
-                sizes.note(path, name, picture.microns_per_pixel, size)
-                counts.append(count)
+                job.sizes.note(fields[name], name, found.tag, found.size)
+                counts.append(found.count)
             show("detect", done, len(fields))
-
-
-def _detect_one(path: Path, picture: Picture, detector: "Detector", microns: float) -> "Detections":
-    """Find the mitoses of one field, and say what is special about it."""
-    rows, columns = picture.pixels.shape[:2]
-    mask = read_candidate_mask(path, (rows, columns))
-    name = printable(str(path))
-    if mask is not None:
-        _say(f"{name}: candidates only from the mask next to it; densities are for the whole field")
-    if share := picture.transparent:
-        _say(f"{name}: {share} of it is transparent; this part has no candidates and does not count as area")
-    detections = detector.detect(picture.pixels, microns, mask, picture.opaque)
-    if detector.extract.stain != "none" and not detections.normalised:
-        _say(f"{name}: too little tissue for stain normalisation; left unchanged", style="yellow")
-    return detections
-
-
-def _write(
-    folder: ResultsFolder,
-    name: str,
-    picture: Picture,
-    size: PixelSize,
-    detections: "Detections",
-    detector: "Detector",
-    formats: _Formats,
-) -> FieldCount:
-    """Write all files of one field, and its row of the summary."""
-    centres, probabilities = detections.points, detections.probabilities
-    rows, columns = picture.pixels.shape[:2]
-    radius = NUCLEUS_UM / size.microns
-    area = picture.area_mm2(size.microns)
-    count = FieldCount(name, columns, rows, len(centres), area, size.microns, size.source)
-    with folder.field(name):
-        start = folder.out / name
-        write_detections_csv(start.with_name(f"{name}_mitoses.csv"), centres, probabilities)
-        if formats.evaluator:
-            json = start.with_name(f"{name}{_EVALUATOR}")
-            write_evaluator_json(json, centres, probabilities, microns_per_pixel=size.microns)
-        note = ", by a model trained on synthetic data" if detector.origin.synthetic else ""
-        title = f"{name}: {len(centres)} mitoses with probability {detector.threshold:.3f} or more{note}"
-        _draw(start, picture.pixels, Marks(centres), radius, title)
-        # Last, so that a killed process hardly leaves one that `folder` does not know and takes for a corrected one.
-        geojson = start.with_name(f"{name}_mitoses.geojson")
-        write_geojson(geojson, centres, probabilities, radius=radius, shape=(rows, columns), points=formats.points)
-        folder.add(count)
-    return count
-
-
-def _draw(start: Path, image: Image, marks: Marks, radius: float, title: str) -> None:
-    """Write the overlay, as PNG where the image is too large for a JPEG."""
-    # Not PP_FF.jpg, which is the name of the field in a dataset's folder.
-    try:
-        draw_overlay(start.with_name(f"{start.name}{_OVERLAY}.jpg"), image, marks, radius=radius, title=title)
-    except InputError:
-        path = start.with_name(f"{start.name}{_OVERLAY}.png")
-        draw_overlay(path, image, marks, radius=radius, title=title)
-        rows, columns = image.shape[:2]
-        _say(f"{start.name}: {columns} x {rows} px are too large for a JPEG; the overlay is {path.name}")
 
 
 def _print_counts(counts: Sequence[FieldCount], out: Path, note: str) -> None:

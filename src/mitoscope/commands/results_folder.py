@@ -1,6 +1,7 @@
 """The folder that `mitoscope detect` writes into: its summary.csv and model.json describe all results in it."""
 
 import json
+import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -178,25 +179,30 @@ class ResultsFolder:
 
 
 @contextmanager
-def only_writer(out: Path) -> Iterator[None]:
+def only_writer(out: Path) -> Iterator[Path]:
     """Let no other call write into a folder during the block; a folder in which nothing was written goes again.
+
+    Yields an empty folder in it for unfinished results, which goes at the end with all that is left there.
 
     Raises:
         InputError: another call writes there.
         OSError: the disk is full.
     """
     new = [place for place in (out, *out.parents) if not place.exists()]
-    lock = out / ".detect.lock"
+    lock, unfinished = out / ".detect.lock", out / ".unfinished"
     busy = "another `mitoscope detect` writes here, process {pid}; wait until it ends, or use another --out"
     try:
         with ExitStack() as stack:
             try:
                 stack.enter_context(exclusive(lock, busy))
+                shutil.rmtree(unfinished, ignore_errors=True)  # of a call that was killed
+                unfinished.mkdir()
             except OSError as error:  # which names a hidden file
                 raise OSError(error.errno, error.strerror, str(out)) from error
             try:
-                yield
+                yield unfinished
             finally:
+                shutil.rmtree(unfinished, ignore_errors=True)
                 lock.unlink(missing_ok=True)  # while it is held, so that it is no lock of another call
     finally:
         for place in new:

@@ -111,7 +111,7 @@ def _scores(networks: Iterable[str]) -> tuple[list[str], list[Results]]:
     lines = []
     for results in evaluated:
         f1 = _f1(results.metrics["fields"]["f1"], results.intervals["fields"].get("f1"))
-        text = f"{results.network}: {f1}, {results.size('fields')}, from {results.start_weights} weights"
+        text = f"{results.network}: {f1}, {results.scores.size('fields')}, from {results.start_weights} weights"
         lines.append(text + _of_data(results.test_set["dataset_digest"]))
     return lines + list(unusable.values()), evaluated
 

@@ -37,7 +37,8 @@ def draw_errors(
         note: appended to the titles, as ", synthetic data".
         on_field: called after each field with the number of fields drawn and the number of all fields.
     """
-    errors: dict[str, list[tuple[float, str, Image]]] = {"false positives": [], "missed mitoses": []}
+    worst: dict[str, list[tuple[float, str, Image]]] = {"false positives": [], "missed mitoses": []}
+    counts = dict.fromkeys(worst, 0)
     with atomic_folder(out / "overlays", replace=True) as folder:
         for done, field in enumerate(fields, start=1):
             image, microns = read_image(field.image), microns_per_pixel[field.name]
@@ -49,15 +50,16 @@ def draw_errors(
             path = folder / f"{field.name}.jpg"
             draw_overlay(path, image, marks, radius=NUCLEUS_UM / microns, title=f"{field.name}{note}")
             for kind, rows in (("false positives", false), ("missed mitoses", missed)):
-                errors[kind] += _show_errors(field.name, image, rows, round(_SHOWN_UM / microns))
+                tiles = worst[kind] + _show_errors(field.name, image, rows, round(_SHOWN_UM / microns))
+                # The worst are the most probable false positives and the least probable misses.
+                worst[kind] = sorted(tiles, key=lambda tile: tile[0], reverse=kind == "false positives")[:_SHOWN]
+                counts[kind] += len(rows)
             if on_field:
                 on_field(done, len(fields))
     sections = []
-    for kind, tiles in errors.items():
-        # The worst are the most probable false positives and the least probable misses.
-        worst = sorted(tiles, key=lambda tile: tile[0], reverse=kind == "false positives")[:_SHOWN]
-        title = f"{len(tiles)} {kind}{note}: the worst {len(worst)}, each {_SHOWN_UM} um wide, with its probability"
-        sections.append((title, [(name, window) for _, name, window in worst]))
+    for kind, tiles in worst.items():
+        title = f"{counts[kind]} {kind}{note}: the worst {len(tiles)}, each {_SHOWN_UM} um wide, with its probability"
+        sections.append((title, [(name, window) for _, name, window in tiles]))
     draw_gallery(out / "errors.png", sections)
 
 

@@ -69,13 +69,15 @@ def draw_field_scores(
         path: PNG to write.
         curves: tables with fp_per_mm2 and recall, by name.
         fields: one row per field with mitoses_per_mm2 and detections_per_mm2.
-        metrics: tp, fp, fn, area_mm2, precision, recall and f1 of all fields.
+        metrics: tp, fp, fn, area_mm2, precision, recall and f1 of all fields; without recall and f1 if undefined.
         title: title above the panels.
     """
     figure, (left, middle, right) = _panels(3)
     for name, curve in curves.items():
         left.step(curve.fp_per_mm2, curve.recall, where="post", label=name)
-    left.plot(metrics["fp"] / metrics["area_mm2"], metrics["recall"], "k*", ms=10, label="at the validation threshold")
+    if "recall" in metrics:
+        point = (metrics["fp"] / metrics["area_mm2"], metrics["recall"])
+        left.plot(*point, "k*", ms=10, label="at the validation threshold")
     left.set(title="FROC", xlabel="false positives per mm2", ylabel="recall", ylim=(0, 1.02), xscale="symlog")
     left.set_xlim(left=0)
     left.legend(fontsize=7, loc="upper left")
@@ -84,7 +86,7 @@ def draw_field_scores(
     bars = middle.bar(list(counts), list(counts.values()), color=[SKY_BLUE, YELLOW, VERMILION], edgecolor="0.3")
     middle.bar_label(bars)
     middle.margins(y=0.1)
-    words = (f"{heading(name)} {percent(metrics[name])} %" for name in ("precision", "recall", "f1"))
+    words = (f"{heading(name)} {percent(metrics.get(name))} %" for name in ("precision", "recall", "f1"))
     middle.set_title(", ".join(words), fontsize=10)
     for patient, rows in fields.groupby("patient"):
         right.plot(rows.mitoses_per_mm2, rows.detections_per_mm2, "o", ms=5, alpha=0.7, label=str(patient))

@@ -106,7 +106,7 @@ def build_page(
         written=datetime.now(UTC),
         verdict=verdict,
         absent=absent,
-        scores=score_tables([network.results for network in networks], data),
+        scores=score_tables([network.results.scores for network in networks], data),
         logged=[heading(score) for score in LOGGED],
         runs=[run_row(run, run.run_id in current) for run in runs],
         curves=_curves(networks),

@@ -16,6 +16,38 @@ POOLED = ("mitoses", "detections", "TP", "FP", "FN", "precision %", "recall %", 
 
 
 @dataclass(frozen=True)
+class Scores:
+    """The test scores of a network by level (`patches`, `fields` or both), and their 95 % intervals by patient."""
+
+    network: str
+    start_weights: str
+    metrics: Mapping[str, Mapping[str, Any]]
+    intervals: Mapping[str, Mapping[str, Any]]
+
+    def size(self, level: str) -> str:
+        """Size of the test set, as text."""
+        metrics = self.metrics[level]
+        if level == "fields":
+            return f"{metrics['mitoses']} in {_number(metrics['fields'], 'field')}"
+        return f"{metrics['mitoses']} : {metrics['negatives']}"
+
+    def cells(self, level: str) -> list[str]:
+        """Scores of a level in percent, with their intervals, in the order of SCORES."""
+        return [percent(self.metrics[level].get(name), self.intervals[level].get(name)) for name in SCORES[level]]
+
+    def domain_rows(self) -> list[list[str]]:
+        """Scores of whole fields by domain (name, size, scores as in `cells`); empty if there is only one domain."""
+        rows = []
+        for domain, metrics in self.metrics["fields"]["domains"].items():
+            intervals = self.intervals["fields"]["domains"][domain]
+            fields, patients = (_number(metrics[f"{noun}s"], noun) for noun in ("field", "patient"))
+            size = f"{metrics['mitoses']} in {fields} of {patients}"
+            scores = [percent(metrics.get(name), intervals.get(name)) for name in SCORES["fields"]]
+            rows.append([domain, size, *scores])
+        return rows
+
+
+@dataclass(frozen=True)
 class Results:
     """The results of the stages for one network, all from one training and one detector.
 
@@ -63,6 +95,11 @@ class Results:
         return float(self.detector["validation_fields"]["f1"])
 
     @property
+    def scores(self) -> Scores:
+        """The scores, for tables."""
+        return Scores(self.network, self.start_weights, self.metrics, self.intervals)
+
+    @property
     def heads_note(self) -> str:
         """A sentence for networks with a field head, which scores whole fields only; otherwise empty."""
         if not self.detector["settings"]["refit_fields"]:
@@ -70,28 +107,6 @@ class Results:
         return (
             f"{self.network}: the network's own head scores patches, a field head scores whole fields (refit_fields)."
         )
-
-    def size(self, level: str) -> str:
-        """Size of the test set, as text."""
-        metrics = self.metrics[level]
-        if level == "fields":
-            return f"{metrics['mitoses']} in {_number(metrics['fields'], 'field')}"
-        return f"{metrics['mitoses']} : {metrics['negatives']}"
-
-    def cells(self, level: str) -> list[str]:
-        """Scores of a level in percent, with their intervals, in the order of SCORES."""
-        return [percent(self.metrics[level].get(name), self.intervals[level].get(name)) for name in SCORES[level]]
-
-    def domain_rows(self) -> list[list[str]]:
-        """Scores of whole fields by domain (name, size, scores as in `cells`); empty if there is only one domain."""
-        rows = []
-        for domain, metrics in self.metrics["fields"]["domains"].items():
-            intervals = self.intervals["fields"]["domains"][domain]
-            fields, patients = (_number(metrics[f"{noun}s"], noun) for noun in ("field", "patient"))
-            size = f"{metrics['mitoses']} in {fields} of {patients}"
-            scores = [percent(metrics.get(name), intervals.get(name)) for name in SCORES["fields"]]
-            rows.append([domain, size, *scores])
-        return rows
 
     def require_patches(self, tags: Mapping[str, str], digest: str) -> None:
         """Check that the network was trained on the current patches.
@@ -189,7 +204,7 @@ def _check(results: Results, remedy: str) -> None:
     for level in SCORES:
         if level not in results.metrics or level not in results.intervals:
             raise KeyError(level)
-    results.domain_rows()
+    results.scores.domain_rows()
 
 
 def read_all(networks: Iterable[str]) -> tuple[list[Results], dict[str, str]]:

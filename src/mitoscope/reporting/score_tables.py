@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from mitoscope.reporting.results import SCORES, Results, heading
+from mitoscope.reporting.results import SCORES, Scores, heading
 
 
 class ScoreTable(NamedTuple):
@@ -20,18 +20,22 @@ class ScoreTable(NamedTuple):
     rows: list[list[str]]
 
 
-def score_tables(evaluated: Sequence[Results], data: str) -> list[ScoreTable]:
-    """Return the scores of whole fields, the same by domain if there are several, and the scores of patches.
+def score_tables(evaluated: Sequence[Scores], data: str) -> list[ScoreTable]:
+    """Return the scores of whole fields, the same by domain if there are several, and the scores of patches, if any.
 
     Args:
         evaluated: the networks.
         data: name of the dataset, or "synthetic".
     """
     fields, patches = (
-        [[results.network, results.start_weights, results.size(level), *results.cells(level)] for results in evaluated]
+        [
+            [scores.network, scores.start_weights, scores.size(level), *scores.cells(level)]
+            for scores in evaluated
+            if level in scores.metrics
+        ]
         for level in ("fields", "patches")
     )
-    domains = [[results.network, *row] for results in evaluated for row in results.domain_rows()]
+    domains = [[scores.network, *row] for scores in evaluated for row in scores.domain_rows()]
     whole = f"Whole fields of the test patients, {data} data"
     tables = [
         ScoreTable(f"{whole}: mitoses found within 7.5 um", _columns("fields", "start weights", "mitoses"), fields),

@@ -1,22 +1,25 @@
 """Stage `extract`: fields -> the patch store patches/, and a gallery of examples."""
 
 import hashlib
-from dataclasses import dataclass
+import shutil
+import uuid
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from joblib import Parallel, delayed
 
+from mitoscope.cluster import results
 from mitoscope.datasets.annotations import Centres, distance_to_nearest, read_centres, read_lookalikes
 from mitoscope.datasets.conflicts import find_conflicts, hash_pixels
 from mitoscope.datasets.fields import Description, FieldOfView, list_fields, pixel_size, read_description
 from mitoscope.datasets.patches import COLUMNS, is_sample, read_summary, sample_name, store_path
 from mitoscope.datasets.readers import read_candidate_mask, read_picture
 from mitoscope.errors import InputError
-from mitoscope.files import atomic_folder, write_json
+from mitoscope.files import atomic_folder, hash_file, write_json
 from mitoscope.histology.prepared import prepare
 from mitoscope.histology.windows import window_size
 from mitoscope.params import Extract, read_params
@@ -28,17 +31,21 @@ _SHOWN_PER_CLASS = 40
 _SAME_CELL_UM = 4.0  # the radius of a nucleus: how far a labelled look-alike may be from the candidate that it is
 
 
-def extract() -> None:
+def extract(scheduler: str | None = None) -> None:
     """Write the patch store (an array per field, index.csv and summary.json) and the gallery.
 
+    Args:
+        scheduler: address of a Dask scheduler, whose workers cut the fields; None = threads of this process.
+
     Raises:
-        InputError: params.yaml or a file of data/ is bad; the old store stays as it was.
+        InputError: params.yaml or a file of data/ is bad, or as in `cluster.results`; the old store stays as it was.
+        OSError: the disk is full, or the cluster is lost; likewise.
     """
     settings = read_params().extract
     description = read_description(DATA)
     fields = list_fields(DATA)
     with atomic_folder(PATCHES, replace=True) as folder:
-        index = _write_store(folder, fields, settings, description)
+        index = _write_store(folder, fields, settings, description, scheduler)
     _draw_examples(index, settings, description)
     samples = index[is_sample(index)]
     mitoses = int(samples.label.sum())
@@ -127,22 +134,32 @@ def extract_field(field: FieldOfView, settings: Extract, description: Descriptio
     return FieldPatches(index, windows.cut(), facts, prepared.normalised)
 
 
-def _write_store(folder: Path, fields: list[FieldOfView], settings: Extract, description: Description) -> pd.DataFrame:
+def _write_field(
+    folder: Path, settings: Extract, description: Description, field: FieldOfView
+) -> tuple[Path, str, FieldPatches]:
+    """Cut the patches of a field into a new file in `folder`; return it, its SHA-256, and all else about them."""
+    patches = extract_field(field, settings, description)
+    path = folder / f"{uuid.uuid4().hex}.npy"  # a name of its own: a lost worker may still be writing the same field
+    np.save(path, patches.windows)
+    return path, hash_file(path), replace(patches, windows=patches.windows[:0].copy())
+
+
+def _write_store(
+    folder: Path, fields: list[FieldOfView], settings: Extract, description: Description, scheduler: str | None
+) -> pd.DataFrame:
     """Write the arrays, the index and the summary; return the index."""
     found: dict[str, FieldPatches] = {}
     digest = hashlib.sha256()
-    # Threads, because OpenCV and NumPy release the GIL. They only cut; this thread writes, so that no thread still
-    # writes into the folder when a bad field ends the stage.
+    unfinished = folder / ".unfinished"
+    unfinished.mkdir()
+    write_field = partial(_write_field, unfinished, settings, description)
     with progress() as show:
-        jobs = Parallel(n_jobs=-1, prefer="threads", return_as="generator")(
-            delayed(extract_field)(field, settings, description) for field in fields
-        )
-        for field, patches in zip(fields, jobs, strict=True):
-            path = store_path(folder, field.patient, field.field)
-            np.save(path, patches.windows)
-            digest.update(hashlib.sha256(path.read_bytes()).digest())
-            found[field.name] = FieldPatches(patches.index, patches.windows[:0], patches.facts, patches.normalised)
+        for field, (path, sha256, patches) in zip(fields, results(write_field, fields, scheduler), strict=True):
+            path.rename(store_path(folder, field.patient, field.field))
+            digest.update(bytes.fromhex(sha256))
+            found[field.name] = patches
             show("extract", len(found), len(fields))
+    shutil.rmtree(unfinished)  # with what lost workers have left
     facts = [patches.facts for patches in found.values()]
     pixels, sources = ([str(fact[name]) for fact in facts] for name in ("pixels_sha256", "microns_from"))
     if conflict := next(find_conflicts(fields, pixels, sources), None):

@@ -19,6 +19,7 @@ from mitoscope.learning.batches import PatchSet, Windows
 from mitoscope.learning.networks import PatchNetwork
 from mitoscope.learning.scoring import pool_patches, score_patches
 from mitoscope.params import CalibrationSettings, Detection, Extract, FieldHeadSettings
+from tests.disks import full_disk
 
 EXTRACT = Extract(patch_um=16)
 PLAIN = Detection(calibrate_fields=False)
@@ -182,6 +183,13 @@ def test_the_field_head_is_fitted_to_the_training_patches(fit, pooled, here, tra
     assert fitted.head is not None and fitted.head.settings == settings
     np.testing.assert_allclose(fitted.head.weights, expected.weights, atol=1e-6)
     assert fitted.head.bias == pytest.approx(expected.bias, abs=1e-6)
+
+
+def test_a_full_disk_ends_the_fit_of_a_field_head(fit, pooled, training, validation, tmp_path):
+    detection = PLAIN.model_copy(update={"refit_fields": True})
+    with full_disk(), pytest.raises(OSError, match="File too large"):
+        fit(detection, validation, model=pooled, training=training)
+    assert not any(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("views", [1, 4])

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from mitoscope.datasets.readers import Image
-from mitoscope.histology.stain import Method, normalise
+from mitoscope.histology.stain import Method, _restain, normalise
 
 # Columns haematoxylin and eosin; the reference is the published one, the others are two made-up laboratories.
 REFERENCE = np.array([[0.5626, 0.2159], [0.7201, 0.8012], [0.4062, 0.5581]])
@@ -220,3 +220,15 @@ def test_any_field_comes_back_as_an_image(colours, method):
         result, changed = normalise(image, method)
     assert result.shape == image.shape and result.dtype == np.uint8
     assert changed or np.array_equal(result, image)
+
+
+@pytest.mark.parametrize("scale", [0.3, 1.0, 3.0])
+def test_restaining_is_the_law_of_beer_and_lambert_for_all_intensities(scale):
+    """Against the plain formula: multiply the densities, and clip what is brighter than white or darker than black."""
+    image = np.random.default_rng(5).integers(0, 256, (300, 256, 3), dtype=np.uint8)
+    image[:, :, 0] = image[:, :, 1] = np.arange(256)
+    matrix = scale * np.array([[1.2, -0.1, 0.05], [0.02, 0.9, -0.05], [-0.1, 0.1, 1.1]])
+    light = 240 * np.exp(np.log((image + 1.0) / 240) @ matrix.T) - 1
+    assert light.max() > 255
+    assert far(_restain(image, matrix), np.clip(np.rint(light), 0, 255).astype(np.uint8)) <= 1
+    assert apart(_restain(image, matrix), np.clip(np.rint(light), 0, 255).astype(np.uint8)) < 1e-3

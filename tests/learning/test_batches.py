@@ -1,5 +1,6 @@
 """From stored windows to the samples of an epoch and their batches."""
 
+import threading
 from collections import Counter
 from dataclasses import replace
 
@@ -9,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mitoscope.learning.batches import PatchSet, Windows, draw_epoch, epoch_batches, generators
+from mitoscope.learning.batches import PatchSet, Windows, draw_epoch, epoch_batches, generators, prefetch
 from mitoscope.params import Sampling
 
 some_angles = st.lists(st.sampled_from([0.0, 45.0, 90.0, 135.0, 222.5]), min_size=1, max_size=4, unique=True)
@@ -101,6 +102,33 @@ def test_the_draw_and_every_process_have_chance_of_their_own():
     streams = [*variations, *(generators(seed, epoch, 0)[1] for seed, epoch in ((1, 3), (2, 2), (2, 1)))]
     streams.append(generators(1, 2, 0)[0])
     assert len({generator.random() for generator in streams}) == len(streams)
+
+
+def test_the_next_batch_is_made_while_the_caller_works_on_the_last():
+    made = [threading.Event() for _ in range(3)]
+
+    def batches():
+        for number, event in enumerate(made):
+            event.set()
+            yield number
+
+    seen = []
+    for number in prefetch(batches()):
+        assert all(event.wait(timeout=30) for event in made[: number + 2])
+        assert not any(event.is_set() for event in made[number + 2 :])  # one ahead, so that few are in memory
+        seen.append(number)
+    assert seen == [0, 1, 2]
+
+
+def test_an_error_in_a_batch_reaches_the_caller_after_the_batches_before_it():
+    def batches():
+        yield 1
+        raise ValueError("the second")
+
+    taken = prefetch(batches())
+    assert next(taken) == 1
+    with pytest.raises(ValueError, match="the second"):
+        next(taken)
 
 
 @pytest.fixture

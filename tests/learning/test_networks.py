@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+import torchvision
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -298,3 +299,26 @@ def test_too_little_memory_is_no_fault_of_the_settings(failure):
     model.inner = Failing(failure)
     with pytest.raises((MemoryError, torch.OutOfMemoryError)):
         check_forward(model)
+
+
+@pytest.mark.parametrize(
+    ("backbone", "head", "expected"),
+    [("alexnet", "classifier", True), ("alexnet", "pooled", True), ("squeezenet1_1", "classifier", False)],
+)
+def test_the_last_layer_computes_in_float32(backbone, head, expected):
+    model = build({"backbone": backbone, "head": head, "patch_size": 32, "input_size": 64}).eval()
+    assert model.in_bfloat16 == expected
+    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+        logits = model(torch.zeros(1, 3, 32, 32, dtype=torch.uint8))
+    assert (logits.dtype == torch.float32) == expected
+
+
+@pytest.mark.parametrize("backbone", ["shufflenet_v2_x0_5", "squeezenet1_1"])
+def test_a_networks_own_last_layer_keeps_its_random_weights_and_names(backbone):
+    torch.manual_seed(4)
+    expected = torchvision.models.get_model(backbone, num_classes=2).state_dict()
+    torch.manual_seed(4)
+    description = {"backbone": backbone, "head": "classifier", "patch_size": 32, "input_size": 64}
+    found = build(description).inner.state_dict()
+    assert list(found) == list(expected)
+    assert all(torch.equal(found[name], tensor) for name, tensor in expected.items())

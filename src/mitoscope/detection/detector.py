@@ -98,7 +98,7 @@ class Detector:
             image: (H, W, 3) uint8 RGB.
             mask: (H, W) bool, where candidates may lie; None = anywhere.
             microns_per_pixel: pixel size of the image, um.
-            opaque: (H, W) bool, false where the image is transparent: no candidates, no area; None = nowhere.
+            opaque: (H, W) bool, false where the image is transparent: no candidates, no area; None = opaque.
 
         Returns:
             The candidates with their windows; those with the strongest blue ratio come first.
@@ -158,7 +158,7 @@ class Detector:
             image: (H, W, 3) uint8 RGB.
             microns_per_pixel: pixel size of the image, um; None = that of the training fields.
             mask: (H, W) bool, where candidates may lie; None = anywhere.
-            opaque: (H, W) bool, false where the image is transparent: no candidates, no area; None = nowhere.
+            opaque: (H, W) bool, false where the image is transparent: no candidates, no area; None = opaque.
 
         Returns:
             The mitoses with their probabilities; empty arrays if there are none.

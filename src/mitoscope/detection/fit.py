@@ -1,5 +1,7 @@
 """Fit a detector around a trained network: field head, calibration and threshold, in this order."""
 
+import math
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -7,6 +9,7 @@ from pathlib import Path
 from tempfile import TemporaryFile
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from mitoscope.detection.calibration import Calibration
@@ -59,8 +62,7 @@ def fit_detector(
     model.to(device.torch)
     head = None
     if detection.refit_fields:
-        with TemporaryFile(dir=work) as file:
-            features = np.memmap(file, np.float32, "w+", shape=(len(training), model.pooled.channels))
+        features = _on_disk((len(training), model.pooled.channels), work)
         shown = partial(show, f"{origin.network} training features")
         pool_patches(model, training.windows, device, views=detection.views, out=features, on_batch=shown)
         head = FieldHead.fit(features, training.windows.store, training.labels, detection.field_head)
@@ -77,3 +79,15 @@ def fit_detector(
     objects = validation.objects(probabilities, detection.suppress_um)
     threshold, _ = best_threshold(objects.label.to_numpy(), objects.probability.to_numpy())
     return replace(raw, calibration=calibration, threshold=threshold, model=model.cpu()), objects
+
+
+def _on_disk(shape: tuple[int, int], folder: Path) -> npt.NDArray[np.float32]:
+    """Return a float32 array in a temporary file, which the system removes with the array.
+
+    Raises:
+        OSError: the disk is too full. Without reserving the room, the system would kill the process at a later write.
+    """
+    with TemporaryFile(dir=folder) as file:
+        if hasattr(os, "posix_fallocate"):  # macOS lacks it
+            os.posix_fallocate(file.fileno(), 0, math.prod(shape) * np.dtype(np.float32).itemsize)
+        return np.memmap(file, np.float32, "w+", shape=shape)

@@ -133,7 +133,7 @@ def generators(seed: int, epoch: int, rank: int) -> tuple[np.random.Generator, n
     return np.random.default_rng(draw), np.random.default_rng(vary[rank])
 
 
-def ahead(batches: Iterator[_Batch]) -> Iterator[_Batch]:
+def prefetch(batches: Iterator[_Batch]) -> Iterator[_Batch]:
     """Yield the items of an iterator, and compute each in a thread while the caller works on the one before."""
     with ThreadPoolExecutor(max_workers=1) as thread:
         following = thread.submit(next, batches, None)

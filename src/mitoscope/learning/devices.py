@@ -64,7 +64,6 @@ def join() -> Iterator[Device]:
 def alone(device: torch.device = _CPU) -> Device:
     """Return the device for computing in this process only, on `device`."""
     _turn_tf32_off()
-    _keep_freed_memory()
     return Device(device, rank=0, world=1, bf16=_has_bf16(device))
 
 
@@ -94,7 +93,8 @@ def _keep_freed_memory() -> None:
     """Let glibc keep freed memory for the next batch, for the rest of the process.
 
     By default glibc gets every large tensor from the kernel and returns it, and the kernel clears each page again. That
-    takes a sixth to a quarter of a training step on a processor (benchmarks/). Other C libraries stay as they are.
+    takes a sixth to a quarter of a training step on a processor with bf16. Other C libraries stay as they are. This is
+    for commands: a server or a worker of a cluster would keep the memory of its largest field for ever.
     """
     with suppress(AttributeError, OSError):
         mallopt = ctypes.CDLL(None).mallopt

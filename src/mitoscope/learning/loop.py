@@ -22,7 +22,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim.lr_scheduler import OneCycleLR
 
 from mitoscope.learning import checkpoints
-from mitoscope.learning.batches import Floats, Integers, PatchSet, ahead, epoch_batches
+from mitoscope.learning.batches import Floats, Integers, PatchSet, epoch_batches, prefetch
 from mitoscope.learning.devices import Device
 from mitoscope.learning.networks import PatchNetwork
 from mitoscope.learning.schedule import Epoch, best_epoch, finished, plain_epochs
@@ -41,7 +41,7 @@ class Fitted:
     Attributes:
         history: one entry per epoch.
         best_epoch: number of the best epoch, from 1.
-        hardness: (M,) false-positive score of each training patch, from the last mining; None without mining.
+        hardness: (M,) false-positive score of each training patch that was mined, else 0; None without mining.
     """
 
     history: list[Epoch]
@@ -173,7 +173,7 @@ class _Run:
             device=self.device,
             hardness=self.hardness,
         )
-        for step, (patches, labels) in enumerate(ahead(batches), start=1):
+        for step, (patches, labels) in enumerate(prefetch(batches), start=1):
             with self.device.autocast():
                 logits: Tensor = self.parallel(patches)
                 batch_loss = F.cross_entropy(logits.float(), labels)

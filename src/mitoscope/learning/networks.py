@@ -63,8 +63,12 @@ class PatchNetwork(nn.Module):
 
     @property
     def in_bfloat16(self) -> bool:
-        """Whether all layers but the last may compute in bfloat16; the last one then computes in float32."""
-        return any(isinstance(module, LastLayer) for module in self.inner.modules())
+        """Whether all layers but the last may compute in bfloat16; the last one then computes in float32.
+
+        Some networks end in a convolution, and some average two heads.
+        """
+        linear = (module for module in self.inner.modules() if isinstance(module, nn.Linear))
+        return [type(module) for module in linear if module.out_features == 2] == [LastLayer]
 
     @property
     def pooled(self) -> CentrePooled:
@@ -107,12 +111,12 @@ def _make(backbone: str, head: str) -> nn.Module:
     if head == "pooled":
         return CentrePooled(source.backbone(name))
     network = source.classifier(name)
-    place = head_names(network)[0].rpartition(".")[0]
-    layer = network.get_submodule(place)
+    layer_name = head_names(network)[0].rpartition(".")[0]
+    layer = network.get_submodule(layer_name)
     if isinstance(layer, nn.Linear):
         last = LastLayer(layer.in_features, layer.out_features, device="meta")  # draws no random numbers
         last.weight, last.bias = layer.weight, layer.bias
-        network.set_submodule(place, last)
+        network.set_submodule(layer_name, last)
     return network
 
 

@@ -151,7 +151,7 @@ def _section(network: Network) -> dict[str, Any]:
         embed(network.folder / "errors.png", f"The worst errors in the test fields: {note}"),
     ]
     if network.mined is not None:
-        pictures.append(embed(network.mined, f"The hardest negatives of the last mining: {note}"))
+        pictures.append(embed(network.mined, f"The hardest mined negatives: {note}"))
     found, drawn = outputs.searched / f"{network.name}.json", outputs.searched / network.name
     files = [MODELS / network.name / "start.pt", outputs.weights, outputs.detector]
     return {

@@ -65,7 +65,7 @@ def write_outputs(inputs: "Inputs", run_id: str, fitted: "Fitted", work: Path, f
 
 
 def _draw_mined(inputs: "Inputs", hardness: npt.NDArray[np.float64], work: Path) -> Path:
-    """Draw the hardest negatives of the last mining with their scores; return the path of the picture."""
+    """Draw the hardest negatives of all minings with their scores; return the path of the picture."""
     from mitoscope.learning.augment import crop
 
     negatives = np.flatnonzero(inputs.training.labels == 0)

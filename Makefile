@@ -64,5 +64,5 @@ docs: .venv/.installed ## Build the docs site and serve it on port 8000
 	@echo "Open http://127.0.0.1:8000; Ctrl-C stops it"
 	@python -m http.server --bind 127.0.0.1 --directory docs/_build 8000
 
-bench: .venv/.installed ## Measure the speed of training and scoring
-	python benchmarks/throughput.py
+bench: .venv/.installed ## Measure the speed of everything, or of ROWS="training scoring", beside other ways
+	python -m benchmarks $(ROWS)

@@ -1,0 +1,1 @@
+"""How fast the project is, measured: `python -m benchmarks` writes results.json, results.md and pictures/ here."""

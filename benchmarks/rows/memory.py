@@ -1,0 +1,64 @@
+"""Memory of an epoch, over the size of the store."""
+
+import multiprocessing
+import re
+import time
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.bench import Bench
+from benchmarks.data import EXTRACT
+from benchmarks.networks import Case
+from benchmarks.results import Growth
+from mitoscope.histology.windows import window_size
+from mitoscope.learning.batches import PatchSet, Windows
+from mitoscope.learning.devices import alone
+from mitoscope.progress import console
+
+CASE = Case("squeezenet1_1", 64, batches=8)
+SIZES_GB = (0.25, 0.5, 1.0)
+_POLL_SECONDS = 0.01
+
+
+def measure(bench: Bench, case: Case = CASE, sizes_gb: tuple[float, ...] = SIZES_GB) -> list[Growth]:
+    """Measure the peak of a process's own memory."""
+    if not Path("/proc/self/status").exists():
+        console.print("memory: not measured, because this system has no /proc")
+        return []
+    side = window_size(EXTRACT.patch_size)
+    with bench.folder() as folder:
+        works = {}
+        for size in sizes_gb:
+            store = Path(folder) / f"{size}.npy"
+            # Its zeros take no room on the disk, and as much memory as other pixels when they are read.
+            shape = (round(size * 1e9 / side**2 / 3), side, side, 3)
+            np.lib.format.open_memmap(store, mode="w+", dtype=np.uint8, shape=shape)
+            works[size] = partial(_peak, store, case)
+        series = replace(bench, rounds=1).grow("memory", {f"an epoch of {case.samples} samples": works})
+    note = (
+        "Anonymous memory (RssAnon) of a process on the CPU, without the pages of the store, which the system may drop."
+    )
+    return [Growth(case.title, "MB", "store, GB", series, note)]
+
+
+def _peak(store: Path, case: Case) -> float:
+    """Train an epoch in a process of its own; return its highest RssAnon, MB."""
+    process = multiprocessing.get_context("spawn").Process(target=_train, args=(store, case))
+    process.start()
+    peak = 0
+    while process.is_alive():
+        found = re.search(r"RssAnon:\s+(\d+) kB", Path(f"/proc/{process.pid}/status").read_text())
+        peak = max(peak, int(found[1]) if found else 0)
+        time.sleep(_POLL_SECONDS)
+    process.join()
+    if process.exitcode:
+        raise RuntimeError(f"the measured process ended with {process.exitcode}")
+    return peak * 1024 / 1e6
+
+
+def _train(store: Path, case: Case) -> None:
+    windows = Windows.of(np.load(store, mmap_mode="r"))
+    case.train(PatchSet(windows, np.arange(len(windows)) % 2), alone())

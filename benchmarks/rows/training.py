@@ -1,0 +1,48 @@
+"""Training against the capstone's way."""
+
+import sys
+from functools import partial
+from pathlib import Path
+
+from benchmarks import capstone
+from benchmarks.bench import Bench, run
+from benchmarks.networks import Case, count_flops, product_rate
+from benchmarks.results import Row
+
+ALEXNET = Case("alexnet", 224)
+CASES = (ALEXNET, Case("densenet161", 64, batch_size=32), Case("densenet161", 224, batch_size=8))
+SIDE = 4096  # of the matrices of the bound
+
+
+def measure(bench: Bench, cases: tuple[Case, ...] = CASES, side: int = SIDE) -> list[Row]:
+    """Measure patches per second from the disk, and the bound that matrix products of the same FLOPs set."""
+    return [_measure(bench, case, side) for case in cases]
+
+
+def _measure(bench: Bench, case: Case, side: int) -> Row:
+    flops, samples = count_flops(case.model), bench.data.samples
+    slice_ = case.lasting(bench.seconds, samples, bench.device)
+    bound = f"bound: matrix products, {'bf16' if bench.device.bf16 else 'fp32'}"
+    variants = bench.in_turn(
+        f"training, {case.title}",
+        {
+            "mitoscope": partial(slice_.train_rate, samples, bench.device),
+            "the capstone's way": partial(capstone_rate, bench, case),
+            bound: lambda: product_rate(bench.device, side) / flops,
+        },
+    )
+    row = Row(case.title, "patches/s", variants, baseline="the capstone's way")
+    share = row.ratio("mitoscope") / row.ratio(bound)
+    note = (
+        f"{slice_.batches} batches of {case.batch_size}. mitoscope reaches {share:.0%} of the bound: products of "
+        f"{side} x {side} matrices with as many operations as a training step, {flops / 1e9:.1f} GFLOP per patch. The "
+        "start of the capstone's process and its workers is not counted."
+    )
+    return Row(row.title, row.unit, row.variants, row.baseline, note)
+
+
+def capstone_rate(bench: Bench, case: Case) -> float:
+    """Return the patches per second of the capstone's way, in a process of its own."""
+    sizes = (case.input_size, case.batch_size, bench.seconds)
+    command = [sys.executable, "-m", capstone.__name__, bench.data.pngs, case.network, *sizes]
+    return float(run(command, Path(__file__).parents[2]))

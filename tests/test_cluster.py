@@ -3,16 +3,19 @@
 import importlib
 import logging
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import cv2
 import pytest
@@ -27,6 +30,7 @@ from mitoscope.commands import detect_field
 from mitoscope.commands.detect import detect
 from mitoscope.datasets.importers import Target
 from mitoscope.datasets.importers.janowczyk import import_janowczyk
+from mitoscope.datasets.validation import check_dataset
 from mitoscope.errors import InputError
 from mitoscope.stages import extract as stage
 from mitoscope.stages.extract import extract
@@ -84,12 +88,53 @@ def die(folder: Path, path: Path) -> str:
     return path.name.upper()
 
 
+def wait_until(done: Callable[[], object]) -> None:
+    """Wait for another process, however slow the machine is, but not for ever."""
+    end = time.monotonic() + 60
+    while not done():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+def work_until_released(folder: Path, path: Path) -> str:
+    """Work until the file `folder`/released is there; on `a` only until a worker has begun another path."""
+    if path.name == "a":
+        wait_until(lambda: begun(folder))
+    else:
+        (folder / f"{path.name}.begun").touch()
+        wait_until((folder / "released").exists)
+        (folder / f"{path.name}.ended").touch()
+    return path.name.upper()
+
+
 def fail_at_a(folder: Path, path: Path) -> None:
-    """Work slowly, but not on `a`; a file says when the work has ended."""
+    """Work as above, but find that `a` is bad."""
+    work_until_released(folder, path)
     if path.name == "a":
         raise InputError("a: is bad")
-    time.sleep(0.5)
-    (folder / path.name).touch()
+
+
+def begun(folder: Path) -> set[str]:
+    return {path.stem for path in folder.glob("*.begun")}
+
+
+def ended(folder: Path) -> set[str]:
+    return {path.stem for path in folder.glob("*.ended")}
+
+
+def write_when_released(*arguments: Any) -> Any:
+    """Cut the patches of a field, of all but the first when the file `released` is there."""
+    if arguments[-1].name != "01_01":
+        wait_until(Path("released").exists)
+    return stage._write_field(*arguments)
+
+
+def need_another_package(path: Path) -> None:
+    import only_elsewhere  # type: ignore[import-not-found]  # noqa: F401
+
+
+def interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
 
 
 @pytest.mark.parametrize("threads", [None, 1, 3])
@@ -160,20 +205,110 @@ def test_a_cluster_gives_results_in_the_order_of_the_items(scheduler):
 
 @pytest.mark.slow
 def test_a_machine_that_lacks_a_package_is_named(scheduler, tmp_path, monkeypatch):
-    (tmp_path / "only_here.py").write_text("def check(*_, dask_worker): pass\n")
-    monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setattr(cluster, "_check_worker", importlib.import_module("only_here").check)
+    monkeypatch.setattr(cluster, "_check_worker", only_here(tmp_path, monkeypatch))
     with pytest.raises(InputError, match=r"^tcp://\S+: .*No module named 'only_here'.*; install the same packages for"):
         list(results(slow_first, NAMES, scheduler))
 
 
 @pytest.mark.slow
-def test_after_an_error_nothing_runs_on_the_cluster(scheduler, tmp_path):
+def test_a_machine_that_comes_later_and_lacks_a_package_is_named(tmp_path, monkeypatch):
+    monkeypatch.setattr(cluster, "_check_worker", only_here(tmp_path, monkeypatch))
+    with LocalCluster(n_workers=0, threads_per_worker=1, dashboard_address="127.0.0.1:0", silence_logs=50) as empty:
+        lines = []
+
+        def start_worker(line: str, **_: object) -> None:
+            lines.append(line)
+            empty.scale(1)
+
+        monkeypatch.setattr(cluster.console, "print", start_worker)
+        with pytest.raises(InputError, match=r"^tcp://\S+: .*No module named 'only_here'.*; install the same packages"):
+            list(results(slow_first, NAMES, empty.scheduler_address))
+    assert lines == [f"{empty.scheduler_address}: has no workers yet; waits for them"]
+
+
+def only_here(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A function of a module that no worker has, in place of `_check_worker`."""
+    module = folder / "only_here.py"
+    module.write_text("def check(*_, dask_worker): pass\n")
+    with monkeypatch.context() as here:
+        here.syspath_prepend(folder)
+        check = importlib.import_module("only_here").check
+    module.unlink()
+    return check
+
+
+@pytest.mark.slow
+def test_a_task_that_lacks_a_package_ends_in_one_line(scheduler):
+    line = f"^a worker of {scheduler}: No module named 'only_elsewhere'; install the same packages for scheduler and"
+    with pytest.raises(InputError, match=line):
+        list(results(need_another_package, NAMES, scheduler))
+
+
+@pytest.mark.slow
+def test_after_an_error_nothing_runs_on_the_cluster(scheduler, client, tmp_path, monkeypatch):
+    lines = []
+
+    def release(line: str, **_: object) -> None:
+        lines.append(line)
+        (tmp_path / "released").touch()
+
+    monkeypatch.setattr(cluster.console, "print", release)
     with pytest.raises(InputError, match="a: is bad"):
         list(results(partial(fail_at_a, tmp_path), NAMES, scheduler))
-    ended = contents(tmp_path)
-    time.sleep(0.7)
-    assert contents(tmp_path) == ended and len(ended) < len(NAMES) - 1
+    assert begun(tmp_path) and begun(tmp_path) == ended(tmp_path) and not any(client.processing().values())
+    line = f"{scheduler}: waits for [12] fields that workers have begun; press Ctrl-C to leave them"
+    assert len(lines) == 1 and re.fullmatch(line, lines[0])
+
+
+@pytest.mark.slow
+def test_ctrl_c_leaves_fields_that_do_not_end(scheduler, tmp_path, monkeypatch):
+    press = threading.Timer(0.2, signal.raise_signal, [signal.SIGINT])
+    monkeypatch.setattr(cluster.console, "print", lambda line, **_: press.start())  # "press Ctrl-C to leave them"
+    with pytest.raises(KeyboardInterrupt):
+        list(results(partial(fail_at_a, tmp_path), NAMES, scheduler))
+    assert not ended(tmp_path)
+    (tmp_path / "released").touch()
+
+
+@pytest.mark.slow
+def test_a_lost_scheduler_is_named(monkeypatch):
+    monkeypatch.setattr(cluster, "_CONNECT_SECONDS", 1)  # then the client closes
+    with LocalCluster(
+        n_workers=1, threads_per_worker=1, processes=False, dashboard_address="127.0.0.1:0", silence_logs=50
+    ) as lost:
+        tasks = results(slow_first, NAMES, lost.scheduler_address)
+        next(tasks)
+        lost.close()
+        wait_until(lambda: all(client.status == "closed" for client in Client._instances))
+        with pytest.raises(OSError, match=f"^{lost.scheduler_address}: the scheduler is lost; is it still running"):
+            next(tasks)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", ["extract", "detect", "import"])
+def test_ctrl_c_between_two_fields_ends_all_tasks(project, scheduler, client, monkeypatch, command):
+    small_detector().save(Path("detector.pt"))
+    images = sorted(Path("data").glob("*.jpg"))
+    for image in images[1:4]:  # which take longer than the first
+        cv2.imwrite(str(image), cv2.resize(cv2.imread(str(image)), (2400, 2400)))
+    before = contents(project)
+
+    @contextmanager
+    def progress() -> Iterator[object]:
+        yield interrupt
+
+    monkeypatch.setattr(stage, "progress", progress)
+    monkeypatch.setattr("mitoscope.commands.detect.progress", progress)
+    with pytest.raises(KeyboardInterrupt) as error:  # it keeps all variables, as an error does that ends the program
+        if command == "extract":
+            extract(scheduler)
+        elif command == "detect":
+            detect(images, model="detector.pt", out=Path("out"), microns_per_pixel=None, scheduler=scheduler)
+        else:
+            check_dataset(Path("data"), on_progress=interrupt, scheduler=scheduler)
+    assert not any(client.processing().values()), error
+    shutil.rmtree("out", ignore_errors=True)  # the first field is done
+    assert contents(project) == before and not hidden(project)
 
 
 @pytest.mark.slow
@@ -186,7 +321,7 @@ def test_an_item_that_kills_its_workers_is_named(local, scheduler, tmp_path, mon
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("folder", "version", "said"),
+    ("folder", "version", "message"),
     [
         (
             "/nowhere",
@@ -196,16 +331,16 @@ def test_an_item_that_kills_its_workers_is_named(local, scheduler, tmp_path, mon
         (".", "0.0", r"a machine of the cluster has mitoscope .*; install 0\.0 on all"),
     ],
 )
-def test_a_worker_that_cannot_give_the_same_result_is_named(client, folder, version, said):
-    with pytest.raises(InputError, match=said):
-        client.submit(cluster._there, slow_first, Path(folder), version, NAMES[1]).result()
+def test_a_worker_that_cannot_give_the_same_result_is_named(client, folder, version, message):
+    with pytest.raises(InputError, match=message):
+        client.submit(cluster._run_in_folder, slow_first, Path(folder), version, NAMES[1]).result()
 
 
 @pytest.mark.slow
 def test_a_worker_that_does_several_tasks_at_once_is_rejected():
     with (
         LocalCluster(
-            1, threads_per_worker=2, processes=False, dashboard_address="127.0.0.1:0", silence_logs=50
+            n_workers=1, threads_per_worker=2, processes=False, dashboard_address="127.0.0.1:0", silence_logs=50
         ) as threads,
         pytest.raises(InputError, match=r"worker inproc\S+: does several tasks at once; start it with --nthreads 1"),
     ):
@@ -223,9 +358,7 @@ def test_extraction_gives_the_same_bytes(project, scheduler):
 
 @pytest.mark.slow
 def test_a_killed_worker_changes_no_byte(project, scheduler, client, monkeypatch):
-    """It is killed after the first field, in the middle of a larger one."""
-    for image in sorted(Path("data").glob("*.jpg"))[1:3]:
-        cv2.imwrite(str(image), cv2.resize(cv2.imread(str(image)), (2400, 2400)))
+    """It is killed after the first field, in the middle of another one."""
     extract()
     before = contents(Path("patches"))
     shutil.rmtree("patches")
@@ -237,13 +370,36 @@ def test_a_killed_worker_changes_no_byte(project, scheduler, client, monkeypatch
             if done == 1:
                 busy = next(worker for worker, tasks in client.processing().items() if tasks)
                 os.kill(process_of[busy], signal.SIGKILL)
+                Path("released").touch()
 
         yield show
 
     monkeypatch.setattr(stage, "progress", progress)
+    monkeypatch.setattr(stage, "_write_field", write_when_released)
     extract(scheduler)
     assert contents(Path("patches")) == before
     assert set(client.run(os.getpid).values()) != set(process_of.values())
+
+
+def test_what_a_lost_worker_still_writes_gets_into_no_store(extracted, monkeypatch):
+    before = contents(Path("patches"))
+    folders = set()
+
+    def write_field(folder: Path, *arguments: Any) -> Any:
+        folders.add(folder)
+        return write(folder, *arguments)
+
+    def write_json(*arguments: Any) -> None:
+        for folder in folders:  # all fields are done
+            folder.mkdir(exist_ok=True)
+            (folder / "late.npy").touch()
+        end(*arguments)
+
+    write, end = stage._write_field, stage.write_json
+    monkeypatch.setattr(stage, "_write_field", write_field)
+    monkeypatch.setattr(stage, "write_json", write_json)
+    extract()
+    assert contents(Path("patches")) == before and len(folders) == 1
 
 
 @pytest.mark.slow
@@ -286,13 +442,13 @@ def test_detection_gives_the_same_and_loads_the_detector_once_per_worker(project
     small_detector().save(Path("detector.pt"))
     Path("notes.tif").write_text("no image")
     images = [Path("notes.tif"), *sorted(Path("data").glob("*.jpg"))]
-    said = []
+    printed = []
     client.run(detect_field.load_detector.cache_clear)
     for out, address in (("here", None), ("there", scheduler)):
         arguments = {"model": "detector.pt", "out": Path(out), "microns_per_pixel": None, "evaluator": True}
         assert detect(images, scheduler=address, **arguments) == 1
-        said.append(capsys.readouterr().out.replace(out, "OUT"))
+        printed.append(capsys.readouterr().out.replace(out, "OUT"))
     assert contents(Path("there")) == contents(Path("here")) and len(contents(Path("here"))) == 8 * 4 + 2
-    assert said[0] == said[1] and said[0].count("skipped: notes.tif: is not an image") == 1
+    assert printed[0] == printed[1] and printed[0].count("skipped: notes.tif: is not an image") == 1
     loaded = [info.misses for info in client.run(detect_field.load_detector.cache_info).values()]
     assert max(loaded) == 1

@@ -3,6 +3,7 @@
 import ast
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -47,6 +48,15 @@ def parse(path: Path) -> ast.Module:
     return ast.parse(path.read_text(encoding="utf-8"))
 
 
+def run_on_import(node: ast.AST) -> Iterator[ast.AST]:
+    """Everything in a module but functions and what is for type checkers, which do not run when it is imported."""
+    for child in ast.iter_child_nodes(node):
+        for_types = isinstance(child, ast.If) and ast.unparse(child.test) == "TYPE_CHECKING"
+        if not for_types and not isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+            yield child
+            yield from run_on_import(child)
+
+
 def imports(path: Path) -> set[str]:
     """The modules and names of mitoscope that a module imports, also inside functions, without the prefix."""
     found = {name for node in ast.walk(parse(path)) for name in imported(node)}
@@ -72,7 +82,7 @@ def loaded(module: str) -> set[str]:
         place = SOURCE.parent.joinpath(*name.split("."))
         for path in (place / "__init__.py", place.with_suffix(".py")):
             if path.exists():  # otherwise it is a name in a module
-                found = {name.rpartition(".")[0]}.union(*map(imported, parse(path).body))
+                found = {name.rpartition(".")[0]}.union(*map(imported, run_on_import(parse(path))))
                 todo |= {name for name in found if name.startswith("mitoscope")} - seen
                 packages |= {name.split(".")[0] for name in found} - {"", "mitoscope"}
     return packages
@@ -156,6 +166,8 @@ def test_what_a_module_loads_is_known():
     assert {"torch", "numpy"} <= loaded("mitoscope.learning.scoring")
     assert "cv2" in loaded("mitoscope.datasets.annotations")  # through mitoscope.datasets.readers
     assert "timm" not in loaded("mitoscope.learning.backbones.timm")  # inside a function
+    assert "torchvision" in loaded("mitoscope.learning.vision")  # inside a `with`
+    assert "pydantic" not in loaded("mitoscope.errors")  # for type checkers
 
 
 @pytest.mark.parametrize("module", ["mitoscope.cli", "mitoscope.commands.status"])

@@ -185,6 +185,7 @@ def test_a_misspelt_entry_comes_with_the_one_that_was_meant(tmp_path, entry, mea
     [
         ("split.folds", 2, "must be 3 or more, not 2"),
         ("split.folds", 3.5, "must be a whole number, not 3.5"),
+        ("split.folds", 2.0, "must be 3 or more, not 2"),
         ("split.fold", -1, "must be 0 or more, not -1"),
         ("split.seed", False, "must be a whole number, not false"),  # `no` in YAML 1.1
         ("split.seed", "0", 'must be a whole number, not "0"'),
@@ -231,9 +232,11 @@ def test_a_value_out_of_range_is_named(tmp_path, entry, value, problem):
         ),
         (
             "launch",
-            "torchrun mito",
-            'launch: must end with mitoscope, to which DVC adds `train NETWORK`, not "torchrun mito"',
+            "mitoscope train",
+            'launch: must be a command to which DVC adds `train NETWORK`, not "mitoscope train"',
         ),
+        ("launch", "train", 'launch: must be a command to which DVC adds `train NETWORK`, not "train"'),
+        ("launch", " ", 'launch: must be a command to which DVC adds `train NETWORK`, not " "'),
         (
             "search.storage",
             "postgresql:me:secret@host",  # without the password
@@ -252,6 +255,8 @@ def test_a_value_that_no_stage_could_use_is_named(tmp_path, entry, value, said):
         ("weights.small", "weights/start"),
         ("launch", ".venv/bin/mitoscope"),
         ("launch", "torchrun --standalone --nproc-per-node=4 --no-python mitoscope"),
+        ("launch", "./train.sh"),
+        ("launch", "srun --gpus=4 slurm/train"),
         ("search.storage", "postgresql+psycopg2://me:secret@host/db"),
         ("split.fold", 3),
     ],
@@ -266,6 +271,29 @@ def test_a_number_may_be_written_in_any_way(tmp_path, rate):
     path.write_text(f"train: {{resnet18: {{optimisation: {{lr: {rate}, weight_decay: 1}}}}}}")
     optimisation = read_params(path).train["resnet18"].optimisation
     assert (optimisation.lr, optimisation.weight_decay) == (1e-4, 1.0)
+
+
+def test_a_whole_number_may_have_a_point(tmp_path):
+    read = read_params(written(tmp_path, "train.small.optimisation.epochs", 20.0)).train["small"].optimisation.epochs
+    assert (read, type(read)) == (20, int)
+
+
+@pytest.mark.parametrize("name", ["no", "1e3", "1.0", "18", "2020-01-01", "~"])
+def test_a_name_that_is_no_text_is_to_be_quoted(tmp_path, name):
+    path = tmp_path / "params.yaml"
+    path.write_text(f"split: {{}}\ntrain: {{{name}: {{}}}}\n")
+    assert complaint(path) == f'the name {name} in line 2 is no text in YAML; quote it: "{name}"'
+    path.write_text(f'train: {{"{name}": {{}}}}\n')
+    assert list(read_params(path).train) == [name]
+
+
+def test_anchors_may_repeat_a_block_but_not_contain_themselves(tmp_path):
+    path = tmp_path / "params.yaml"
+    path.write_text("train:\n  vgg11: &same\n    sampling: {seed: 3}\n  vgg13: *same\n  vgg16: {<<: *same}\n")
+    assert [train.sampling.seed for train in read_params(path).train.values()] == [3, 3, 3]
+    for value in ("&same [*same]", "&same {model: *same}", "&same {<<: *same}"):
+        path.write_text(f"train:\n  vgg11: {value}\n")
+        assert complaint(path) == "the anchor in line 2 contains itself; write out what it repeats"
 
 
 def test_an_entry_that_stands_twice_is_named_with_both_lines(tmp_path):
@@ -287,7 +315,9 @@ def test_the_others_are_counted(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "text", ["split: {folds: 4", "a: b: c", "\tsplit: 1", "a: !!python/object:os.system {}", "2020-01-01: a"]
+    "text",
+    ["split: {folds: 4", "a: b: c", "\tsplit: 1", "a: !!python/object:os.system {}", "? [a]\n: b", "[" * 1000],
+    ids=lambda text: text[:20],
 )
 def test_broken_yaml_is_said_in_one_line(tmp_path, text):
     path = tmp_path / "params.yaml"

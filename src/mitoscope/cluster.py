@@ -6,7 +6,7 @@ The machines of a cluster share the folders of the project, of the images and of
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import CancelledError, ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from distributed import Client, Future, Worker
 
 _CONNECT_SECONDS = 8
+_REMEDY = "install the same packages for scheduler and workers"
 
 
 class Named(Protocol):
@@ -40,11 +41,12 @@ def results(
     scheduler: str | None = None,
     *,
     threads: int | None = None,
-) -> Iterator[Result]:
+) -> Generator[Result, None, None]:
     """Yield `function(item)` for every item, in the order of the items; an error of one of them ends all.
 
     A task may be done twice, when a worker is lost. So it writes only files with names that it makes up, and the caller
-    moves them to their places.
+    moves them to their places. A caller that removes what tasks read or write uses `contextlib.closing`: after an error
+    of its own, too, no task runs any more when the block ends.
 
     Args:
         function: on a cluster, a function of a module, or a `partial` of one. What it gets and returns is sent.
@@ -72,18 +74,21 @@ def _cores() -> int:
     return int(cpu_count())
 
 
-def _on_cluster(function: Callable[[Item], Result], items: Sequence[Item], scheduler: str) -> Iterator[Result]:
-    here = (Path.cwd(), mitoscope.__version__)
+def _on_cluster(
+    function: Callable[[Item], Result], items: Sequence[Item], scheduler: str
+) -> Generator[Result, None, None]:
+    folder, version = Path.cwd(), mitoscope.__version__
     with _connect(scheduler) as client:
-        if not _check_machines(client, scheduler, *here):
+        while not _check_machines(client, scheduler, folder, version):
             console.print(f"{scheduler}: has no workers yet; waits for them", markup=False)
+            client.wait_for_workers(1)
         # Not pure: Dask would take a result from an earlier call for one of files that have changed since.
-        futures = client.map(partial(_there, function, *here), items, pure=False)
+        futures = client.map(partial(_run_in_folder, function, folder, version), items, pure=False)
         try:
             for item, future in zip(items, futures, strict=True):
                 yield _result(future, item, scheduler)
         except BaseException:  # Ctrl-C too, and an error of the caller
-            _stop(client, futures)
+            _stop(client, futures, scheduler)
             raise
 
 
@@ -95,16 +100,25 @@ def _result(future: "Future[Result]", item: Named, scheduler: str) -> Result:
     except KilledWorker as error:
         raise OSError(
             f"{item.name}: {error.allowed_failures + 1} workers of {scheduler} died with this field, one after the "
-            "other; have they too little memory?"
+            "other; have they too little memory, or other packages?"
         ) from error
     except CancelledError as error:
         raise OSError(f"{scheduler}: the scheduler is lost; is it still running?") from error
+    except ImportError as error:  # of a worker that came after `_check_machines`
+        raise InputError(f"a worker of {scheduler}: {error}; {_REMEDY}") from error
 
 
-def _stop(client: "Client", futures: "Sequence[Future[Result]]") -> None:
+def _stop(client: "Client", futures: "Sequence[Future[Result]]", scheduler: str) -> None:
     """Cancel tasks, and wait for those that run already, so that none writes when its folder is removed."""
+    if client.status != "running":  # what it raises would hide the error
+        return
     keys = {future.key for future in futures}
+    # A worker does one at a time. The scheduler is asked, because a worker that hangs does not answer.
+    begun = sum(not keys.isdisjoint(tasks) for tasks in client.processing().values())  # type: ignore[no-untyped-call]
     client.cancel(futures)  # type: ignore[no-untyped-call]
+    if begun:
+        line = f"{scheduler}: waits for {begun} fields that workers have begun; press Ctrl-C to leave them"
+        console.print(line, markup=False)
     while client.status == "running" and any(client.run(_runs_one_of, keys, on_error="ignore").values()):
         time.sleep(0.05)
 
@@ -153,7 +167,7 @@ def _check_machines(client: "Client", scheduler: str, folder: Path, version: str
         if isinstance(answer, InputError):
             raise answer
         if isinstance(answer, Exception) and not isinstance(answer, OSError):  # which is a worker that is lost
-            raise InputError(f"{machine}: {answer}; install the same packages for scheduler and workers") from answer
+            raise InputError(f"{machine}: {answer}; {_REMEDY}") from answer
     return len(answers) - 1
 
 
@@ -171,7 +185,7 @@ def _check_worker(folder: Path, version: str, dask_worker: "Worker") -> None:
         raise InputError(f"{name}: has no folder {folder}; share it under this path")
 
 
-def _there(function: Callable[[Item], Result], folder: Path, version: str, item: Item) -> Result:
+def _run_in_folder(function: Callable[[Item], Result], folder: Path, version: str, item: Item) -> Result:
     """Run a task on a worker, in the folder of the command: there, relative paths and messages mean the same."""
     from distributed import get_worker
 

@@ -112,7 +112,7 @@ class Mining(Block):
     every: int = Field(
         0,
         ge=0,
-        description="mine every so many epochs, among as many negatives as an epoch has samples; 0 turns it off",
+        description="mine every so many epochs, among twice as many negatives as an epoch has samples; 0 = never",
     )
     lr_factor: float = Field(
         0.5, gt=0, le=1, description="peak learning rate of the epochs with mining, as a fraction of lr"
@@ -340,9 +340,9 @@ class Params(Block):
 
     @field_validator("launch")
     @classmethod
-    def _starts_mitoscope(cls, value: str) -> str:
-        if not re.search(r"(^|[\s/])mitoscope\s*$", value):
-            raise ValueError(f"must end with mitoscope, to which DVC adds `train NETWORK`, not {json.dumps(value)}")
+    def _is_a_command(cls, value: str) -> str:
+        if value.split()[-1:] in ([], ["train"]):
+            raise ValueError(f"must be a command to which DVC adds `train NETWORK`, not {json.dumps(value)}")
         return value
 
     @model_validator(mode="after")
@@ -424,18 +424,33 @@ def _reject_moved(content: Any) -> None:
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML in which no entry stands twice, and 1e-4 is a number, as DVC reads it."""
+    """YAML in which names are text and stand once, nothing contains itself, and 1e-4 is a number, as DVC reads it."""
 
-    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
-        """Called by PyYAML, which takes the last of two equal entries.
+    def compose_node(self, parent: Any, index: Any) -> yaml.Node | None:
+        """Called by PyYAML, for which a list may be one of its own values.
 
         Raises:
-            ValueError: an entry stands twice.
+            ValueError: an alias stands inside of what it repeats.
+        """
+        node: yaml.Node | None = super().compose_node(parent, index)
+        if node and node.end_mark is None:  # it is still being read
+            raise ValueError(
+                f"the anchor in line {node.start_mark.line + 1} contains itself; write out what it repeats"
+            )
+        return node
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        """Called by PyYAML, which takes the last of two equal entries, and names that are no text.
+
+        Raises:
+            ValueError: an entry stands twice, or its name is no text.
         """
         node: yaml.MappingNode = super().compose_mapping_node(anchor)
         lines: dict[str, int] = {}
         for key, _ in node.value:
             name, line = str(key.value), key.start_mark.line + 1
+            if isinstance(key, yaml.ScalarNode) and key.tag.rpartition(":")[2] not in ("str", "merge"):
+                raise ValueError(f"the name {name} in line {line} is no text in YAML; quote it: {json.dumps(name)}")
             if name in lines:
                 raise ValueError(f"{name} stands twice, in lines {lines[name]} and {line}; remove one of them")
             lines[name] = line
@@ -447,12 +462,21 @@ _Loader.add_implicit_resolver(
 )
 
 
+def _number(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> float:
+    """Return 20.0 as 20, which is right for both kinds of numbers."""
+    value = loader.construct_yaml_float(node)
+    return int(value) if value.is_integer() else value
+
+
+_Loader.add_constructor("tag:yaml.org,2002:float", _number)
+
+
 def read_params(path: Path = Path("params.yaml")) -> Params:
     """Read and check params.yaml.
 
     Raises:
         InputError: the file is missing, no YAML, or an entry stands twice, is unknown, moved, of the wrong type or
-            out of range; the line names the first such entry.
+            out of range, or its name is no text; the line names the first such entry.
     """
     try:
         content = yaml.load(path.read_text(encoding="utf-8"), _Loader)
@@ -461,7 +485,7 @@ def read_params(path: Path = Path("params.yaml")) -> Params:
         return Params.model_validate_json(json.dumps(content, default=str), strict=True)
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}); run this in the project's folder") from error
-    except (yaml.YAMLError, UnicodeDecodeError, TypeError) as error:
+    except (yaml.YAMLError, UnicodeDecodeError, TypeError, RecursionError) as error:
         raise InputError(f"{path}: is not valid YAML ({' '.join(str(error).split())})") from error
     except ValidationError as error:
         raise InputError(f"{path}: {first_problem(error, Params)}") from error

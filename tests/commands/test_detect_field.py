@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from mitoscope.commands.detect_field import Done, Job, detect_field, load_detector
+from mitoscope.commands.detect_field import FieldResult, Task, detect_field, load_detector
 from mitoscope.commands.pixel_sizes import PixelSizes
 from mitoscope.errors import InputError
 from tests.conftest import small_detector
@@ -12,33 +12,33 @@ from tests.disks import full_disk
 
 
 @pytest.fixture
-def job(tmp_path: Path) -> Job:
+def task(tmp_path: Path) -> Task:
     """A detector of chance, and a folder for unfinished results."""
     detector = small_detector()
     out = tmp_path / "out"
     (out / ".unfinished").mkdir(parents=True)
-    return Job(lambda: detector, PixelSizes(None, 0.25), False, False, "", out, out / ".unfinished")
+    return Task(lambda: detector, PixelSizes(None, 0.25), False, False, "", out, out / ".unfinished")
 
 
-def test_a_task_that_is_done_twice_gives_the_same_in_another_folder(job, raw):
-    first, second = (detect_field(job, raw / "01_01.jpg") for _ in range(2))
-    assert isinstance(first, Done) and isinstance(second, Done) and first.count == second.count
+def test_a_task_that_is_done_twice_gives_the_same_in_another_folder(task, raw):
+    first, second = (detect_field(task, raw / "01_01.jpg") for _ in range(2))
+    assert isinstance(first, FieldResult) and isinstance(second, FieldResult) and first.count == second.count
     files = [{path.name: path.read_bytes() for path in done.files.iterdir()} for done in (first, second)]
     assert files[0] == files[1] and len(files[0]) == 3 and first.files != second.files
-    assert [path.name for path in job.out.iterdir()] == [".unfinished"]
+    assert [path.name for path in task.out.iterdir()] == [".unfinished"]
 
 
-def test_a_bad_image_gives_its_line_back(job, tmp_path):
+def test_a_bad_image_gives_its_line_back(task, tmp_path):
     (tmp_path / "notes.tif").write_text("no image")
-    error = detect_field(job, tmp_path / "notes.tif")
+    error = detect_field(task, tmp_path / "notes.tif")
     assert isinstance(error, InputError) and "notes.tif: is not an image" in str(error)
-    assert not list(job.folder.iterdir())
+    assert not list(task.folder.iterdir())
 
 
-def test_a_full_disk_names_the_output_folder(job, raw):
+def test_a_full_disk_names_the_output_folder(task, raw):
     with pytest.raises(OSError, match="File too large") as error, full_disk():
-        detect_field(job, raw / "01_01.jpg")
-    assert error.value.filename == str(job.out)
+        detect_field(task, raw / "01_01.jpg")
+    assert error.value.filename == str(task.out)
 
 
 def test_a_process_loads_a_detector_once(tmp_path):

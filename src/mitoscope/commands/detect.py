@@ -1,6 +1,7 @@
 """Command `detect`: find the mitoses in any field; write them for viewing and for other tools."""
 
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -10,7 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from mitoscope.cluster import results
-from mitoscope.commands.detect_field import EVALUATOR, OVERLAY, Job, detect_field, field_name, load_detector
+from mitoscope.commands.detect_field import EVALUATOR, OVERLAY, Task, detect_field, field_name, load_detector
 from mitoscope.commands.pixel_sizes import PixelSizes
 from mitoscope.commands.results_folder import ResultsFolder, check_out, only_writer
 from mitoscope.errors import InputError, printable
@@ -82,8 +83,8 @@ def detect(
         with only_writer(out) as unfinished:
             folder = ResultsFolder(out, fields, _evidence(model, detector, digest), replace=replace)
             source = _source(detector, digest, None if scheduler is None else unfinished)
-            job = Job(source, sizes, points, evaluator, note, out, unfinished)
-            _detect_all(fields, job, folder, counts, scheduler)
+            task = Task(source, sizes, points, evaluator, note, out, unfinished)
+            _detect_all(fields, task, folder, counts, scheduler)
             unknown = folder.unknown
     except (KeyboardInterrupt, OSError):
         _say(
@@ -151,7 +152,7 @@ def _source(detector: "Detector", digest: str, shared: Path | None) -> "Callable
 
 
 def _detect_all(
-    fields: dict[str, Path], job: Job, folder: ResultsFolder, counts: list[FieldCount], scheduler: str | None
+    fields: dict[str, Path], task: Task, folder: ResultsFolder, counts: list[FieldCount], scheduler: str | None
 ) -> None:
     """Do all fields; `counts` gets those that are done."""
 
@@ -167,24 +168,23 @@ def _detect_all(
             skip(name, error)
             del todo[name]
     paths = list(todo.values())
-    with progress() as show:
-        tasks = results(partial(detect_field, job), paths, scheduler, threads=1)
-        for done, (name, found) in enumerate(zip(todo, tasks, strict=True), start=len(fields) - len(todo) + 1):
+    with progress() as show, closing(results(partial(detect_field, task), paths, scheduler, threads=1)) as found:
+        for done, (name, result) in enumerate(zip(todo, found, strict=True), start=len(fields) - len(todo) + 1):
             try:
-                if isinstance(found, InputError):
-                    raise found
-                for line, style in found.said:
+                if isinstance(result, InputError):
+                    raise result
+                for line, style in result.messages:
                     _say(line, style)
                 with folder.field(name):
                     # The GeoJSON last, so that a killed process hardly leaves one that passes for a corrected one.
-                    for path in sorted(found.files.iterdir(), key=lambda path: path.suffix == ".geojson"):
+                    for path in sorted(result.files.iterdir(), key=lambda path: path.suffix == ".geojson"):
                         path.rename(folder.out / path.name)
-                    folder.add(found.count)
+                    folder.add(result.count)
             except InputError as error:
                 skip(name, error)
             else:
-                job.sizes.note(fields[name], name, found.tag, found.size)
-                counts.append(found.count)
+                task.sizes.note(fields[name], name, result.tag, result.size)
+                counts.append(result.count)
             show("detect", done, len(fields))
 
 

@@ -18,21 +18,21 @@ if TYPE_CHECKING:
     from mitoscope.detection.detector import Detections, Detector
 
 OVERLAY, EVALUATOR = "_overlay", "_mitoses.json"
-Lines = list[tuple[str, str | None]]  # to print, each with its style
+Messages = list[tuple[str, str | None]]  # to print, each with its style
 
 
 @dataclass(frozen=True)
-class Job:
-    """What the tasks of a call share.
+class Task:
+    """What is to be done with a field, the same for all fields of a call.
 
     Attributes:
-        detector: returns the detector; it is called in the process of the task.
+        detector: returns the detector; it is called in the process that does the field.
         sizes: finds the pixel size of an image.
         points: whether the GeoJSON has points instead of outlines.
         evaluator: whether to write `NAME_mitoses.json` too.
         note: what the title of an overlay says of the model.
         out: output folder, for messages.
-        folder: where each task makes a folder for its files.
+        folder: for unfinished results; each field gets a new folder in it.
     """
 
     detector: "Callable[[], Detector]"
@@ -45,22 +45,22 @@ class Job:
 
 
 @dataclass(frozen=True)
-class Done:
-    """The result of a task.
+class FieldResult:
+    """The result of a field.
 
     Attributes:
         files: the folder with the files of the field.
         count: the field's row of the summary.
         size: pixel size that was used.
         tag: um per pixel that the image file itself gives, if any.
-        said: what to say of it.
+        messages: lines to print.
     """
 
     files: Path
     count: FieldCount
     size: PixelSize
     tag: float | None
-    said: Lines
+    messages: Messages
 
 
 def field_name(image: Path) -> str:
@@ -83,7 +83,7 @@ def load_detector(path: Path, sha256: str) -> "Detector":
         return Detector.load(path).to(device.torch)
 
 
-def detect_field(job: Job, path: Path) -> Done | InputError:
+def detect_field(task: Task, path: Path) -> FieldResult | InputError:
     """Find the mitoses of a field and write its files into a new folder.
 
     An image that cannot be read gives the error back, because the other fields are to be done.
@@ -93,44 +93,44 @@ def detect_field(job: Job, path: Path) -> Done | InputError:
     """
     try:
         picture = read_picture(path)
-        size = job.sizes.find(path, picture.microns_per_pixel)
-        detector = job.detector()
+        size = task.sizes.find(path, picture.microns_per_pixel)
+        detector = task.detector()
         try:
             detector.check_pixels(size.microns)
         except InputError as error:
             raise InputError(f"{printable(str(path))}: {error} ({size.source} gives it)") from error
-        said: Lines = []
-        detections = _detect(path, picture, detector, size.microns, said)
+        messages: Messages = []
+        detections = _detect(path, picture, detector, size.microns, messages)
     except InputError as error:
         return error
     rows, columns = picture.pixels.shape[:2]
     area = picture.area_mm2(size.microns)
     count = FieldCount(field_name(path), columns, rows, len(detections.points), area, size.microns, size.source)
     # A name of its own: a lost worker may still be writing the same field.
-    files = job.folder / uuid.uuid4().hex
+    files = task.folder / uuid.uuid4().hex
     try:
         files.mkdir()
-        _write(files / count.name, picture.pixels, detections, count, job, detector.threshold, said)
+        _write(files / count.name, picture.pixels, detections, count, task, detector.threshold, messages)
     except OSError as error:
         if error.errno is None:
             raise
-        raise OSError(error.errno, error.strerror, str(job.out)) from error  # it names a hidden file
-    return Done(files, count, size, picture.microns_per_pixel, said)
+        raise OSError(error.errno, error.strerror, str(task.out)) from error  # it names a hidden file
+    return FieldResult(files, count, size, picture.microns_per_pixel, messages)
 
 
-def _detect(path: Path, picture: Picture, detector: "Detector", microns: float, said: Lines) -> "Detections":
+def _detect(path: Path, picture: Picture, detector: "Detector", microns: float, messages: Messages) -> "Detections":
     """Find the mitoses of one field, and say what is special about it."""
     rows, columns = picture.pixels.shape[:2]
     mask = read_candidate_mask(path, (rows, columns))
     name = printable(str(path))
     if mask is not None:
-        said.append((f"{name}: candidates only from the mask next to it; densities are for the whole field", None))
+        messages.append((f"{name}: candidates only from the mask next to it; densities are for the whole field", None))
     if share := picture.transparent:
         line = f"{name}: {share} of it is transparent; this part has no candidates and does not count as area"
-        said.append((line, None))
+        messages.append((line, None))
     detections = detector.detect(picture.pixels, microns, mask, picture.opaque)
     if detector.extract.stain != "none" and not detections.normalised:
-        said.append((f"{name}: too little tissue for stain normalisation; left unchanged", "yellow"))
+        messages.append((f"{name}: too little tissue for stain normalisation; left unchanged", "yellow"))
     return detections
 
 
@@ -139,19 +139,19 @@ def _write(
     image: Image,
     detections: "Detections",
     count: FieldCount,
-    job: Job,
+    task: Task,
     threshold: float,
-    said: Lines,
+    messages: Messages,
 ) -> None:
     """Write all files of one field; their names begin with that of `start`."""
     centres, probabilities = detections.points, detections.probabilities
     assert count.microns_per_pixel
     radius = NUCLEUS_UM / count.microns_per_pixel
     write_detections_csv(start.with_name(f"{start.name}_mitoses.csv"), centres, probabilities)
-    if job.evaluator:
+    if task.evaluator:
         json = start.with_name(f"{start.name}{EVALUATOR}")
         write_evaluator_json(json, centres, probabilities, microns_per_pixel=count.microns_per_pixel)
-    title = f"{start.name}: {len(centres)} mitoses with probability {threshold:.3f} or more{job.note}"
+    title = f"{start.name}: {len(centres)} mitoses with probability {threshold:.3f} or more{task.note}"
     # Not PP_FF.jpg, which is the name of the field in a dataset's folder.
     overlay = start.with_name(f"{start.name}{OVERLAY}.jpg")
     try:
@@ -160,7 +160,7 @@ def _write(
         overlay = overlay.with_suffix(".png")
         draw_overlay(overlay, image, Marks(centres), radius=radius, title=title)
         size = f"{count.width} x {count.height} px"
-        said.append((f"{start.name}: {size} are too large for a JPEG; the overlay is {overlay.name}", None))
+        messages.append((f"{start.name}: {size} are too large for a JPEG; the overlay is {overlay.name}", None))
     geojson = start.with_name(f"{start.name}_mitoses.geojson")
     shape = (count.height, count.width)
-    write_geojson(geojson, centres, probabilities, radius=radius, shape=shape, points=job.points)
+    write_geojson(geojson, centres, probabilities, radius=radius, shape=shape, points=task.points)

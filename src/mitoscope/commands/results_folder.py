@@ -182,7 +182,7 @@ class ResultsFolder:
 def only_writer(out: Path) -> Iterator[Path]:
     """Let no other call write into a folder during the block; a folder in which nothing was written goes again.
 
-    Yields an empty folder in it for unfinished results, which goes at the end with all that is left there.
+    Yields a folder in it for unfinished results, which goes at the end with all that is left there.
 
     Raises:
         InputError: another call writes there.
@@ -196,7 +196,7 @@ def only_writer(out: Path) -> Iterator[Path]:
             try:
                 stack.enter_context(exclusive(lock, busy))
                 shutil.rmtree(unfinished, ignore_errors=True)  # of a call that was killed
-                unfinished.mkdir()
+                unfinished.mkdir(exist_ok=True)  # a lost worker may still be writing there
             except OSError as error:  # which names a hidden file
                 raise OSError(error.errno, error.strerror, str(out)) from error
             try:

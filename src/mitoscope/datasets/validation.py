@@ -1,6 +1,7 @@
 """Check a raw dataset: read every image, annotation and mask, and collect all problems."""
 
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -120,16 +121,16 @@ def check_dataset(
         InputError: the folder does not exist, or as in `cluster.results`.
         OSError: the cluster is lost.
     """
-    fields, problems, unlisted = scan_fields(data)
-    description = Description()
+    (fields, problems, unlisted), description = scan_fields(data), Description()
     try:
         description = read_description(data)
     except InputError as error:
         problems.append(str(error))
     checked: list[CheckedField] = []
-    for field in results(partial(_check_field, description=description), fields, scheduler):
-        checked.append(field)
-        on_progress("checking", len(checked), len(fields))
+    with closing(results(partial(_check_field, description=description), fields, scheduler)) as found:
+        for field in found:
+            checked.append(field)
+            on_progress("checking", len(checked), len(fields))
     problems += [problem for field in checked for problem in field.problems]
     read = [(field, found) for field, found in zip(fields, checked, strict=True) if found.pixel]
     problems += find_conflicts(
@@ -139,8 +140,7 @@ def check_dataset(
     )
     # A field without a CSV takes its centres from `_pc.png`, so a problem with this mask is found twice.
     distinct = tuple(dict.fromkeys(problems))
-    patients = _total_patients(checked)
-    sizes = tuple(_doubtful_pixel_sizes(checked, description))
+    patients, sizes = _total_patients(checked), tuple(_doubtful_pixel_sizes(checked, description))
     others = (
         *_unused_files(data),
         *_unlisted_images(unlisted, fields),

@@ -3,6 +3,7 @@
 import hashlib
 import shutil
 import uuid
+from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -150,16 +151,19 @@ def _write_store(
     """Write the arrays, the index and the summary; return the index."""
     found: dict[str, FieldPatches] = {}
     digest = hashlib.sha256()
-    unfinished = folder / ".unfinished"
+    # Beside the store, which then never has what a lost worker still writes. `atomic_folder` knows the name as its own.
+    unfinished = folder.with_name(f"{folder.name}_unfinished")
     unfinished.mkdir()
     write_field = partial(_write_field, unfinished, settings, description)
-    with progress() as show:
-        for field, (path, sha256, patches) in zip(fields, results(write_field, fields, scheduler), strict=True):
-            path.rename(store_path(folder, field.patient, field.field))
-            digest.update(bytes.fromhex(sha256))
-            found[field.name] = patches
-            show("extract", len(found), len(fields))
-    shutil.rmtree(unfinished)  # with what lost workers have left
+    try:
+        with progress() as show, closing(results(write_field, fields, scheduler)) as written:
+            for field, (path, sha256, patches) in zip(fields, written, strict=True):
+                path.rename(store_path(folder, field.patient, field.field))
+                digest.update(bytes.fromhex(sha256))
+                found[field.name] = patches
+                show("extract", len(found), len(fields))
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
     facts = [patches.facts for patches in found.values()]
     pixels, sources = ([str(fact[name]) for fact in facts] for name in ("pixels_sha256", "microns_from"))
     if conflict := next(find_conflicts(fields, pixels, sources), None):

@@ -130,6 +130,26 @@ class TestNewDataset:
         import_found(tmp_path / "images", annotations, Target(tmp_path / "data"))
         assert mitoses(tmp_path / "data") == {"A_1": [[1, 2]], "B_1": [[3, 4]]}
 
+    @pytest.mark.parametrize("name", ["b/1", "b/1.png", "scans/b/1", "b\\1"])
+    def test_the_image_of_another_folder_is_not_taken_for_one_that_is_missing(self, tmp_path, out, name):
+        """a/1.png may be another patient's."""
+        (tmp_path / "images" / "a").mkdir(parents=True)
+        (tmp_path / "images" / "a" / "1.png").write_bytes(encode(".png", tissue(1)))
+        (tmp_path / "images" / "fields.csv").write_text("file,patient\na/1.png,A\n")
+        message = rejected(import_found, tmp_path / "images", found(**{name: [(1, 2)]}), out=out)
+        assert "no such image, but it is annotated; get the images again, each in the folder that its" in message
+
+    @pytest.mark.parametrize(
+        ("name", "file"), [("b/1", "1.png"), ("scans/a/1", "a/1.png"), ("b/A_1", "a/1.png"), ("1", "a/1.png")]
+    )
+    def test_folders_around_those_of_the_image_do_not_matter(self, tmp_path, name, file):
+        image = tmp_path / "images" / file
+        image.parent.mkdir(parents=True)
+        image.write_bytes(encode(".png", tissue(1)))
+        (tmp_path / "images" / "fields.csv").write_text(f"file,patient\n{file},A\n")
+        import_found(tmp_path / "images", found(**{name: [(1, 2)]}), Target(tmp_path / "data"))
+        assert mitoses(tmp_path / "data") == {"A_1": [[1, 2]]}
+
     def test_a_field_has_the_name_that_it_would_have_in_a_dataset(self, tmp_path):
         (tmp_path / "images").mkdir()
         (tmp_path / "images" / "a b_01.png").write_bytes(encode(".png", tissue(1)))

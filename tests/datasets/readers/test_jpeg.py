@@ -13,6 +13,10 @@ from tests.datasets.conftest import refusal, tissue, turned
 
 FIELD = tissue()
 PICTURE = Pillow.fromarray(FIELD)
+GREY_CORNER = (
+    "the lower right corner is the grey that decoders put in place of missing data; copy it again, or save it as PNG "
+    "if it is whole"
+)
 
 
 @pytest.mark.parametrize(
@@ -81,4 +85,14 @@ def test_a_scan_that_was_cut_and_closed_is_rejected(tmp_path, share, settings):
     whole = path.read_bytes()
     scan = whole.index(b"\xff\xda")
     path.write_bytes(whole[: scan + int(share * (len(whole) - scan))] + b"\xff\xd9")
-    assert "truncated or damaged" in refusal(read_image, path)
+    assert refusal(read_image, path).endswith(GREY_CORNER)
+
+
+def test_a_whole_jpeg_with_a_grey_border_is_read_as_png(tmp_path):
+    field = FIELD.copy()
+    field[-16:] = 128
+    picture = Pillow.fromarray(field)
+    picture.save(tmp_path / "field.jpg", quality=95)
+    assert refusal(read_image, tmp_path / "field.jpg").endswith(GREY_CORNER)
+    picture.save(tmp_path / "field.png")
+    assert np.array_equal(read_image(tmp_path / "field.png"), field)

@@ -38,26 +38,32 @@ def find_images(images: Path, entries: Mapping[Path, Entry], names: Collection[s
         images: the folder of the images.
         entries: the images in it and in its folders, with patient and field.
         names: file names with or without suffix, paths relative to `images`, or PATIENT_FIELD. Of a path that is not
-            there, folders at its start are ignored. Composed and decomposed letters are the same.
+            there, folders at its start are ignored if the rest is the whole path of an image, or PATIENT_FIELD: an
+            image in another folder may be another patient's. Composed and decomposed letters are the same.
 
     Raises:
         InputError: an image is missing, several images have the name, or two names mean one image.
     """
     known: dict[str, set[Path]] = {}
     alike: dict[str, set[Path]] = {}
+    whole: dict[str, set[Path]] = {}  # the names that tell an image from those in other folders
     for path, entry in entries.items():
         relative = path.relative_to(images)
         field = [f"{entry.patient}_{entry.field}"] if entry.patient and entry.field else []
-        for name in (relative.as_posix(), relative.with_suffix("").as_posix(), path.name, path.stem, *field):
+        unique = (relative.as_posix(), relative.with_suffix("").as_posix(), *field)
+        for name in unique:
+            whole.setdefault(composed(name), set()).add(path)
+        for name in (*unique, path.name, path.stem):
             known.setdefault(name, set()).add(path)
             alike.setdefault(composed(name), set()).add(path)
     found: dict[str, Path] = {}
     missing = []
     for name in names:
         path_named = PurePosixPath(name.replace("\\", "/"))
-        parts = path_named.parts
-        ends = ["/".join(parts[start:]) for start in range(len(parts))]
-        candidates = next((same for end in ends if (same := known.get(end) or alike.get(composed(end)))), set())
+        full, parts = path_named.as_posix(), path_named.parts
+        ends = ("/".join(parts[start:]) for start in range(1, len(parts)))
+        candidates = known.get(full) or alike.get(composed(full)) or set()
+        candidates = candidates or next((same for end in ends if (same := whole.get(composed(end)))), set())
         if images / path_named in candidates:
             candidates = {images / path_named}
         if len(candidates) > 1:
@@ -73,7 +79,8 @@ def find_images(images: Path, entries: Mapping[Path, Entry], names: Collection[s
     if missing:
         more = f" (and {len(missing) - 1} more)" if missing[1:] else ""
         raise InputError(
-            f"{images / plain(missing[0])}: no such image, but it is annotated{more}; get the images again"
+            f"{images / plain(missing[0])}: no such image, but it is annotated{more}; get the images again, each in "
+            "the folder that its annotation names"
         )
     names_of: dict[Path, str] = {}
     for name, path in found.items():

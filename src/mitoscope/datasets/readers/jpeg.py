@@ -18,6 +18,10 @@ _START_OF_FRAME = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
 _START_OF_SCAN, _END = 0xDA, 0xD9
 _BLOCK, _MISSING = 8, 128
 _WITHOUT_LENGTH = {0x01, *range(0xD0, 0xD8)}
+_GREY_CORNER = (
+    "the lower right corner is the grey that decoders put in place of missing data; copy it again, or save it as PNG "
+    "if it is whole"
+)
 _COLOURS = {1: "grey", 3: "RGB", 4: "CMYK"}
 _UNITS = {1: INCH, 2: CENTIMETRE}
 _IMAGES = 0xB002  # tag of the list of images in a file with several
@@ -104,7 +108,7 @@ def _decode(file: BinaryIO) -> npt.NDArray[Any]:
     """Decode the pixels.
 
     Raises:
-        ImageError: the image is truncated.
+        ImageError: the image is truncated, or looks like it.
     """
     file.seek(0)
     content = file.read()
@@ -113,5 +117,5 @@ def _decode(file: BinaryIO) -> npt.NDArray[Any]:
     values: npt.NDArray[Any] = imagecodecs.jpeg8_decode(content)
     # libjpeg fills blocks that the scan lacks with the middle grey, and says nothing if there is an end marker.
     if (values[-_BLOCK:, -_BLOCK:] == _MISSING).all():
-        raise ImageError(DAMAGED)
+        raise ImageError(_GREY_CORNER)
     return values

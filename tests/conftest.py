@@ -14,6 +14,8 @@ import yaml
 # Networks this small gain nothing from threads, and on a busy machine threads wait for each other. Before torch comes.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+os.environ.pop("COLUMNS", None)  # pytest-xdist sets it to 80; then tables would fold, here and in the commands
+
 from mitoscope.datasets.synthetic import synthesize
 from tests import forkserver
 from tests.postgresql import running_postgresql

@@ -200,7 +200,7 @@ def test_optional_parts_are_shown(evaluated, tmp_path):
     text = OUT.read_text(encoding="utf-8")
     assert "other is not on this page: it has not been evaluated; run `dvc repro evaluate@other`" in text
     captions = Page().text("figcaption")
-    for word in ("last mining", "Search, parallel", "FROC curves of the folds"):
+    for word in ("hardest mined negatives", "Search, parallel", "FROC curves of the folds"):
         assert sum(word in caption for caption in captions) == 1
     cells = Page().text("th", "td")
     assert cells[cells.index("train.optimisation.lr") + 1] == "0.0012" and 'title="exactly 0.00123"' in text

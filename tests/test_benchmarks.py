@@ -30,7 +30,6 @@ ROWS = {
     "views": {"case": Case("alexnet", 64, head="pooled")},
 }
 SLOW_ROWS = {
-    "capstone_job": {"case": CASE},
     "detect": {"case": CASE, "slice_": 20},
     "memory": {"case": CASE, "sizes_gb": (0.001,)},
     "scoring": {"cases": (CASE,)},

@@ -1,19 +1,20 @@
 """Extraction against decoding the images, and against the capstone's way."""
 
 import os
+import uuid
 from collections.abc import Sequence
 from functools import partial
 from itertools import cycle, islice
 from pathlib import Path
 
 import numpy as np
-from joblib import Parallel, delayed
 
 from benchmarks import capstone
 from benchmarks.bench import Bench, timed
 from benchmarks.data import Data
 from benchmarks.results import Growth, Row, Table
-from mitoscope.datasets.patches import store_path
+from mitoscope.cluster import results
+from mitoscope.datasets.fields import Description, FieldOfView
 from mitoscope.datasets.readers import read_picture
 from mitoscope.params import Extract
 from mitoscope.stages.extract import extract_field
@@ -55,17 +56,23 @@ def measure(bench: Bench, fields: Sequence[int] = FIELDS) -> list[Table]:
 
 
 def _decode(data: Data, _: Path, count: int) -> None:
-    fields = islice(cycle(data.fields), count)
-    Parallel(n_jobs=-1, prefer="threads")(delayed(read_picture)(field.image) for field in fields)
+    list(results(_read, list(islice(cycle(data.fields), count))))
 
 
-def _extract(data: Data, folder: Path, count: int, workers: int = -1, stain: str = "none") -> None:
-    settings = Extract.model_validate({"stain": stain})
-    jobs = Parallel(n_jobs=workers, prefer="threads", return_as="generator")(
-        delayed(extract_field)(field, settings, data.description) for field in islice(cycle(data.fields), count)
-    )
-    for number, patches in enumerate(jobs):  # one thread writes, as in the stage
-        np.save(store_path(folder, "field", str(number)), patches.windows)
+def _read(field: FieldOfView) -> None:
+    read_picture(field.image)
+
+
+def _extract(data: Data, folder: Path, count: int, workers: int | None = None, stain: str = "none") -> None:
+    fields, settings = list(islice(cycle(data.fields), count)), Extract.model_validate({"stain": stain})
+    for path in results(partial(_write, folder, settings, data.description), fields, threads=workers):
+        path.unlink()
+
+
+def _write(folder: Path, settings: Extract, description: Description, field: FieldOfView) -> Path:
+    path = folder / f"{uuid.uuid4().hex}.npy"  # a name of its own, as in the stage
+    np.save(path, extract_field(field, settings, description).windows)
+    return path
 
 
 def _by_capstone(data: Data, folder: Path, count: int) -> None:

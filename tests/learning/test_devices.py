@@ -1,6 +1,7 @@
 """Where training runs."""
 
 import os
+import platform
 import subprocess
 import sys
 
@@ -55,6 +56,29 @@ def test_float32_is_float32_on_every_machine(start, switch_on, monkeypatch):
     assert {part.fp32_precision for part in parts} == {"ieee"}
     assert torch.get_float32_matmul_precision() == "highest"
     assert not backends.cuda.matmul.allow_tf32 and not backends.cudnn.allow_tf32
+
+
+MEMORY = """
+import psutil
+import torch
+from mitoscope.learning.devices import join
+
+def left():  # MB, of 400 that were used and freed
+    before = psutil.Process().memory_info().rss
+    torch.ones(100_000_000)
+    return (psutil.Process().memory_info().rss - before) / 1e6
+
+with join(keep_memory=False):
+    assert left() < 100
+with join():
+    assert left() > 300
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library")
+def test_only_a_command_keeps_freed_memory():
+    subprocess.run([sys.executable, "-c", MEMORY], check=True)
 
 
 @pytest.mark.slow

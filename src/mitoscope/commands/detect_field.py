@@ -79,7 +79,7 @@ def load_detector(path: Path, sha256: str) -> "Detector":
     from mitoscope.detection.detector import Detector
     from mitoscope.learning.devices import join
 
-    with join() as device:
+    with join(keep_memory=False) as device:
         return Detector.load(path).to(device.torch)
 
 
@@ -103,7 +103,7 @@ def detect_field(task: Task, path: Path) -> FieldResult | InputError:
         detections = _detect(path, picture, detector, size.microns, messages)
     except InputError as error:
         return error
-    rows, columns = picture.pixels.shape[:2]
+    rows, columns = picture.shape
     area = picture.area_mm2(size.microns)
     count = FieldCount(field_name(path), columns, rows, len(detections.points), area, size.microns, size.source)
     # A name of its own: a lost worker may still be writing the same field.
@@ -120,8 +120,7 @@ def detect_field(task: Task, path: Path) -> FieldResult | InputError:
 
 def _detect(path: Path, picture: Picture, detector: "Detector", microns: float, messages: Messages) -> "Detections":
     """Find the mitoses of one field, and say what is special about it."""
-    rows, columns = picture.pixels.shape[:2]
-    mask = read_candidate_mask(path, (rows, columns))
+    mask = read_candidate_mask(path, picture.shape)
     name = printable(str(path))
     if mask is not None:
         messages.append((f"{name}: candidates only from the mask next to it; densities are for the whole field", None))

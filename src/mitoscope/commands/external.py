@@ -13,7 +13,7 @@ from mitoscope.errors import InputError
 from mitoscope.files import atomic_folder, hash_file, read_json, write_json
 from mitoscope.params import Evaluate
 from mitoscope.progress import console, progress
-from mitoscope.reporting.results import Scores
+from mitoscope.reporting.results import Scores, counted
 from mitoscope.reporting.score_tables import score_tables
 from mitoscope.tracking.models import detector_file
 from mitoscope.tracking.provenance import dataset_digest
@@ -150,7 +150,7 @@ def _print_scores(scores: Scores, name: str, out: Path, detector: "Detector") ->
     for table in score_tables([scores], name):
         console.print(draw(table), "")
     fields = scores.metrics["fields"]
-    patients = "1 patient" if fields["patients"] == 1 else f"{fields['patients']} patients"
+    patients = counted(fields["patients"], "patient")
     _say(
         f"Mitoses: {scores.size('fields')} of {patients}; {fields['tp']} found, {fields['fp']} false, {fields['fn']} "
         f"missed. All results are in {out}"

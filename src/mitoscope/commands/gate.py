@@ -153,8 +153,7 @@ def _score(detector: "Detector", microns: dict[str, float], label: str) -> float
         detector.to(device.torch)
         for done, field in enumerate(tested, start=1):
             picture = read_picture(field.image)
-            shape = (picture.pixels.shape[0], picture.pixels.shape[1])
-            mask = read_candidate_mask(field.image, shape)
+            mask = read_candidate_mask(field.image, picture.shape)
             points = detector.detect(picture.pixels, microns[field.name], mask, picture.opaque).points
             here = truths[(truths.patient == field.patient) & (truths.field == field.field)]
             centres = here[["row", "col"]].to_numpy(dtype=np.float64)

@@ -159,7 +159,7 @@ def _check_field(field: FieldOfView, description: Description) -> CheckedField:
         return CheckedField(
             field.name, field.patient, field.domain, 0, 0, None, None, "", "", 0, 0, masks, (str(error),)
         )
-    shape = (picture.pixels.shape[0], picture.pixels.shape[1])
+    shape = picture.shape
     problems: list[str] = []
     counts = []
     for scan in (scan_centres, scan_lookalikes):

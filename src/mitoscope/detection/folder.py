@@ -123,16 +123,15 @@ def read_folder(
 
 def _read_field(description: Description, detector: Detector, field: FieldOfView) -> _Field:
     picture = read_picture(field.image)
-    shape = (picture.pixels.shape[0], picture.pixels.shape[1])
     size = pixel_size(field.microns_per_pixel, picture.microns_per_pixel, description)
     try:
         detector.check_pixels(size.microns)
     except InputError as error:
         raise InputError(f"{field.image}: {error} ({size.source} gives it)") from error
-    mitoses = read_centres(field, shape, description.annotation_order)
+    mitoses = read_centres(field, picture.shape, description.annotation_order)
     prepared = prepare(picture, size.microns, detector.extract)
     return _Field(
-        candidates=prepared.candidates(read_candidate_mask(field.image, shape)),
+        candidates=prepared.candidates(read_candidate_mask(field.image, picture.shape)),
         mitoses=mitoses,
         size=size,
         area_mm2=prepared.area_mm2,

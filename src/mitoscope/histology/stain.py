@@ -70,7 +70,7 @@ def _macenko(image: Image, tissue: Image) -> Image | None:
     Source: Macenko et al., "A method for normalizing histology slides for quantitative analysis", ISBI 2009.
     """
     density = _DENSITY[tissue]
-    stained = density[_DENSITY[tissue.max(axis=1)] >= _GLASS]  # in all channels
+    stained = density[_DENSITY[_of_channels(np.maximum, tissue)] >= _GLASS]  # in all channels
     if len(stained) < _FEWEST:
         return None
     # The plane of the two stains passes through the origin, so the densities are not centred. All products are then
@@ -133,8 +133,13 @@ def _reinhard(image: Image, tissue: Image) -> Image | None:
 
 def _is_tissue(image: Image) -> Mask:
     """Return (...) bool, true where an (..., 3) image is not bare glass."""
-    darkest = np.minimum(np.minimum(image[..., 0], image[..., 1]), image[..., 2])  # min(axis=-1) takes 25 times as long
-    return np.asarray(_DENSITY[darkest] >= _GLASS, dtype=np.bool_)
+    return np.asarray(_DENSITY[_of_channels(np.minimum, image)] >= _GLASS, dtype=np.bool_)
+
+
+def _of_channels(extreme: np.ufunc, image: Image) -> npt.NDArray[np.uint8]:
+    """Return the minimum or maximum (...) over the channels of an (..., 3) image, 25 times as fast as along an axis."""
+    found: npt.NDArray[np.uint8] = extreme(extreme(image[..., 0], image[..., 1]), image[..., 2])
+    return found
 
 
 def _to_lab(image: Image) -> npt.NDArray[np.float32]:

@@ -41,8 +41,12 @@ class Device:
 
 
 @contextmanager
-def join() -> Iterator[Device]:
-    """Yield the device of this process; under torchrun, also join the process group for the duration of the block."""
+def join(*, keep_memory: bool = True) -> Iterator[Device]:
+    """Yield the device of this process; under torchrun, also join the process group for the duration of the block.
+
+    Args:
+        keep_memory: whether freed memory stays with the process, as is right for a command.
+    """
     world, local = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("LOCAL_RANK", "0"))
     cuda = torch.cuda.is_available()
     device = torch.device("cuda", local) if cuda else _CPU
@@ -51,7 +55,8 @@ def join() -> Iterator[Device]:
         torch.backends.cudnn.benchmark = False  # it may choose a different algorithm each time
         torch.use_deterministic_algorithms(True, warn_only=True)
     _turn_tf32_off()
-    _keep_freed_memory()
+    if keep_memory:
+        _keep_freed_memory()
     if world > 1:
         dist.init_process_group("nccl" if cuda else "gloo")
     try:

@@ -28,7 +28,7 @@ class Scores:
         """Size of the test set, as text."""
         metrics = self.metrics[level]
         if level == "fields":
-            return f"{metrics['mitoses']} in {_number(metrics['fields'], 'field')}"
+            return f"{metrics['mitoses']} in {counted(metrics['fields'], 'field')}"
         return f"{metrics['mitoses']} : {metrics['negatives']}"
 
     def cells(self, level: str) -> list[str]:
@@ -40,7 +40,7 @@ class Scores:
         rows = []
         for domain, metrics in self.metrics["fields"]["domains"].items():
             intervals = self.intervals["fields"]["domains"][domain]
-            fields, patients = (_number(metrics[f"{noun}s"], noun) for noun in ("field", "patient"))
+            fields, patients = (counted(metrics[f"{noun}s"], noun) for noun in ("field", "patient"))
             size = f"{metrics['mitoses']} in {fields} of {patients}"
             scores = [percent(metrics.get(name), intervals.get(name)) for name in SCORES["fields"]]
             rows.append([domain, size, *scores])
@@ -230,7 +230,8 @@ def read_all(networks: Iterable[str]) -> tuple[list[Results], dict[str, str]]:
     return found, unusable
 
 
-def _number(count: int, noun: str) -> str:
+def counted(count: int, noun: str) -> str:
+    """A number with its noun, such as 2 fields."""
     return f"{count} {noun}{'s' if count != 1 else ''}"
 
 

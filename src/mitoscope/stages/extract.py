@@ -86,7 +86,7 @@ def extract_field(field: FieldOfView, settings: Extract, description: Descriptio
         InputError: the image, a CSV or the mask is bad.
     """
     picture = read_picture(field.image)
-    shape = (picture.pixels.shape[0], picture.pixels.shape[1])
+    shape = picture.shape
     microns, size_from = pixel_size(field.microns_per_pixel, picture.microns_per_pixel, description)
     centres, lookalikes = (read(field, shape, description.annotation_order) for read in (read_centres, read_lookalikes))
     prepared = prepare(picture, microns, settings)

@@ -5,6 +5,7 @@ from pathlib import Path
 from mitoscope.errors import InputError
 from mitoscope.files import hash_file, read_json
 
+ROUNDING = 0.05  # px; `detect` and QuPath round positions to 0.01
 AS_WRITTEN = "files are as `mitoscope detect` wrote them: a detector's mitoses, which nobody has corrected"
 
 

@@ -13,12 +13,12 @@ from mitoscope.datasets.annotations import Centres, distance_to_nearest, read_lo
 from mitoscope.datasets.field_table import Entry, composed, read_field_table, write_field_table
 from mitoscope.datasets.fields import Description, FieldOfView, list_fields, list_images, read_description
 from mitoscope.datasets.importers import Annotations, Target
+from mitoscope.datasets.importers.detected import ROUNDING
 from mitoscope.datasets.readers import read_microns
 from mitoscope.datasets.validation import CheckedField
 from mitoscope.errors import InputError
 
 _MOST_FIELDS = 5  # named in a note
-_ROUNDING = 0.05  # px; `detect` and QuPath round positions to 0.01
 
 
 class Existing:
@@ -155,7 +155,7 @@ class Existing:
 
 
 def _is_same(was: Centres, now: Centres) -> bool:
-    return len(was) == len(now) and bool((distance_to_nearest(was, now) <= _ROUNDING).all())
+    return len(was) == len(now) and bool((distance_to_nearest(was, now) <= ROUNDING).all())
 
 
 def _change(was: Centres, now: Centres, kind: str) -> str:

@@ -14,7 +14,7 @@ import numpy as np
 from mitoscope.datasets.fields import IMAGE_SUFFIXES
 from mitoscope.datasets.importers import Annotations, Found
 from mitoscope.datasets.importers.classes import Classes
-from mitoscope.datasets.importers.detected import AS_WRITTEN, is_as_written
+from mitoscope.datasets.importers.detected import AS_WRITTEN, ROUNDING, is_as_written
 from mitoscope.datasets.importers.qupath import SUFFIXES as GEOJSON_SUFFIXES
 from mitoscope.datasets.importers.qupath import read_qupath
 from mitoscope.datasets.importers.sorting import (
@@ -40,7 +40,6 @@ _CLASS = ("class", "classification", "label", "category", "name")
 _IMAGE = ("image", "file", "filename", "file name", "image name", "slide", "image file")
 _NOT_TABLES = ("fields.csv", "summary.csv")  # beside the tables in a dataset and in what `detect` writes
 _LOOKALIKES = "_nonmitotic"
-_ROUNDING = 0.05  # px; `detect` rounds positions to 0.01
 # A file name of an image; ImageJ adds the names of region and slice, as in `01_01.tif:0012-0034`.
 _IMAGE_LABEL = re.compile(rf"(.+(?:{'|'.join(map(re.escape, IMAGE_SUFFIXES))}))(:.*)?", re.IGNORECASE)
 
@@ -118,7 +117,7 @@ def _is_detections(path: Path, annotations: Annotations) -> bool:
         return False
     (detected,) = read_qupath([geojson], Classes()).by_image.values()
     pair = detected.mitoses, annotations.mitoses
-    return pair[0].shape == pair[1].shape and np.allclose(*pair, rtol=0, atol=_ROUNDING)
+    return pair[0].shape == pair[1].shape and np.allclose(*pair, rtol=0, atol=ROUNDING)
 
 
 def _names_images(rows: Iterable[list[str]], place: int, own_image: str) -> bool:

@@ -47,6 +47,11 @@ class Picture:
     opaque: Mask | None
     microns_per_pixel: float | None
 
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns."""
+        return self.pixels.shape[0], self.pixels.shape[1]
+
     def candidate_mask(self, mask: Mask | None) -> Mask | None:
         """Return where candidates may lie, (H, W) bool: inside `mask` and not in transparent parts; None = anywhere."""
         if mask is None or self.opaque is None:
@@ -55,7 +60,8 @@ class Picture:
 
     def area_mm2(self, microns_per_pixel: float) -> float:
         """Return the area of the opaque part, mm2, with pixels of `microns_per_pixel` um."""
-        pixels = self.pixels.shape[0] * self.pixels.shape[1] if self.opaque is None else int(self.opaque.sum())
+        rows, columns = self.shape
+        pixels = rows * columns if self.opaque is None else int(self.opaque.sum())
         return float(pixels * microns_per_pixel**2 / 1e6)
 
     @property

@@ -1,22 +1,25 @@
 """`mitoscope` in a pipeline of the tests, without the ten seconds of imports that each command begins with.
 
 A process that has the large packages behind it forks for each command. The command itself is the real one, in a process
-of its own: its code, which is imported afterwards, its arguments, folder, environment, output and exit status. `dvc`
-finds it as `mitoscope` at the front of PATH. A test that kills its commands must start the installed ones: a signal
-reaches this client only.
+of its own: its code, which is imported afterwards, its arguments, folder, environment, output and exit status. Only the
+interpreter's last second, in which it takes its modules apart, is left out. `dvc` finds it as `mitoscope` at the front
+of PATH. Of signals, only SIGKILL reaches the command; others reach its client.
 """
 
+import atexit
 import contextlib
+import fcntl
 import gc
 import importlib
 import json
 import os
+import select
 import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 # What the stages import, less mitoscope. MLflow before the others asks for less memory than after them.
@@ -28,57 +31,58 @@ import json, os, socket, sys
 with socket.socket(socket.AF_UNIX) as server:
     server.connect({address!r})
     socket.send_fds(server, [b"+"], [0, 1, 2])
-    server.sendall(json.dumps([sys.argv, os.getcwd(), dict(os.environ)]).encode())
-    server.shutdown(socket.SHUT_WR)
+    server.sendall(json.dumps([sys.argv, os.getcwd(), dict(os.environ)]).encode() + b"\\n")
     status = server.recv(4)
 sys.exit(int(status) if status else 1)
 """
 
 
-@contextlib.contextmanager
-def running(folder: Path) -> Iterator[Path]:
-    """Start the server; yields a folder for the front of PATH, in which `mitoscope` is."""
-    address, programs = folder / "socket", folder / "bin"
-    programs.mkdir()
-    client = programs / "mitoscope"
-    client.write_text(CLIENT.format(python=sys.executable, address=str(address)))
-    client.chmod(0o755)
-    server = subprocess.Popen(
-        [sys.executable, "-m", "tests.forkserver", str(address)],
-        cwd=Path(__file__).parents[1],
-        start_new_session=True,
-    )
-    try:
+def programs(folder: Path, lives_with: int) -> Path:
+    """Return a folder for the front of PATH, in which `mitoscope` is. The first to call for `folder` starts the server.
+
+    The server ends within a second after the process `lives_with`.
+    """
+    folder.mkdir(exist_ok=True)
+    address, found = folder / "socket", folder / "bin"
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if address.exists():
+            return found
+        found.mkdir()
+        client = found / "mitoscope"
+        client.write_text(CLIENT.format(python=sys.executable, address=str(address)))
+        client.chmod(0o755)
+        server = subprocess.Popen(
+            [sys.executable, "-m", "tests.forkserver", str(address), str(lives_with)],
+            cwd=Path(__file__).parents[1],
+            start_new_session=True,
+        )
         deadline = time.monotonic() + 180
         while not address.exists():
             assert server.poll() is None and time.monotonic() < deadline, "the fork server did not start"
             time.sleep(0.05)
-        yield programs
-    finally:
-        os.killpg(server.pid, signal.SIGKILL)
-        server.wait()
+    return found
 
 
-def serve(address: Path) -> None:
-    """Fork for each command that is asked for, as long as the process lives that started this one."""
+def serve(address: Path, lives_with: int) -> None:
+    """Fork for each command that is asked for, as long as a process lives."""
+    gc.disable()
     for package in PACKAGES:
         importlib.import_module(package)
-    gc.collect()
     gc.freeze()  # what is here already need not be looked at, and copied, in each command
+    gc.enable()
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for those who answer
-    parent = os.getppid()
     with socket.socket(socket.AF_UNIX) as listener:
-        listener.settimeout(5)
+        listener.settimeout(1)
         listener.bind(str(address.with_suffix(".new")))
         listener.listen()
         address.with_suffix(".new").rename(address)  # now commands find it
         while True:
-            connection = None
-            while connection is None:
-                with contextlib.suppress(TimeoutError):
-                    connection, _ = listener.accept()
-                if os.getppid() != parent:  # pytest was killed
-                    return
+            try:
+                connection, _ = listener.accept()
+            except TimeoutError:
+                os.kill(lives_with, 0)  # ends the server where there is no such process
+                continue
             with connection:
                 if os.fork() == 0:
                     listener.close()
@@ -87,20 +91,28 @@ def serve(address: Path) -> None:
 
 
 def _answer(connection: socket.socket) -> None:
-    """Run one command in a process of its own, and send its exit status."""
+    """Run one command in a process of its own, and send its exit status. A client that is killed takes it along."""
     _, outputs, _, _ = socket.recv_fds(connection, 1, 3)
-    asked = b"".join(iter(lambda: connection.recv(1 << 16), b""))
+    asked = b""
+    while not asked.endswith(b"\n"):
+        if not (part := connection.recv(1 << 16)):
+            os._exit(0)  # killed while it asked
+        asked += part
     if (command := os.fork()) == 0:
         connection.close()
         _become(asked, outputs)
+    ended = os.pidfd_open(command)
+    if ended not in select.select([connection, ended], [], [])[0]:
+        os.kill(command, signal.SIGKILL)
     _, status = os.waitpid(command, 0)
     code = os.waitstatus_to_exitcode(status)
-    connection.sendall(str(code if code >= 0 else 128 - code).encode())
+    with contextlib.suppress(BrokenPipeError):
+        connection.sendall(str(code if code >= 0 else 128 - code).encode())
     os._exit(0)
 
 
 def _become(asked: bytes, outputs: list[int]) -> None:
-    """Take the command's place; ends as the interpreter does, with all that is to be done at its exit."""
+    """Take the command's place; an end without an error does all that is to be done at an interpreter's exit."""
     sys.argv, folder, environment = json.loads(asked)
     for standard, output in enumerate(outputs):
         os.dup2(output, standard)
@@ -111,9 +123,18 @@ def _become(asked: bytes, outputs: list[int]) -> None:
     sys.path[:0] = filter(None, environment.get("PYTHONPATH", "").split(os.pathsep))
     from mitoscope.cli import main
 
-    main()
-    sys.exit()
+    status = 0
+    try:
+        main()
+    except SystemExit as ended:
+        status = int(ended.code or 0)
+    threading._shutdown()  # type: ignore[attr-defined]
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    os._exit(status)
 
 
 if __name__ == "__main__":
-    serve(Path(sys.argv[1]))
+    with contextlib.suppress(ProcessLookupError):
+        serve(Path(sys.argv[1]), int(sys.argv[2]))

@@ -45,18 +45,25 @@ class Project:
 
     def run(self, *command: str, expect: int = 0) -> str:
         """Run a command in the project; returns what it printed."""
-        environment = self.environment | {"PATH": f"{self.programs}{os.pathsep}{self.environment['PATH']}"}
         done = subprocess.run(
-            command, cwd=self.folder, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+            command,
+            cwd=self.folder,
+            env=self._with_programs(),
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
         )
         assert done.returncode == expect, done.stdout
         return done.stdout
 
-    def start(self, *command: str) -> subprocess.Popen[str]:
-        """Start a command in the background, as leader of a process group of its own, and as it is installed."""
+    def start(self, *command: str) -> subprocess.Popen[bytes]:
+        """Start a command in the background, as leader of a process group of its own."""
         return subprocess.Popen(
-            command, cwd=self.folder, env=self.environment, text=True, stdout=subprocess.DEVNULL, start_new_session=True
+            command, cwd=self.folder, env=self._with_programs(), stdout=subprocess.DEVNULL, start_new_session=True
         )
+
+    def _with_programs(self) -> dict[str, str]:
+        return self.environment | {"PATH": f"{self.programs}{os.pathsep}{self.environment['PATH']}"}
 
     def change_params(self, change: Callable[[Params], None]) -> None:
         """Edit params.yaml."""
@@ -74,7 +81,7 @@ def make_tiny(params: Params) -> None:
     params["promote"] |= {"min_recall": 0.0, "min_f1": 0.0}
     for network, block in params["train"].items():
         params["weights"][network] = "random"
-        block["model"]["input_size"] = 64  # the least that both take
+        block["model"]["input_size"] = 64 if network == FIRST else 32  # AlexNet takes no less
         block["sampling"] |= {"samples_per_epoch": 32, "mining": {"start_epoch": 1, "every": 1}}
         block["optimisation"] |= {"epochs": 2, "batch_size": 16}
     # AlexNet's own head has 55 million weights, and each of its checkpoints takes seconds to write.

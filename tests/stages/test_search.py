@@ -5,7 +5,6 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -263,9 +262,9 @@ def test_a_bad_storage_is_one_line_without_the_password(ready, mlflow_store, mon
     assert said in str(error.value) and "\n" not in str(error.value) and "secret" not in str(error.value)
 
 
-def test_a_killed_search_goes_on_and_tries_the_lost_trial_again(ready, mlflow_store, monkeypatch):
+def test_a_killed_search_goes_on_and_tries_the_lost_trial_again(ready, mlflow_store, monkeypatch, programs):
     set_search(trials=3, samples_per_epoch=64, epochs=5)
-    running = start(Path(sys.executable).parent)
+    running = start(programs)
     deadline = time.monotonic() + 240
     client = mlflow.MlflowClient()
 

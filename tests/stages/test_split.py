@@ -17,7 +17,7 @@ from tests.conftest import tiny_params, write_params
 def table_of(patients: list[list[int]]) -> pd.DataFrame:
     """One row per field, from the mitoses in each field of each patient."""
     rows = [
-        {"patient": f"{number:02d}", "field": f"{field:02d}", "mitoses": mitoses}
+        {"patient": f"{number:02d}", "field": f"{field:02d}", "domain": "", "mitoses": mitoses}
         for number, fields in enumerate(patients, start=1)
         for field, mitoses in enumerate(fields, start=1)
     ]
@@ -92,6 +92,16 @@ def test_two_mitoses_more_change_no_pair():
         return [(table.patient["test"], table.patient["validation"]) for table in tables]
 
     assert pairs([[5], [3, 3], [4], [9]]) == pairs([[5], [3, 3], [6], [9]])  # now as many as the second has
+
+
+def test_folds_have_patients_of_each_domain():
+    table = table_of([[20, 30]] * 3 + [[2, 1, 0]] * 6)
+    table["domain"] = ["Aperio"] * 6 + ["Hamamatsu"] * 18
+    for fold in range(3):
+        patients = assign(table, folds=3, fold=fold, seed=0).set_index("patient").subset
+        scanners = table.groupby("patient").domain.first()
+        counts = pd.crosstab(scanners, patients)
+        assert (counts.loc["Aperio"] == 1).all() and (counts.loc["Hamamatsu"] == 2).all()
 
 
 def test_folds_have_alike_shares():

@@ -45,7 +45,7 @@ def split(fold: int | None = None) -> None:
 
 
 def count_mitoses() -> pd.DataFrame:
-    """Return one row per field of the dataset: patient, field, mitoses.
+    """Return one row per field of the dataset: patient, field, domain, mitoses.
 
     Raises:
         InputError: an image or a CSV file is bad.
@@ -56,7 +56,8 @@ def count_mitoses() -> pd.DataFrame:
         for done, field in enumerate(fields, start=1):
             shape = read_image(field.image).shape
             centres = read_centres(field, (shape[0], shape[1]), description.annotation_order)
-            rows.append({"patient": field.patient, "field": field.field, "mitoses": len(centres)})
+            names = {"patient": field.patient, "field": field.field, "domain": field.domain}
+            rows.append(names | {"mitoses": len(centres)})
             show("split", done, len(fields))
     return pd.DataFrame(rows)
 
@@ -65,10 +66,10 @@ def assign(fields: pd.DataFrame, *, folds: int, fold: int, seed: int) -> pd.Data
     """Assign patients to subsets: fold `fold` tests, the next validates, the others train.
 
     If each fold is one patient, the folds are in the order of the patients' names, so they do not depend on counts.
-    Otherwise the folds get similar shares of the fields and mitoses.
+    Otherwise the folds get similar shares of the fields and mitoses of each domain.
 
     Args:
-        fields: one row per field: patient, field, mitoses.
+        fields: one row per field: patient, field, domain, mitoses.
         folds: number of folds; as many as patients = leave one patient out.
         fold: the fold that tests.
         seed: random seed of the shuffling.
@@ -87,8 +88,9 @@ def assign(fields: pd.DataFrame, *, folds: int, fold: int, seed: int) -> pd.Data
     number = pd.Series(range(len(patients)), index=patients.index)
     if folds < len(patients):
         # One sample per field and one per mitosis, so that the folds get similar shares of both.
-        groups = np.repeat(fields.patient.to_numpy(), fields.mitoses.to_numpy() + 1)
-        labels = np.concatenate([[0] + [1] * count for count in fields.mitoses])
+        samples = fields.loc[fields.index.repeat(fields.mitoses + 1)]
+        groups = samples.patient.to_numpy()
+        labels = samples.domain + np.where(samples.index.duplicated(), " mitosis", " field")
         splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
         for found, (_, inside) in enumerate(splitter.split(groups, labels, groups)):
             number[sorted(set(groups[inside]))] = found

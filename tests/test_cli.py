@@ -20,7 +20,7 @@ from mitoscope.cli import app, main
 
 COMMANDS = [
     *("settings", "split", "extract", "weights", "search", "train", "detector", "evaluate", "pool"),
-    *("validate", "fields", "import", "import janowczyk", "import midog", "import tupac", "import qupath"),
+    *("validate", "suspects", "fields", "import", "import janowczyk", "import midog", "import tupac", "import qupath"),
     *("import imagescope", "import sliderunner", "import csv", "synthesize", "export-patches"),
     *(
         "detect",

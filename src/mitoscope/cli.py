@@ -250,6 +250,28 @@ def validate(
         raise typer.Exit(2)
 
 
+@app.command(cls=InProject, rich_help_panel=_DATA)
+def suspects(
+    network: Network,
+    out: Annotated[
+        Path,
+        typer.Option(help="Output folder; an earlier list there is replaced, but never a corrected one."),
+    ],
+    count: Annotated[int, typer.Option(min=1, help="List this many, the most suspicious first.")] = 100,
+) -> None:
+    """List the labels that look wrong, for QuPath: mitoses that score low, other places that score high.
+
+    The scores are held out: of the network's cross-validation, or else of the project's own test patients. The folder
+    gets a table, a picture of the first 60, and a GeoJSON per field with all its annotations and the suspects.
+
+    A pathologist corrects the GeoJSON in QuPath, and `mitoscope import qupath data FOLDER --add` brings it back. A
+    suspect without annotation has the class `Suspect`, which is left out unless it was changed to `Mitosis`.
+    """
+    from mitoscope.commands.suspects import suspects as run
+
+    run(network, out=out, count=count)
+
+
 @app.command("fields", rich_help_panel=_DATA)
 def field_table(
     folder: Annotated[Path, typer.Argument(help="Folder of the images; they may lie in folders.")],

@@ -5,9 +5,10 @@ import io
 import json
 import math
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -75,6 +76,26 @@ def write_detections_csv(path: Path, centres: Centres, probabilities: Probabilit
     write_text(path, "".join(["row,col,probability\n", *lines]))
 
 
+class Annotation(NamedTuple):
+    """An annotation for QuPath.
+
+    Attributes:
+        row: px.
+        col: px.
+        kind: its class in QuPath.
+        colour: RGB of the class, for a QuPath that does not have it yet.
+        name: what the list of annotations shows; may be empty.
+        measurements: values by name.
+    """
+
+    row: float
+    col: float
+    kind: str = "Mitosis"
+    colour: tuple[int, int, int] = DETECTED.colour
+    name: str = ""
+    measurements: Mapping[str, float] = {}
+
+
 def write_geojson(
     path: Path,
     centres: Centres,
@@ -84,16 +105,7 @@ def write_geojson(
     shape: tuple[int, int],
     points: bool = False,
 ) -> None:
-    """Write the detections of a field as GeoJSON for QuPath (0.3 and later), one annotation each.
-
-    In QuPath (0, 0) is the top left corner of the first pixel; in this project it is the pixel's centre. So
-    x = col + 0.5 and y = row + 0.5. Ids depend only on the content: the same detections give the same file.
-
-    Every outline lies inside the image: near the border the circle becomes an ellipse round the same centre, so that
-    the centre of an outline is always the detection, also after QuPath has written it again.
-
-    Source: "Exporting annotations" in QuPath's documentation (the origin), and its QuPathTypeAdapters.java and
-    GsonTools.java, which read and write the format.
+    """Write the detections of a field as GeoJSON for QuPath, as `write_annotations` does.
 
     Args:
         path: the GeoJSON.
@@ -106,19 +118,52 @@ def write_geojson(
     Raises:
         ValueError: a number is not finite.
     """
+    annotations = [
+        Annotation(row, col, measurements={"Probability": probability})
+        for (row, col), probability in zip(centres.tolist(), probabilities.tolist(), strict=True)
+    ]
+    write_annotations(path, annotations, radius=radius, shape=shape, points=points)
+
+
+def write_annotations(
+    path: Path, annotations: Sequence[Annotation], *, radius: float, shape: tuple[int, int], points: bool = False
+) -> None:
+    """Write annotations of a field as GeoJSON for QuPath (0.3 and later).
+
+    In QuPath (0, 0) is the top left corner of the first pixel; in this project it is the pixel's centre. So
+    x = col + 0.5 and y = row + 0.5. Ids depend only on the content: the same annotations give the same file.
+
+    Every outline lies inside the image: near the border the circle becomes an ellipse round the same centre, so that
+    the centre of an outline is always that of the annotation, also after QuPath has written it again.
+
+    Source: "Exporting annotations" in QuPath's documentation (the origin), and its QuPathTypeAdapters.java and
+    GsonTools.java, which read and write the format.
+
+    Args:
+        path: the GeoJSON.
+        annotations: in the order of the file; measurements are rounded to 6 decimals.
+        radius: radius of the outlines, px.
+        shape: rows and columns of the image.
+        points: write points instead of outlines.
+
+    Raises:
+        ValueError: a number is not finite.
+    """
     features = []
-    for number, ((row, col), probability) in enumerate(zip(centres.tolist(), probabilities.tolist(), strict=True)):
+    for number, (row, col, kind, colour, name, measurements) in enumerate(annotations):
         x, y = col + 0.5, row + 0.5
         if points:
             geometry = {"type": "Point", "coordinates": [round(x, 2), round(y, 2)]}
         else:
             geometry = {"type": "Polygon", "coordinates": [_ring(x, y, radius, shape)]}
-        # The number makes the ids of equal detections differ.
-        identity = f"mitoscope {number} {row:.2f} {col:.2f} {probability:.6f} {radius:.2f}"
+        # The number makes the ids of equal annotations differ.
+        values = "".join(f"{value:.6f} " for value in measurements.values())
+        identity = f"mitoscope {number} {row:.2f} {col:.2f} {values}{radius:.2f}"
         properties = {
             "objectType": "annotation",
-            "classification": {"name": "Mitosis", "color": list(DETECTED.colour)},
-            "measurements": {"Probability": round(probability, 6)},
+            **({"name": name} if name else {}),
+            "classification": {"name": kind, "color": list(colour)},
+            "measurements": {key: round(value, 6) for key, value in measurements.items()},
         }
         feature = {"type": "Feature", "id": str(uuid.uuid5(uuid.NAMESPACE_OID, identity))}
         features.append(feature | {"geometry": geometry, "properties": properties})

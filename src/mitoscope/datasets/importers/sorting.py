@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mitoscope.datasets.importers import Annotations, Found
-from mitoscope.datasets.importers.classes import Classes, Kind
+from mitoscope.datasets.importers.classes import SUSPECT, Classes, Kind
 from mitoscope.errors import InputError
 
 UNCLASSIFIED = "Unclassified"  # as QuPath calls it
@@ -53,8 +53,11 @@ class Sorter:
         kind = self._classes.kind(name)
         if kind:
             self.put(image, kind, centre)
+            return
+        self.add_image(image)
+        if name == SUSPECT:
+            self.leave_out("suspects that nobody has called a mitosis")
         else:
-            self.add_image(image)
             self._others.setdefault(image, Counter())[name.strip() or UNCLASSIFIED] += 1
 
     def put(self, image: str, kind: Kind, centre: tuple[float, float]) -> None:

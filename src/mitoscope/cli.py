@@ -438,7 +438,7 @@ def ui(
 def main() -> None:
     """Run the command line; bad input ends with one line and exit code 2, a failing disk or network with 1."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a polite kill is a Ctrl-C
-    gc.set_threshold(20_000)  # not 700: an eighth of the imports of torch and MLflow was looking for garbage in them
+    gc.set_threshold(20_000)  # by default, an eighth of the imports of torch and MLflow is looking for garbage in them
     try:
         app()
     except InputError as error:

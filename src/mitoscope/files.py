@@ -38,7 +38,8 @@ def atomic_path(target: Path) -> Iterator[Path]:
             leftover.unlink(missing_ok=True)
     temporary = target.with_name(f".{target.stem}.{os.getpid()}.partial{target.suffix}")
     try:
-        yield temporary
+        with _naming(target):
+            yield temporary
         with temporary.open("rb") as file:
             os.fsync(file.fileno())
         temporary.replace(target)
@@ -95,6 +96,17 @@ def hash_file(path: Path) -> str:
 
 
 @contextmanager
+def _naming(target: Path) -> Iterator[None]:
+    """Add the name of `target` to the error of a full disk, which Python raises from a write without one."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) and not error.filename:
+            error.filename = str(target)
+        raise
+
+
+@contextmanager
 def atomic_folder(target: Path, *, replace: bool = False) -> Iterator[Path]:
     """Yield an empty folder next to `target`; it becomes `target` when the block ends without an error.
 
@@ -121,7 +133,8 @@ def atomic_folder(target: Path, *, replace: bool = False) -> Iterator[Path]:
     try:
         with suppress(OSError):  # a file system without locks; the process's id in the name remains
             fcntl.flock(lock, fcntl.LOCK_SH)
-        yield temporary
+        with _naming(target):
+            yield temporary
         _replace_folder(real, temporary)
     finally:
         os.close(lock)

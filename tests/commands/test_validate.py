@@ -74,6 +74,12 @@ def test_every_problem_stays_on_a_line_of_its_own_however_narrow_the_terminal(da
     assert sum("unreadable" in line for line in printed(report, width=100)) == 2
 
 
+def test_a_name_with_a_line_break_stays_on_one_line(data):
+    (data / "two\nlines.tif").write_bytes(b"")
+    (line,) = [line for line in printed(check_dataset(data), width=80) if "lines.tif" in line]
+    assert r"two\nlines.tif" in line
+
+
 def test_the_table_fits_into_80_columns_and_is_whole_in_a_pipe(data):
     rows = printed(check_dataset(data), width=80)
     assert "…" not in " ".join(rows) and max(map(len, rows)) <= 80

@@ -63,6 +63,31 @@ def test_a_table_with_classes_is_for_the_importer(tmp_path):
     assert "has a column 'label'; `mitoscope import csv` sorts centres by their class" in message
 
 
+@pytest.mark.parametrize(
+    ("name", "cells"),
+    [("Klasse", ["mitotic figure", "hard negative"]), ("name", ["a", "Mitosis"]), ("is_mitosis", ["1", "0"])],
+)
+def test_classes_are_known_by_the_cells(tmp_path, name, cells):
+    field = field_with_csv(tmp_path, f"x,y,{name}\n10,20,{cells[0]}\n11,21,{cells[1]}\n")
+    assert f"has a column '{name}'; `mitoscope import csv` sorts" in refusal(read_centres, field, SHAPE)
+
+
+def test_other_columns_are_ignored(tmp_path):
+    field = field_with_csv(tmp_path, "x,y,id,score,comment\n10,20,1,1,sharp\n11,21,0,0,\n")
+    assert read_centres(field, SHAPE).tolist() == [[20, 10], [21, 11]]
+
+
+def test_a_cell_beyond_the_header_may_be_a_class(tmp_path):
+    field = field_with_csv(tmp_path, "x,y\n10,20,,hard negative\n")
+    assert "has a column 'number 4'" in refusal(read_centres, field, SHAPE)
+
+
+@pytest.mark.parametrize("sides", ["width,height", "W,H"])
+def test_boxes_are_not_centres(tmp_path, sides):
+    field = field_with_csv(tmp_path, f"x,y,{sides}\n10,20,5,5\n")
+    assert "may be corners of boxes; give the centres, x + w" in refusal(read_centres, field, SHAPE)
+
+
 def test_lookalikes_stand_in_a_file_of_their_own(tmp_path):
     field = field_with_csv(tmp_path, "1,2\n")
     assert read_lookalikes(field, SHAPE).shape == (0, 2)

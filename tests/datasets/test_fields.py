@@ -177,6 +177,7 @@ def test_a_description_reads_back_and_has_defaults(tmp_path):
     [
         (b"microns_per_pixel: 0", "microns_per_pixel"),
         (b"microns_per_pixel: 250", "microns_per_pixel must be 2 or less, not 250"),
+        (b"microns_per_pixel: true", "microns_per_pixel must be a number"),
         (b"microns_per_pixel: 0.025", "microns_per_pixel must be 0.05 or more, not 0.025"),
         (b"microns_per_pixel: tiny", "microns_per_pixel"),
         (b"annotation_order: y,x", "annotation_order"),

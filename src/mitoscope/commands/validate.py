@@ -10,6 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from mitoscope.datasets.validation import Report, check_dataset
+from mitoscope.errors import printable
 from mitoscope.progress import console, progress
 
 _FIELDS = ("patient", "field", "size (px)", "um per px", "from", "mitoses", "look-alikes", "domain", "masks")
@@ -44,7 +45,7 @@ def print_report(report: Report, console: Console) -> None:
 
     def print_line(kind: str, line: str, style: str) -> None:
         # One line each, however narrow the terminal, so that grep works. Paths must not be read as markup.
-        console.print(f"{kind}: {line}", style=style, soft_wrap=True, markup=False, highlight=False)
+        console.print(f"{kind}: {printable(line)}", style=style, soft_wrap=True, markup=False, highlight=False)
 
     for warning in report.warnings:
         print_line("warning", warning, "yellow")

@@ -9,7 +9,7 @@ from scipy.spatial import KDTree
 
 from mitoscope.datasets.fields import FieldOfView
 from mitoscope.datasets.readers import read_mask
-from mitoscope.datasets.tables import Table, read_table
+from mitoscope.datasets.tables import Table, box_problem, class_columns, flag_column, read_table
 from mitoscope.errors import InputError
 from mitoscope.files import write_text
 
@@ -84,8 +84,8 @@ def _scan(path: Path, shape: tuple[int, int], order: str) -> tuple[Centres, list
         return np.empty((0, 2)), []
     table = read_table(path)
     named = _named_columns(table)
-    if named and (kind := next((cell for cell in table.rows[0][1] if cell.lower() in _CLASS_COLUMNS), None)):
-        return np.empty((0, 2)), [f"{path}: has a column {kind!r}; `mitoscope import csv` sorts centres by their class"]
+    if named and (problem := _column_problem(table)):
+        return np.empty((0, 2)), [f"{path}: {problem}"]
     columns = named or ((0, 1) if order == "row,col" else (1, 0))
     seen: dict[tuple[float, float], int] = {}
     bad: dict[str, list[str]] = {}
@@ -112,6 +112,19 @@ def _scan(path: Path, shape: tuple[int, int], order: str) -> tuple[Centres, list
             seen[row, col] = number
     problems = [lines[0] + (f" (and {len(lines) - 1} more rows)" if lines[1:] else "") for lines in bad.values()]
     return np.array(list(seen), dtype=np.float64).reshape(-1, 2), problems
+
+
+def _column_problem(table: Table) -> str | None:
+    """Return why the rows of a table with a header may not all be centres of one kind; None = they are."""
+    from mitoscope.datasets.importers.classes import Classes  # the importers import this module
+
+    header = table.rows[0][1]
+    kind = next((cell for cell in header if cell.lower() in _CLASS_COLUMNS), None) or flag_column(table)
+    if kind is None and (found := class_columns(table, True, Classes().kind)):
+        kind = [*header, *(f"number {place + 1}" for place in range(len(header), found[0] + 1))][found[0]]
+    if kind is not None:
+        return f"has a column {kind[:60]!r}; `mitoscope import csv` sorts centres by their class"
+    return box_problem(header)
 
 
 def _named_columns(table: Table) -> tuple[int, int] | None:

@@ -46,7 +46,7 @@ class Description(BaseModel):
     name: str = "unnamed"
     source: str = "unknown"
     licence: str = "unknown"
-    microns_per_pixel: float = Field(default=0.25, ge=FINEST_UM, le=COARSEST_UM)
+    microns_per_pixel: float = Field(default=0.25, ge=FINEST_UM, le=COARSEST_UM, strict=True)
     annotation_order: Literal["row,col", "x,y"] = "row,col"
     synthetic: bool = False
 

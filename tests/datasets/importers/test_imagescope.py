@@ -125,7 +125,17 @@ def test_entities_are_rejected(tmp_path, content):
     [
         ("", "is not an XML file, or is cut off"),
         ("<Annotations>", "is not an XML file, or is cut off"),
-        ("<ASAP_Annotations/>", "is XML, but has no Annotations as ImageScope writes them"),
+        ("<ASAP_Annotations/>", "is XML, but has no Annotations with vertices as ImageScope writes them"),
+        (
+            '<ASAP_Annotations><Annotations><Annotation PartOfGroup="Mitosis"><Coordinates><Coordinate X="1" Y="2"/>'
+            "</Coordinates></Annotation></Annotations></ASAP_Annotations>",
+            "is XML, but has no Annotations with vertices as ImageScope writes them",
+        ),
+        (
+            '<Annotations><Annotation Name="Mitosis"><Regions><Region><Vertices><V X="1" Y="2"/></Vertices></Region>'
+            "</Regions></Annotation></Annotations>",
+            "is XML, but has no Annotations with vertices as ImageScope writes them",
+        ),
         ('<?xml version="1.0" encoding="nonsense"?><Annotations/>', "is not an XML file"),
         (f"<Annotations>{layer(region(('a', 2)), name='Mitosis')}</Annotations>", "a vertex has X 'a', which is not"),
         (f"<Annotations>{layer(region((1, 'inf')), name='Mitosis')}</Annotations>", "a vertex has Y 'inf', which is"),

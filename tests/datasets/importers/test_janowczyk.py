@@ -123,6 +123,24 @@ def test_images_in_folders_come_in_where_a_table_names_their_patients(source, tm
     assert [field.name for field in list_fields(tmp_path / "data")] == ["01_01", "02_01", "05_Schnitt-3"]
 
 
+def test_images_in_folders_that_are_left_out_are_named(source, tmp_path):
+    (source / "more").mkdir()
+    (source / "01_02.tif").rename(source / "more" / "01_02.tif")
+    summary = import_janowczyk(source, Target(tmp_path / "data"))
+    assert summary.fields == 2
+    assert notes(summary) == (
+        "images in folders that were left out: 1, such as more/01_02.tif; "
+        f"`mitoscope fields {source}` writes a fields.csv, with which they are taken",
+    )
+
+
+def test_an_output_folder_that_is_a_loop_of_links_is_one_line(source, tmp_path):
+    (tmp_path / "data").symlink_to(tmp_path / "data")
+    with pytest.raises((InputError, OSError)) as error:
+        import_janowczyk(source, Target(tmp_path / "data", replace=True))
+    assert "data" in str(error.value) and "\n" not in str(error.value)
+
+
 def test_a_table_elsewhere_names_the_patients(source, tmp_path):
     (source / "01_02.tif").rename(source / "photo.tif")
     (tmp_path / "mine.csv").write_text("file,patient\nphoto.tif,07\n")

@@ -365,6 +365,7 @@ def image(**changes: object) -> dict[str, object]:
         ({"annotations": [box(9, 9) | {"bbox": [9, 9, 9]}]}, "annotations.0.bbox"),
         ({"images": [image(), image(file_name="002.tiff")]}, "have the same id 1"),
         ({"images": [image(id=None)]}, "images.0.id"),
+        ({"images": [image(height=10**400)]}, "images.0.height"),
         ({"images": [image(id=1.5)]}, "images.0.id"),
     ],
 )

@@ -91,6 +91,56 @@ def test_a_column_of_classes_is_sorted(tmp_path, name):
     assert found.notes == ("2 annotations of other classes left out: Tumor (1), Unclassified (1)",)
 
 
+@pytest.mark.parametrize("name", ["Klasse", "type", "Label name", "majority", "is_mitosis"])
+def test_a_column_of_classes_is_known_by_its_cells(tmp_path, name):
+    found = read(tmp_path, f"x,y,id,{name}\n2,1,1,mitotic figure\n4,3,2,hard negative\n")
+    assert mitoses(found) == [[1, 2]] and found.by_image["01_01"].lookalikes.tolist() == [[3, 4]]
+
+
+def test_classes_without_a_header_are_known(tmp_path):
+    found = read(tmp_path, "1,2,mitosis\n3,4,hard negative\n", "row,col")
+    assert mitoses(found) == [[1, 2]] and found.by_image["01_01"].lookalikes.tolist() == [[3, 4]]
+
+
+def test_the_name_decides_among_columns_of_classes(tmp_path):
+    rows = "1,2,mitosis,mitosis\n3,4,mitosis,hard negative\n"
+    assert mitoses(read(tmp_path, f"row,col,rater,class\n{rows}")) == [[1, 2]]
+    with pytest.raises(
+        InputError, match="has classes in the columns rater 1 and rater 2; name the one to take `class`"
+    ):
+        read(tmp_path, f"row,col,rater 1,rater 2\n{rows}")
+
+
+def test_the_usual_classes_are_known_beside_those_of_the_user(tmp_path):
+    with pytest.raises(InputError, match=r"no annotation of the class MF2, but of mitotic figure \(1\)"):
+        read(tmp_path, "x,y,Klasse\n2,1,mitotic figure\n", classes=Classes(mitosis=("MF2",)))
+
+
+@pytest.mark.parametrize(("yes", "no"), [("1", "0"), ("True", "False")])
+@pytest.mark.parametrize("name", ["is_mitosis", "mitotic", "GT", "target", "majority"])
+def test_columns_of_yes_and_no_are_asked_for(tmp_path, name, yes, no):
+    content = f"row,col,id,{name}\n1,2,1,{yes}\n3,4,0,{no}\n"
+    with pytest.raises(InputError, match=f"column '{name}' may say which rows are mitoses; name its values, such as"):
+        read(tmp_path, content)
+    found = read(tmp_path, content, classes=Classes(mitosis=(yes,), lookalike=(no,)))
+    assert mitoses(found) == [[1, 2]] and found.by_image["01_01"].lookalikes.tolist() == [[3, 4]]
+
+
+def test_other_columns_are_ignored(tmp_path):
+    assert mitoses(read(tmp_path, "row,col,id,score,comment\n1,2,1,1,sharp\n3,4,0,0,\n")) == [[1, 2], [3, 4]]
+
+
+@pytest.mark.parametrize("header", ["x,y,width,height", "X,Y,W,H", "x,y,bbox_width,bbox_height"])
+def test_boxes_are_not_centres(tmp_path, header):
+    with pytest.raises(InputError, match=r"may be corners of boxes; give the centres, x \+ w.* and remove these two"):
+        read(tmp_path, f"{header}\n100,200,50,50\n")
+
+
+@pytest.mark.parametrize("header", ["center_x,center_y,width,height,a,b", "X,Y,BX,BY,Width,Height"])
+def test_centres_of_boxes_are_centres(tmp_path, header):
+    assert mitoses(read(tmp_path, f"{header}\n10,20,5,5,5,5\n")) == [[20, 10]]
+
+
 def test_classes_that_are_numbers_are_asked_for(tmp_path):
     content = "row,col,label\n1,2,1\n3,4,0\n"
     with pytest.raises(

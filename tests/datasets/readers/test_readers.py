@@ -227,3 +227,19 @@ def test_a_mask_of_another_size_is_rejected(tmp_path):
     path.write_bytes(encode(".png", np.zeros((COLUMNS, ROWS), np.uint8)))
     message = refusal(read_mask, path, SHAPE)
     assert message.startswith(f"{path}: ") and "60 x 50 px" in message and "50 x 60 px" in message
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"), [("WEBP", "WebP"), ("GIF", "GIF"), ("JPEG2000", "JPEG 2000"), ("AVIF", "AVIF")]
+)
+def test_other_formats_are_rejected_by_their_name(tmp_path, kind, name):
+    path = tmp_path / "01_01.png"  # whatever the suffix says
+    path.write_bytes(pillow(kind, tissue()))
+    assert refusal(read_image, path).endswith(f"is {name}, which is not read; convert it to 8-bit RGB TIFF or PNG")
+
+
+def test_a_bilevel_mask_in_lzw_is_read(tmp_path):
+    path = tmp_path / "01_01_cmask.tif"
+    mask = tissue()[..., 0] > 128
+    Pillow.fromarray(mask).save(path, compression="tiff_lzw")
+    assert (read_mask(path, mask.shape) == mask).all()

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import cv2
+import imagecodecs
 import numpy as np
 import pytest
 import tifffile
@@ -247,7 +248,7 @@ def test_a_damaged_strip_or_tile_is_rejected_by_its_number(tmp_path, compression
     assert re.search(rf"truncated or damaged in {part} 2 of \d+; copy it again", refusal(read_image, path))
 
 
-@pytest.mark.parametrize("compression", ["jpeg", "zlib", "lzw", "zstd", "packbits"])
+@pytest.mark.parametrize("compression", ["jpeg", "jpeg2000", "jpegxl", "zlib", "lzw", "zstd", "packbits"])
 def test_a_strip_that_ends_too_early_is_rejected(tmp_path, compression):
     path = write(tmp_path, FIELD, compression=compression, rowsperstrip=15, **RGB)
     content = bytearray(path.read_bytes())
@@ -264,6 +265,18 @@ def set_segment(path: Path, index: int, *, tag: int, value: int) -> None:
         values = list(found.value)
         values[index] = value
         found.overwrite(values, dtype=found.dtype)
+
+
+def test_lzw_that_decodes_to_more_than_its_strip_is_rejected(tmp_path):
+    """As many changed bits do; the decoder stops when it has what it needs, and its pixels are noise."""
+    path = write(tmp_path, FIELD, compression="lzw", rowsperstrip=15, **RGB)
+    longer = imagecodecs.lzw_encode(FIELD[15:31].tobytes())
+    end = path.stat().st_size
+    with path.open("ab") as file:
+        file.write(longer)
+    set_segment(path, 1, tag=273, value=end)
+    set_segment(path, 1, tag=279, value=len(longer))
+    assert "truncated or damaged in strip 2 of 4" in refusal(read_image, path)
 
 
 @pytest.mark.parametrize(

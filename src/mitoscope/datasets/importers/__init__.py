@@ -5,6 +5,7 @@ images. If an import fails, the output folder is left unchanged: the files are c
 (`files.atomic_folder`), and only a dataset without problems replaces the output.
 """
 
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -122,7 +123,8 @@ def require_outside(source: Path, target: Target) -> None:
     Raises:
         InputError: it would.
     """
-    if not target.add and source.resolve().is_relative_to(target.out.resolve()):
+    real, out = (os.path.realpath(path) for path in (source, target.out))  # a loop of links raises nothing here
+    if not target.add and Path(real).is_relative_to(out):
         raise InputError(
             f"{source}: lies in the output folder {target.out}, which would be replaced; choose another --out"
         )

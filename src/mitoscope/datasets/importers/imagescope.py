@@ -60,7 +60,8 @@ class _File:
         self.image = image
         self.sorter = sorter
         self.classes = classes
-        self.is_imagescope = False
+        self.root = ""
+        self.regions_seen = self.vertices_seen = 0
         self.names: list[str] = []  # of the layer: its name, then its attributes
         self.number = ""  # of the layer
         self.regions: list[tuple[dict[str, str], list[tuple[float, float]]]] = []  # of the layer
@@ -75,25 +76,29 @@ class _File:
             parser.Parse(read_content(self.path), True)
         except (expat.ExpatError, ValueError, LookupError) as error:
             raise InputError(f"{self.path}: is not an XML file, or is cut off ({error}); export it again") from error
-        if not self.is_imagescope:
-            raise InputError(f"{self.path}: is XML, but has no Annotations as ImageScope writes them")
+        if self.root != "Annotations" or (self.regions_seen and not self.vertices_seen):
+            raise InputError(
+                f"{self.path}: is XML, but has no Annotations with vertices as ImageScope writes them; export it as "
+                "GeoJSON or CSV"
+            )
 
     def _reject(self, *_: object) -> None:
         # Entities, which are defined there, can grow to any size or name other files.
         raise InputError(f"{self.path}: has a DOCTYPE, which ImageScope never writes; the file is not safe")
 
     def _open(self, tag: str, attributes: dict[str, str]) -> None:
-        if tag == "Annotations":
-            self.is_imagescope = True
-        elif tag == "Annotation":
+        self.root = self.root or tag  # others, such as ASAP, have Annotations inside of their own
+        if tag == "Annotation":
             self.names, self.number, self.regions = [attributes.get("Name", "")], attributes.get("Id", "?"), []
         elif tag == "Attribute" and not self.in_region:
             value, name = attributes.get("Value", ""), attributes.get("Name", "")
             self.names += [value, name] if name != "Description" else [value]
         elif tag == "Region":
+            self.regions_seen += 1
             self.regions.append((attributes, []))
             self.in_region = True
         elif tag == "Vertex" and self.regions:
+            self.vertices_seen += 1
             self.regions[-1][1].append(self._vertex(attributes))
 
     def _close(self, tag: str) -> None:

@@ -76,7 +76,8 @@ def import_janowczyk(source: Path, target: Target, on_progress: Progress = lambd
             folder, origins={folder: str(source)}, on_progress=on_progress, scheduler=target.scheduler
         )
     counts = (len(report.fields), len(report.patients), report.mitoses, report.lookalikes)
-    return Summary(*counts, tuple(skipped), (*_unread(skipped), *report.pixel_sizes))
+    notes = (*_deeper_images(source), *_unread(skipped), *report.pixel_sizes)
+    return Summary(*counts, tuple(skipped), notes)
 
 
 def _is_recognised(name: str) -> bool:
@@ -93,6 +94,18 @@ def _folder_files(source: Path, on_progress: Progress) -> Iterator[Member]:
     for done, path in enumerate(paths, start=1):
         yield Member(path.relative_to(source).as_posix(), path.stat().st_size, "file", partial(io.FileIO, path))
         on_progress("copying", done, len(paths))
+
+
+def _deeper_images(source: Path) -> Iterator[str]:
+    """Name the images in the folders of a folder without `fields.csv`, of which only the top is taken."""
+    if source.is_dir() and not (source / field_table.NAME).exists():
+        deeper = [path for path in list_images(source) if path.parent != source]
+        if deeper:
+            example = deeper[0].relative_to(source)
+            yield (
+                f"images in folders that were left out: {len(deeper)}, such as {example}; `mitoscope fields {source}` "
+                f"writes a {field_table.NAME}, with which they are taken"
+            )
 
 
 def _reject_patient_folders(source: Path, taken: dict[str, str], *, mapped: bool) -> None:

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import BaseModel, BeforeValidator, ValidationError
+from pydantic import BaseModel, BeforeValidator, Field, ValidationError
 
 from mitoscope.datasets.field_table import Entry
 from mitoscope.datasets.fields import Description, list_images
@@ -113,8 +113,8 @@ _Id = Annotated[str, BeforeValidator(_as_text)]
 class _Image(BaseModel):
     id: _Id
     file_name: str
-    width: int = 0
-    height: int = 0
+    width: int = Field(0, lt=2**31)
+    height: int = Field(0, lt=2**31)
 
 
 class _Annotation(BaseModel):

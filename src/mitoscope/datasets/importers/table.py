@@ -26,7 +26,7 @@ from mitoscope.datasets.importers.sorting import (
     image_name,
     plain,
 )
-from mitoscope.datasets.tables import Table, read_table
+from mitoscope.datasets.tables import Table, box_problem, class_columns, flag_column, read_table, words
 from mitoscope.errors import InputError
 
 SUFFIXES = (".csv", ".tsv", ".txt")
@@ -34,7 +34,7 @@ ORDERS = ("row,col", "x,y")
 
 _ROW, _COL = {"row", "rows", "y"}, {"col", "cols", "column", "columns", "x"}
 _FILLERS = {"centroid", "center", "centre", "position", "pos", "coordinate", "coord", "coords", "location", "px"}
-_PIXELS = {"pixel": "px", "pixels": "px", "pix": "px"}
+_CENTRES = {"centroid", "center", "centre"}
 _LENGTHS = {"um", "μm", "micron", "microns", "micrometer", "micrometers", "micrometre", "mm", "nm", "inch"}
 _CLASS = ("class", "classification", "label", "category", "name")
 _IMAGE = ("image", "file", "filename", "file name", "image name", "slide", "image file")
@@ -61,10 +61,10 @@ def read_centres_table(paths: Sequence[Path], classes: Classes, order: str | Non
 
     The columns are found by their names: `row` and `col`, `x` and `y`, `Position X`, `Centroid X px` and the like.
     Columns `Centroid X px` are QuPath's, which counts from the corner of the first pixel; all others from its middle.
-    With a column `class`, `classification`, `label`, `category` or `name` only the known classes are taken; without
-    one, all rows are mitoses, or look-alikes in NAME_nonmitotic.csv. With a column `image`, `file`, `filename` or
-    `slide`, a table may hold several images; so it may if the column of the classes has nothing but names of images,
-    as `Label` of ImageJ.
+    With a column `class`, `classification`, `label`, `category` or `name`, or another one with a known class in a cell,
+    only the known classes are taken; without one, all rows are mitoses, or look-alikes in NAME_nonmitotic.csv. With a
+    column `image`, `file`, `filename` or `slide`, a table may hold several images; so it may if the column of the
+    classes has nothing but names of images, as `Label` of ImageJ.
 
     Args:
         paths: the tables, or folders of .csv, .tsv and .txt files.
@@ -72,9 +72,9 @@ def read_centres_table(paths: Sequence[Path], classes: Classes, order: str | Non
         order: what the first two columns of a table without names are, one of ORDERS; None = not known.
 
     Raises:
-        InputError: a file is no table, its columns have no known names and `order` is None, positions are in um, a row
-            is bad, there is no row of a known class but others, or a table is of `mitoscope detect` and the GeoJSON
-            beside it has been corrected.
+        InputError: a file is no table, its columns have no known names and `order` is None, positions are in um or may
+            be corners of boxes, several columns may be that of the classes, a row is bad, there is no row of a known
+            class but others, or a table is of `mitoscope detect` and the GeoJSON beside it has been corrected.
     """
     files = annotation_files(paths, SUFFIXES)
     if any(path.is_dir() for path in paths):
@@ -86,9 +86,7 @@ def read_centres_table(paths: Sequence[Path], classes: Classes, order: str | Non
         name = image_name(file, SUFFIXES)
         columns = _find_columns(path, table, order)
         own_image = name.removesuffix(_LOOKALIKES)
-        cells = [row for _, row in table.rows[columns.header :]]
-        if columns.kind is not None and columns.image is None and _names_images(cells, columns.kind, own_image):
-            columns = replace(columns, kind=None, image=columns.kind)
+        columns = _by_cells(path, table, columns, classes, own_image)
         if columns.image is None:
             if name in seen:
                 raise InputError(f"{path}: annotates {plain(name)}, as {seen[name]} does; give one of them")
@@ -118,6 +116,33 @@ def _is_detections(path: Path, annotations: Annotations) -> bool:
     (detected,) = read_qupath([geojson], Classes()).by_image.values()
     pair = detected.mitoses, annotations.mitoses
     return pair[0].shape == pair[1].shape and np.allclose(*pair, rtol=0, atol=ROUNDING)
+
+
+def _by_cells(path: Path, table: Table, columns: _Columns, classes: Classes, own_image: str) -> _Columns:
+    """Return the columns with those of the class and the image by what is in their cells, not only by their names."""
+    kind, image = columns.kind, columns.image
+    if kind is not None and image is None:
+        rows = [cells for _, cells in table.rows[columns.header :]]
+        if _names_images(rows, kind, own_image):
+            kind, image = None, kind
+    usual = Classes()  # a class is one also if the user names others
+    found = class_columns(table, columns.header, lambda cell: classes.kind(cell) or usual.kind(cell))
+    found = [place for place in found if place not in (columns.row, columns.col, image)]
+    if found and kind not in found:
+        if len(found) > 1:
+            first = table.rows[0][1]
+            named = [plain(first[place]) if place < len(first) else f"number {place + 1}" for place in found]
+            raise InputError(
+                f"{path}: has classes in the columns {' and '.join(named)}; name the one to take `class`, or "
+                "remove the others"
+            )
+        kind = found[0]
+    if kind is None and columns.header and (flag := flag_column(table)):
+        raise InputError(
+            f"{path}: column {plain(flag)!r} may say which rows are mitoses; name its values, such as --mitosis 1 "
+            "--lookalike 0, or remove the column"
+        )
+    return replace(columns, kind=kind, image=image)
 
 
 def _names_images(rows: Iterable[list[str]], place: int, own_image: str) -> bool:
@@ -158,21 +183,24 @@ def _find_columns(path: Path, table: Table, order: str | None) -> _Columns:
     """Return where row and col are, by the names in the first line, or else by `order`."""
     first = table.rows[0][1] if table.rows else []
     header = bool(first) and not any(table.number(cell) is not None for cell in first)
-    names = [_words(cell) for cell in first] if header else []
+    names = [words(cell) for cell in first] if header else []
     kind, image = _first(names, _CLASS), _first(names, _IMAGE)
     places: dict[str, list[int]] = {"row": [], "col": []}
     lengths: list[int] = []
     for place, name in enumerate(names):
-        words = set(name.split())
+        parts = set(name.split())
         for axis, known in (("row", _ROW), ("col", _COL)):
-            if len(words & known) == 1 and words <= known | _FILLERS | _LENGTHS:
-                (lengths if words & _LENGTHS else places[axis]).append(place)
+            if len(parts & known) == 1 and parts <= known | _FILLERS | _LENGTHS:
+                (lengths if parts & _LENGTHS else places[axis]).append(place)
     for axis, found in places.items():
         if len(found) > 1:
             pair = " and ".join(plain(first[place]) for place in found)
             raise InputError(f"{path}: has the columns {pair}, both of which could be the {axis}; remove one of them")
     if places["row"] and places["col"]:
         row, col = places["row"][0], places["col"][0]
+        centres = _CENTRES & {*names[row].split(), *names[col].split()}
+        if not centres and (problem := box_problem(first)):
+            raise InputError(f"{path}: {problem}")
         quoted = "centroid" in names[row] and "px" in names[row].split()
         return _Columns(row, col, kind, image, -QUPATH_CORNER if quoted else 0.0, header)
     if lengths:
@@ -194,12 +222,6 @@ def _find_columns(path: Path, table: Table, order: str | None) -> _Columns:
 
 def _first(names: list[str], known: Sequence[str]) -> int | None:
     return next((names.index(name) for name in known if name in names), None)
-
-
-def _words(cell: str) -> str:
-    """Return a column's name in lower case, its words separated by one space, without brackets: `Position X (px)`."""
-    words = re.split(r"[\s_()\[\].:-]+", cell.casefold())  # which makes µ the Greek letter
-    return " ".join(_PIXELS.get(word, word) for word in words if word)
 
 
 def _read(path: Path) -> Table:

@@ -51,6 +51,18 @@ class Reader(Protocol):
 
 
 _READERS: tuple[Reader, ...] = (tiff, png, jpeg, bmp)
+# Formats that are rejected by their names: place of a mark in the first bytes, the mark, the name.
+_NOT_READ = (
+    (0, b"GIF8", "GIF"),
+    (8, b"WEBP", "WebP"),
+    (4, b"jP  ", "JPEG 2000"),
+    (0, b"\xff\x4f\xff\x51", "JPEG 2000"),
+    (4, b"JXL ", "JPEG XL"),
+    (0, b"\xff\x0a", "JPEG XL"),
+    (4, b"ftypavif", "AVIF"),
+    (4, b"ftyphei", "HEIC"),
+    (0, b"%PDF", "PDF"),
+)
 _Result = TypeVar("_Result")
 
 
@@ -126,9 +138,11 @@ def open_image(file: BinaryIO) -> Stored:
         ImageError: it is no image, or its header is damaged.
     """
     file.seek(0)
-    reader = _find(file.read(8))
+    start = file.read(12)
+    reader = _find(start)
     if reader is None:
-        raise ImageError(NO_IMAGE)
+        other = next((name for place, mark, name in _NOT_READ if start[place:].startswith(mark)), None)
+        raise ImageError(f"is {other}, which is not read; convert it to 8-bit RGB TIFF or PNG" if other else NO_IMAGE)
     return _guard(lambda: reader.open_image(file), DAMAGED)
 
 

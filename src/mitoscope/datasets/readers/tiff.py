@@ -13,6 +13,7 @@ from io import SEEK_END, BytesIO
 from typing import TYPE_CHECKING, Any, BinaryIO, Literal
 
 import cv2
+import imagecodecs
 import numpy as np
 import numpy.typing as npt
 
@@ -32,6 +33,7 @@ _COLOURS = {0: "grey", 1: "grey", 2: "RGB", 3: "RGB", 5: "CMYK", 6: "YCbCr", 8: 
 _WHITE_IS_ZERO, _PALETTE, _YCBCR = 0, 3, 6
 _ALPHA: dict[int, Literal["unknown", "multiplied", "straight"]] = {0: "unknown", 1: "multiplied", 2: "straight"}
 _JPEG, _APERIO_YCBCR, _JPEG_2000 = (7, 34892, 33007), 33003, (33003, 33004, 33005, 34712)
+_LZW = 5
 _SLACK = 65536  # px; a strip or tile may reach over the edge of its page
 # Old JPEG was never defined well. PNG and JPEG XR in TIFF are rare, and their decoders write to the terminal.
 _NOT_READ = (6, 34933, 34934, 22610)
@@ -187,6 +189,8 @@ def _decode_segment(page: "TiffPage", content: bytes, index: int) -> tuple[int, 
         header = jpeg.open_image(BytesIO(content))
         pixels = header.width * header.height
     elif page.compression in _JPEG_2000 and (start := content.find(b"\xff\x4f\xff\x51")) >= 0:
+        if not content.rstrip(b"\0").endswith(b"\xff\xd9"):  # the decoder fills up what is missing
+            raise ValueError("no end marker")
         right, bottom, left, top = struct.unpack_from(">4I", content, start + 8)
         pixels = (right - left) * (bottom - top)
         # Three bytes per channel: its depth, and its sampling along x and y.
@@ -200,6 +204,10 @@ def _decode_segment(page: "TiffPage", content: bytes, index: int) -> tuple[int, 
     if block is None:
         raise ValueError("nothing decoded")
     values: npt.NDArray[Any] = block[0]
+    # Changed bits often make LZW longer. The last strip may be as long as the others.
+    lengths = (values.nbytes, math.prod(page.chunks))
+    if page.compression == _LZW and page.bitspersample == 8 and len(imagecodecs.lzw_decode(content)) not in lengths:
+        raise ValueError("decodes to more than its pixels")
     if page.compression == _APERIO_YCBCR and not _is_converted(content):
         # JPEG's YCbCr in OpenCV's order of channels: Y, Cr, Cb.
         values = cv2.cvtColor(np.ascontiguousarray(values[..., [0, 2, 1]]), cv2.COLOR_YCrCb2RGB)

@@ -159,12 +159,20 @@ def test_files_that_disagree_with_a_pixel_size_are_one_warning(data, setting, so
     assert "01_01: 0.5 um in the file, 0.25 um in" in warning
 
 
-def test_conflicts_between_fields_are_problems(data):
-    shutil.copy(data / "01_01.tif", data / "02_02.tif")
+def test_an_image_of_two_patients_is_warned_of(data):
+    for name in ("02_02", "03_01"):
+        shutil.copy(data / "01_01.tif", data / f"{name}.tif")
+    report = check_dataset(data)
+    assert not report.problems
+    (warning,) = report.copies
+    assert "02_02.tif: has the pixels of 01_01.tif, which is of another patient (2 images are such copies)" in warning
+
+
+def test_conflicts_between_pixel_sizes_are_problems(data):
+    shutil.copy(data / "01_01.tif", data / "01_03.tif")
     (data / "dataset.yaml").unlink()
     (data / "fields.csv").write_text("file,microns_per_pixel\n01_01.tif,0.25\n")
-    same, missing = check_dataset(data).problems
-    assert "02_02.tif: has the pixels of 01_01.tif, which is of another patient" in same
+    (missing,) = check_dataset(data).problems
     assert "01_02.png: has no known pixel size, like 3 of 4 fields" in missing
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from mitoscope.cluster import results
 from mitoscope.datasets import field_table
 from mitoscope.datasets.annotations import scan_centres, scan_lookalikes
-from mitoscope.datasets.conflicts import find_conflicts, hash_pixels
+from mitoscope.datasets.conflicts import find_copies, find_unknown_sizes, hash_pixels
 from mitoscope.datasets.fields import (
     IMAGE_SUFFIXES,
     MASKS,
@@ -81,6 +81,7 @@ class Report:
         fields: One entry per field, sorted by name.
         patients: The totals of each patient, sorted by name.
         problems: One line each, naming the file (and the row); any problem makes the dataset unusable.
+        copies: Warning that two patients have the same image: the dataset can be corrected, but `extract` rejects it.
         pixel_sizes: Warnings, one line each: image files that disagree with a setting, sizes that nothing gives.
         others: Other warnings, one line each; the dataset can be used, but perhaps not as intended.
     """
@@ -88,13 +89,14 @@ class Report:
     fields: tuple[CheckedField, ...]
     patients: tuple[PatientTotal, ...]
     problems: tuple[str, ...]
+    copies: tuple[str, ...]
     pixel_sizes: tuple[str, ...]
     others: tuple[str, ...]
 
     @property
     def warnings(self) -> tuple[str, ...]:
         """All warnings."""
-        return self.others + self.pixel_sizes
+        return self.copies + self.others + self.pixel_sizes
 
     @property
     def mitoses(self) -> int:
@@ -133,11 +135,9 @@ def check_dataset(
             on_progress("checking", len(checked), len(fields))
     problems += [problem for field in checked for problem in field.problems]
     read = [(field, found) for field, found in zip(fields, checked, strict=True) if found.pixel]
-    problems += find_conflicts(
-        [field for field, _ in read],
-        [found.pixels for _, found in read],
-        [found.pixel.source for _, found in read if found.pixel],
-    )
+    readable = [field for field, _ in read]
+    problems += find_unknown_sizes(readable, [found.pixel.source for _, found in read if found.pixel])
+    copies = tuple(find_copies(readable, [found.pixels for _, found in read]))
     # A field without a CSV takes its centres from `_pc.png`, so a problem with this mask is found twice.
     distinct = tuple(dict.fromkeys(problems))
     patients, sizes = _total_patients(checked), tuple(_doubtful_pixel_sizes(checked, description))
@@ -147,7 +147,7 @@ def check_dataset(
         *_patients_without_mitosis(patients),
         *_transparent_fields(checked),
     )
-    return Report(tuple(checked), patients, distinct, sizes, others)
+    return Report(tuple(checked), patients, distinct, copies, sizes, others)
 
 
 def _check_field(field: FieldOfView, description: Description) -> CheckedField:

@@ -376,6 +376,15 @@ def test_wrong_entries_of_midogs_json_are_rejected(midog, out, changes, complain
     assert message.startswith(f"{annotations}: ") and complaint in message
 
 
+def test_an_image_of_two_patients_is_named_where_it_came_from(midog, tmp_path):
+    images, annotations = midog
+    shutil.copy(images / "001.tiff", images / "002.tiff")
+    (note,) = [
+        note for note in import_midog(images, annotations, Target(tmp_path / "data")).notes if "pixels of" in note
+    ]
+    assert note.startswith(f"{images / '002.tiff'}: has the pixels of 001_01.tiff, which is of another patient, so")
+
+
 def test_one_image_under_two_names_is_rejected(midog, out):
     images, annotations = midog
     content = midog_json(images=[image(), image(id=2, file_name="part2/001.tiff")])

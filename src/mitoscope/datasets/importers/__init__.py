@@ -8,7 +8,7 @@ images. If an import fails, the output folder is left unchanged: the files are c
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -82,7 +82,7 @@ def check_import(folder: Path, *, origins: Mapping[Path, str], on_progress: Prog
 
     Args:
         folder: the temporary folder with the dataset.
-        origins: the source of each path in it; a problem names the source, because the folder will be deleted.
+        origins: the source of each path in it; a line names the source, because the folder will be deleted.
         on_progress: called with the name of a step, the amount done and the total.
         scheduler: as in `Target`.
 
@@ -91,12 +91,17 @@ def check_import(folder: Path, *, origins: Mapping[Path, str], on_progress: Prog
         OSError: the cluster is lost.
     """
     report = check_dataset(folder, on_progress=on_progress, scheduler=scheduler)
-    if report.problems:
-        problem, others = report.problems[0], len(report.problems) - 1
+
+    def name_source(line: str) -> str:
         for path, origin in sorted(origins.items(), reverse=True):  # the longest first: one path may start another one
-            problem = problem.replace(str(path), origin)
-        raise InputError(problem + (f" (and {others} more problems; nothing was imported)" if others else ""))
-    return report
+            line = line.replace(str(path), origin)
+        return line
+
+    if report.problems:
+        others = len(report.problems) - 1
+        more = f" (and {others} more problems; nothing was imported)" if others else ""
+        raise InputError(name_source(report.problems[0]) + more)
+    return replace(report, copies=tuple(name_source(line) for line in report.copies))
 
 
 @contextmanager

@@ -96,7 +96,14 @@ def assemble(
         tidy.mitoses + sum(field.mitoses for field in checked.values()),
         tidy.lookalikes + sum(field.lookalikes for field in checked.values()),
         tuple(path.relative_to(images).as_posix() for path in skipped),
-        (*found.notes, *existing.replaced(changes), *tidy.notes(), *existing.inherited(new), *report.pixel_sizes),
+        (
+            *found.notes,
+            *existing.replaced(changes),
+            *tidy.notes(),
+            *existing.inherited(new),
+            *report.copies,
+            *report.pixel_sizes,
+        ),
     )
 
 

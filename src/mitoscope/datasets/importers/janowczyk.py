@@ -76,7 +76,7 @@ def import_janowczyk(source: Path, target: Target, on_progress: Progress = lambd
             folder, origins={folder: str(source)}, on_progress=on_progress, scheduler=target.scheduler
         )
     counts = (len(report.fields), len(report.patients), report.mitoses, report.lookalikes)
-    notes = (*_deeper_images(source), *_unread(skipped), *report.pixel_sizes)
+    notes = (*_deeper_images(source), *_unread(skipped), *report.copies, *report.pixel_sizes)
     return Summary(*counts, tuple(skipped), notes)
 
 

@@ -81,6 +81,13 @@ def test_settings_of_a_network_that_is_not_trained_are_named(tmp_path, block):
     assert complaint(path) == f"{block} has resnet50, but train has resnet18; the names must be the same"
 
 
+@pytest.mark.parametrize("name", ["timm/resnet18", "../x", "..", "res net", "$(touch f)", "-h", ""])
+def test_a_network_has_a_name_for_paths_and_commands(tmp_path, name):
+    path = tmp_path / "params.yaml"
+    path.write_text(yaml.safe_dump({"train": {name: {}}}))
+    assert "use letters, digits, _, - and . for its name" in complaint(path)
+
+
 @pytest.mark.parametrize(
     ("entry", "value", "place"),
     [
@@ -278,7 +285,7 @@ def test_a_whole_number_may_have_a_point(tmp_path):
     assert (read, type(read)) == (20, int)
 
 
-@pytest.mark.parametrize("name", ["no", "1e3", "1.0", "18", "2020-01-01", "~"])
+@pytest.mark.parametrize("name", ["no", "1e3", "1.0", "18", "2020-01-01", "null"])
 def test_a_name_that_is_no_text_is_to_be_quoted(tmp_path, name):
     path = tmp_path / "params.yaml"
     path.write_text(f"split: {{}}\ntrain: {{{name}: {{}}}}\n")

@@ -17,6 +17,7 @@ from mitoscope.errors import InputError, first_problem
 Angle = Annotated[float, Field(ge=0, lt=360)]
 Angles = Annotated[tuple[Angle, ...], Field(min_length=1)]
 _ALL_ANGLES = tuple(45.0 * turn for turn in range(8))
+_NETWORK = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 
 
 def _check_start(value: str) -> str:
@@ -352,6 +353,11 @@ class Params(Block):
                 names = ", ".join(self.train)
                 raise ValueError(f"{block} has {unknown[0]}, but train has {names}; the names must be the same")
         for name, train in self.train.items():
+            if not _NETWORK.fullmatch(name):  # it becomes a part of paths and commands
+                raise ValueError(
+                    f"train has a network {json.dumps(name)}: use letters, digits, _, - and . for its name, and write "
+                    "a network of timm as model.backbone: timm/NAME"
+                )
             if self.detection_of(name).refit_fields and train.model.head != "pooled":
                 raise ValueError(f"detection.{name}.refit_fields needs train.{name}.model.head: pooled")
             if train.sampling.near_um > self.extract.exclusion_um:

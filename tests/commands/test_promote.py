@@ -10,7 +10,7 @@ import pytest
 import mitoscope
 from mitoscope.commands.promote import promote
 from mitoscope.errors import InputError
-from mitoscope.paths import REGISTRY, Outputs
+from mitoscope.paths import MODELS, REGISTRY, Outputs
 from mitoscope.tracking import registry
 from tests.conftest import NETWORK, tiny_params, write_params
 from tests.results import change, holder, read, run_of_training, write_results
@@ -307,6 +307,28 @@ def test_what_people_took_back_is_not_promoted_again(evaluated, fate):
     assert state()["champion"] == (None if fate == "retired" else 1)
     assert {"name": f"not {fate}", "value": "version 2 was", "passed": False} in state()["gate"]
     assert state()["challenger"] == (None if fate == "retired" else 2)
+
+
+def test_a_detector_that_was_taken_back_is_left_out_and_said_so(evaluated, capsys):
+    promote()
+    registry.retire(1)
+    run_id, other = run_of_training(), Outputs("resnet18")
+    model_id = mlflow.initialize_logged_model("detector", source_run_id=run_id).model_id
+    for source, target in ((OUTPUTS.evaluated, other.evaluated), (MODELS / NETWORK, MODELS / "resnet18")):
+        shutil.copytree(source, target)
+    for source, target in ((OUTPUTS.trained, other.trained), (OUTPUTS.detected, other.detected)):
+        shutil.copy(source, target)
+        change(target, run_id=run_id, network="resnet18")
+    for path in (other.detected, other.evaluated / "test_set.json"):
+        change(path, run_id=run_id, model_id=model_id)
+    params = tiny_params()
+    for block in ("train", "weights"):
+        params[block]["resnet18"] = params[block][NETWORK]
+    write_params(params)
+    promote()
+    said = " ".join(capsys.readouterr().out.split())
+    assert f"{NETWORK} (version 1) is left out: it was retired" in said
+    assert "resnet18 (version 2), the best on validation of the others, passes the gate" in said
 
 
 def test_a_retired_version_that_someone_made_the_champion_by_hand_ends_nothing(evaluated, capsys):

@@ -7,6 +7,8 @@ from rich.console import Console
 from mitoscope.commands import registry as commands
 from mitoscope.commands.registry import registry, retire, rollback
 from mitoscope.errors import InputError
+from mitoscope.files import read_json, write_json
+from mitoscope.paths import REGISTRY
 from mitoscope.tracking.registry import make_champion, register
 from mitoscope.tracking.store import connect
 from tests.results import holder
@@ -83,6 +85,16 @@ def test_retiring_the_champion_says_how_to_get_another(empty_registry, mlflow_st
     assert "rollback" not in capsys.readouterr().out
     registry()
     assert capsys.readouterr().out.count("retired") == 2
+
+
+def test_status_learns_of_it(empty_registry, mlflow_store):
+    add_version(network="small")
+    add_version(network="large")
+    write_json(REGISTRY, {"versions": {"large": 2}, "champion": 2, "challenger": None})
+    rollback()
+    assert read_json(REGISTRY, "")["champion"] == 1
+    retire(1)
+    assert read_json(REGISTRY, "") == {"versions": {"large": 2}, "champion": None, "challenger": None}
 
 
 def test_an_empty_registry_says_how_to_fill_it(empty_registry, mlflow_store, capsys):

@@ -60,12 +60,25 @@ def promote(*, dry_run: bool = False) -> None:
         fit = [one for one in evaluated if one.model_id not in known or known[one.model_id].eligible]
         best = max(fit or evaluated, key=lambda results: results.validation_f1)
         challenger = known.get(best.model_id)
+        left_out = [one for one in evaluated if one not in fit] if fit else []
         while True:
             champions = registry.champions()
             conditions = judge(best, challenger, champions, params.promote, dry_run=dry_run)
             if _holder(registry.champions()) == _holder(champions):
                 break  # otherwise another machine has moved the alias: judge again
-        _decide(best, challenger, conditions, synthetic=synthetic, dry_run=dry_run)
+        for one in left_out:
+            version = known[one.model_id]
+            why = "retired" if version.retired else "rolled back"
+            console.print(f"{one.network} (version {version.number}) is left out: it was {why}", markup=False)
+        of_the_others = " of the others" if left_out else ""
+        _decide(
+            best,
+            challenger,
+            conditions,
+            note=f"the best on validation{of_the_others}",
+            synthetic=synthetic,
+            dry_run=dry_run,
+        )
         if not dry_run:
             _write_state(evaluated, best, conditions)
 
@@ -96,6 +109,7 @@ def _decide(
     version: Version | None,
     conditions: list[Condition],
     *,
+    note: str,
     synthetic: bool,
     dry_run: bool,
 ) -> None:
@@ -107,8 +121,8 @@ def _decide(
     else:
         verdict = "passes the gate" if passed else "does not pass the gate"
     name = f"version {version.number}" if version else "not registered yet"
-    note = ", synthetic data" if synthetic else ""
-    table = Table(title=f"{best.network} ({name}), the best on validation, {verdict}{note}", title_justify="left")
+    data = ", synthetic data" if synthetic else ""
+    table = Table(title=f"{best.network} ({name}), {note}, {verdict}{data}", title_justify="left")
     for column in ("condition", "", "value"):
         table.add_column(column)
     for condition in conditions:

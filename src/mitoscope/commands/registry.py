@@ -3,6 +3,8 @@
 from rich import box
 from rich.table import Table
 
+from mitoscope.files import read_json, write_json
+from mitoscope.paths import REGISTRY
 from mitoscope.progress import console
 from mitoscope.tracking import registry as registered
 from mitoscope.tracking.store import require_database
@@ -62,6 +64,7 @@ def rollback() -> None:
     require_database(registered.MODEL)
     with registered.one_at_a_time():
         former, now = registered.roll_back()
+        _update_state()
     fate = f", version {former.number} is rolled back" if former else ""
     console.print(f"{registered.MODEL}: version {now.number} is the champion again{fate}")
 
@@ -75,9 +78,20 @@ def retire(number: int) -> None:
     require_database(registered.MODEL)
     with registered.one_at_a_time():
         version = registered.retire(number)
+        _update_state()
     console.print(f"{registered.MODEL}: version {number} is retired")
     if registered.CHAMPION in version.aliases:
         remedy = "`mitoscope promote` chooses another detector that passes the gate"
         if former := registered.champions():
             remedy += f", `mitoscope rollback` makes version {former[-1].number} the champion again"
         console.print(f"there is no champion now; {remedy}")
+
+
+def _update_state() -> None:
+    """Write the present champion into the state that `mitoscope promote` left, for `mitoscope status`."""
+    if REGISTRY.exists():
+        state = read_json(REGISTRY, "run `mitoscope promote` again")
+        holders = {alias: version.number for version in registered.list_versions() for alias in version.aliases}
+        for alias in (registered.CHAMPION, registered.CHALLENGER):
+            state[alias] = holders.get(alias)
+        write_json(REGISTRY, state)

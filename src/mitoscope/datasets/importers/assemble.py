@@ -88,22 +88,15 @@ def assemble(
             existing.write(field, after)
             changes[field.name] = (before, after)
     new = [checked.pop(field.name) for field in fields.values()]
-    used = set(paths.values())
-    skipped = () if existing.holds(images) else (path for path in listed if path not in used)
+    skipped = () if existing.holds(images) else (path for path in listed if path not in rows)
+    notes = (*found.notes, *existing.replaced(changes), *tidy.notes(), *existing.inherited(new))
     return Summary(
         len(report.fields),
         len(report.patients),
         tidy.mitoses + sum(field.mitoses for field in checked.values()),
         tidy.lookalikes + sum(field.lookalikes for field in checked.values()),
         tuple(path.relative_to(images).as_posix() for path in skipped),
-        (
-            *found.notes,
-            *existing.replaced(changes),
-            *tidy.notes(),
-            *existing.inherited(new),
-            *report.copies,
-            *report.pixel_sizes,
-        ),
+        (*notes, *report.copies, *report.pixel_sizes),
     )
 
 

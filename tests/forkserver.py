@@ -48,7 +48,7 @@ def programs(folder: Path, lives_with: int) -> Path:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if address.exists():
             return found
-        found.mkdir()
+        found.mkdir(exist_ok=True)
         client = found / "mitoscope"
         client.write_text(CLIENT.format(python=sys.executable, address=str(address)))
         client.chmod(0o755)

@@ -265,7 +265,7 @@ def suspects(
     gets a table, a picture of the first 60, and a GeoJSON per field with all its annotations and the suspects.
 
     A pathologist corrects the GeoJSON in QuPath, and `mitoscope import qupath data FOLDER --add` brings it back. A
-    suspect without annotation has the class `Suspect`, which is left out unless it was changed to `Mitosis`.
+    suspect without annotation has the class `mitoscope suspect`, which is left out unless it was changed to `Mitosis`.
     """
     from mitoscope.commands.suspects import suspects as run
 
@@ -438,7 +438,7 @@ def ui(
 def main() -> None:
     """Run the command line; bad input ends with one line and exit code 2, a failing disk or network with 1."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a polite kill is a Ctrl-C
-    gc.set_threshold(20_000)  # by default, an eighth of the imports of torch and MLflow is looking for garbage in them
+    gc.set_threshold(20_000)  # the default takes an eighth of the time of importing torch and MLflow
     try:
         app()
     except InputError as error:

@@ -40,9 +40,9 @@ def atomic_path(target: Path) -> Iterator[Path]:
     try:
         with _naming(target):
             yield temporary
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        temporary.replace(target)
+            with temporary.open("rb") as file:
+                os.fsync(file.fileno())
+            temporary.replace(target)
     finally:
         temporary.unlink(missing_ok=True)
 

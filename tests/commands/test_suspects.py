@@ -150,7 +150,7 @@ def test_a_file_for_qupath_has_all_annotations_of_its_field(evaluated, printed):
     assert names == {1: "1: mitosis 0.10", len(found) - 1: "2: look-alike 0.80"}
     assert found[1]["measurements"] == {"Probability": 0.1, "Threshold": 0.4, "Disagreement": 1.791759}
     (suspect,) = features("02_02")
-    assert suspect["properties"]["classification"]["name"] == "Suspect"
+    assert suspect["properties"]["classification"]["name"] == "mitoscope suspect"
     assert features("01_02")[1]["properties"]["name"] == "4: no candidate"
 
 

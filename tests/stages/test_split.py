@@ -104,6 +104,14 @@ def test_folds_have_patients_of_each_domain():
         assert (counts.loc["Aperio"] == 1).all() and (counts.loc["Hamamatsu"] == 2).all()
 
 
+def test_domains_that_are_too_rare_for_the_folds_count_together():
+    table = table_of([[1], [2], [1], [3], [1]])
+    table["domain"] = list("ABCDE")
+    tables = [assign(table, folds=4, fold=fold, seed=0) for fold in range(4)]
+    tested = [patient for each in tables for patient in each.patient[each.subset == "test"]]
+    assert sorted(tested) == table.patient.tolist()
+
+
 def test_folds_have_alike_shares():
     patients = [[10, 10]] * 6 + [[0, 0]] * 6
     for fold in range(3):

@@ -64,9 +64,9 @@ def rollback() -> None:
     require_database(registered.MODEL)
     with registered.one_at_a_time():
         former, now = registered.roll_back()
-        _update_state()
     fate = f", version {former.number} is rolled back" if former else ""
     console.print(f"{registered.MODEL}: version {now.number} is the champion again{fate}")
+    _update_state()
 
 
 def retire(number: int) -> None:
@@ -78,13 +78,13 @@ def retire(number: int) -> None:
     require_database(registered.MODEL)
     with registered.one_at_a_time():
         version = registered.retire(number)
-        _update_state()
     console.print(f"{registered.MODEL}: version {number} is retired")
     if registered.CHAMPION in version.aliases:
         remedy = "`mitoscope promote` chooses another detector that passes the gate"
         if former := registered.champions():
             remedy += f", `mitoscope rollback` makes version {former[-1].number} the champion again"
         console.print(f"there is no champion now; {remedy}")
+    _update_state()
 
 
 def _update_state() -> None:

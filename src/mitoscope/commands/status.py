@@ -161,7 +161,7 @@ def _champion(detectors: Mapping[str, str]) -> tuple[str, bool]:
     except (AttributeError, KeyError) as error:
         raise InputError(f"{REGISTRY}: was written by another version; {remedy}") from error
     if champion is None:
-        return "none: no detector has passed the gate, or it was retired", promoted
+        return "none: no detector has passed the gate, or the champion was retired", promoted
     return f"version {champion}, {networks.get(champion, 'from an earlier pipeline run')}", promoted
 
 

@@ -1,5 +1,6 @@
 """Command `suspects`: the labels that disagree most with held-out scores, for a pathologist to look at in QuPath."""
 
+import os
 import shlex
 from collections.abc import Iterable, Mapping
 from functools import partial
@@ -94,6 +95,7 @@ def suspects(network: str, *, out: Path, count: int) -> None:
             "files_sha256": {path.name: hash_file(path) for path in sorted(folder.iterdir())},
         }
         write_json(folder / EVIDENCE, evidence)
+        _check_folder(out)  # again, because QuPath may have written into it by now
     _print(network, scores, found, listed, out, everybody=len(summary["patients"]))
 
 
@@ -176,7 +178,7 @@ def _check_folder(out: Path) -> None:
         InputError: it may not.
     """
     check_out(out, [])
-    if out.resolve().is_relative_to(DATA.resolve()):
+    if Path(os.path.realpath(out)).is_relative_to(os.path.realpath(DATA)):
         raise InputError(f"--out {out}: lies in {DATA}/; choose a folder outside")
     if not out.is_dir():
         return

@@ -137,7 +137,7 @@ def check_dataset(
     read = [(field, found) for field, found in zip(fields, checked, strict=True) if found.pixel]
     readable = [field for field, _ in read]
     problems += find_unknown_sizes(readable, [found.pixel.source for _, found in read if found.pixel])
-    copies = tuple(find_copies(readable, [found.pixels for _, found in read]))
+    copies = tuple(f"{line} (`extract` rejects it)" for line in find_copies(readable, [at.pixels for _, at in read]))
     # A field without a CSV takes its centres from `_pc.png`, so a problem with this mask is found twice.
     distinct = tuple(dict.fromkeys(problems))
     patients, sizes = _total_patients(checked), tuple(_doubtful_pixel_sizes(checked, description))

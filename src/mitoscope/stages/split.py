@@ -90,7 +90,9 @@ def assign(fields: pd.DataFrame, *, folds: int, fold: int, seed: int) -> pd.Data
         # One sample per field and one per mitosis, so that the folds get similar shares of both.
         samples = fields.loc[fields.index.repeat(fields.mitoses + 1)]
         groups = samples.patient.to_numpy()
-        labels = samples.domain + np.where(samples.index.duplicated(), " mitosis", " field")
+        kinds = pd.Series(np.where(samples.index.duplicated(), " mitosis", " field"))
+        labels = samples.domain.reset_index(drop=True) + kinds
+        labels = labels.where(labels.map(labels.value_counts()) >= folds, kinds)  # rare domains count together
         splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
         for found, (_, inside) in enumerate(splitter.split(groups, labels, groups)):
             number[sorted(set(groups[inside]))] = found

@@ -136,9 +136,8 @@ def test_images_in_folders_that_are_left_out_are_named(source, tmp_path):
 
 def test_an_output_folder_that_is_a_loop_of_links_is_one_line(source, tmp_path):
     (tmp_path / "data").symlink_to(tmp_path / "data")
-    with pytest.raises((InputError, OSError)) as error:
+    with pytest.raises(InputError, match=r"data: is a link to .*data, which is not there"):
         import_janowczyk(source, Target(tmp_path / "data", replace=True))
-    assert "data" in str(error.value) and "\n" not in str(error.value)
 
 
 def test_a_table_elsewhere_names_the_patients(source, tmp_path):

@@ -111,6 +111,15 @@ def test_the_name_decides_among_columns_of_classes(tmp_path):
         read(tmp_path, f"row,col,rater 1,rater 2\n{rows}")
 
 
+def test_a_comment_that_is_a_class_decides_nothing(tmp_path):
+    with pytest.raises(
+        InputError, match="has classes in the columns comment; name the one to take `class`, and remove"
+    ):
+        read(tmp_path, "row,col,comment\n1,2,mitosis\n3,4,near the edge\n")
+    content = "row,col,class,comment\n1,2,MF2,\n3,4,other,mitosis\n"
+    assert mitoses(read(tmp_path, content, classes=Classes(mitosis=("MF2",)))) == [[1, 2]]
+
+
 def test_the_usual_classes_are_known_beside_those_of_the_user(tmp_path):
     with pytest.raises(InputError, match=r"no annotation of the class MF2, but of mitotic figure \(1\)"):
         read(tmp_path, "x,y,Klasse\n2,1,mitotic figure\n", classes=Classes(mitosis=("MF2",)))

@@ -279,6 +279,14 @@ def test_lzw_that_decodes_to_more_than_its_strip_is_rejected(tmp_path):
     assert "truncated or damaged in strip 2 of 4" in refusal(read_image, path)
 
 
+def test_lzw_with_reversed_bits_is_read(tmp_path):
+    path = tmp_path / "01_01.tif"
+    Pillow.fromarray(FIELD).save(path, compression="tiff_lzw", tiffinfo={266: 2})
+    with tifffile.TiffFile(path) as file:
+        assert file.pages.first.fillorder == 2
+    assert (read_image(path) == FIELD).all()
+
+
 @pytest.mark.parametrize(
     ("tag", "value"),
     [(273, 0), (279, 0), (273, 10**9), (279, 60_000)],  # no place, no content, outside the file, more than there is

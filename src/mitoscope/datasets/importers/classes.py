@@ -16,7 +16,8 @@ LOOKALIKE_NAMES = (
     *("Mitotic figure imposter", "Mitotic figure mimic", "Mitosis mimic"),
 )
 
-SUSPECT = "Suspect"  # of `mitoscope suspects`: a place without annotation, left out until somebody calls it otherwise
+# A place without annotation in a list of `mitoscope suspects`; left out until somebody calls it otherwise.
+SUSPECT = "mitoscope suspect"
 
 Kind = Literal["mitosis", "lookalike"]
 

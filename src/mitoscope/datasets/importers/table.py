@@ -128,13 +128,14 @@ def _by_cells(path: Path, table: Table, columns: _Columns, classes: Classes, own
     usual = Classes()  # a class is one also if the user names others
     found = class_columns(table, columns.header, lambda cell: classes.kind(cell) or usual.kind(cell))
     found = [place for place in found if place not in (columns.row, columns.col, image)]
-    if found and kind not in found:
-        if len(found) > 1:
+    if found and kind is None:
+        cells = {row[found[0]] for _, row in table.rows[columns.header :] if len(row) > found[0]}
+        if len(found) > 1 or not all(classes.kind(cell) or usual.kind(cell) for cell in cells - {""}):
             first = table.rows[0][1]
             named = [plain(first[place]) if place < len(first) else f"number {place + 1}" for place in found]
             raise InputError(
-                f"{path}: has classes in the columns {' and '.join(named)}; name the one to take `class`, or "
-                "remove the others"
+                f"{path}: has classes in the columns {' and '.join(named)}; name the one to take `class`, and remove "
+                "the others"
             )
         kind = found[0]
     if kind is None and columns.header and (flag := flag_column(table)):

@@ -33,7 +33,7 @@ _COLOURS = {0: "grey", 1: "grey", 2: "RGB", 3: "RGB", 5: "CMYK", 6: "YCbCr", 8: 
 _WHITE_IS_ZERO, _PALETTE, _YCBCR = 0, 3, 6
 _ALPHA: dict[int, Literal["unknown", "multiplied", "straight"]] = {0: "unknown", 1: "multiplied", 2: "straight"}
 _JPEG, _APERIO_YCBCR, _JPEG_2000 = (7, 34892, 33007), 33003, (33003, 33004, 33005, 34712)
-_LZW = 5
+_LZW, _REVERSED = 5, 2
 _SLACK = 65536  # px; a strip or tile may reach over the edge of its page
 # Old JPEG was never defined well. PNG and JPEG XR in TIFF are rare, and their decoders write to the terminal.
 _NOT_READ = (6, 34933, 34934, 22610)
@@ -205,9 +205,11 @@ def _decode_segment(page: "TiffPage", content: bytes, index: int) -> tuple[int, 
         raise ValueError("nothing decoded")
     values: npt.NDArray[Any] = block[0]
     # Changed bits often make LZW longer. The last strip may be as long as the others.
-    lengths = (values.nbytes, math.prod(page.chunks))
-    if page.compression == _LZW and page.bitspersample == 8 and len(imagecodecs.lzw_decode(content)) not in lengths:
-        raise ValueError("decodes to more than its pixels")
+    if page.compression == _LZW and page.bitspersample == 8:
+        packed = imagecodecs.bitorder_decode(content) if page.fillorder == _REVERSED else content
+        lengths = (values.nbytes, math.prod(page.chunks))
+        if len(imagecodecs.lzw_decode(packed, out=max(lengths) + 1)) not in lengths:
+            raise ValueError("decodes to more than its pixels")
     if page.compression == _APERIO_YCBCR and not _is_converted(content):
         # JPEG's YCbCr in OpenCV's order of channels: Y, Cr, Cb.
         values = cv2.cvtColor(np.ascontiguousarray(values[..., [0, 2, 1]]), cv2.COLOR_YCrCb2RGB)

@@ -9,7 +9,7 @@ from scipy.spatial import KDTree
 
 from mitoscope.datasets.fields import FieldOfView
 from mitoscope.datasets.readers import read_mask
-from mitoscope.datasets.tables import Table, box_problem, class_columns, flag_column, read_table
+from mitoscope.datasets.tables import Table, box_problem, class_columns, column_name, flag_column, read_table
 from mitoscope.errors import InputError
 from mitoscope.files import write_text
 
@@ -121,7 +121,7 @@ def _column_problem(table: Table) -> str | None:
     header = table.rows[0][1]
     kind = next((cell for cell in header if cell.lower() in _CLASS_COLUMNS), None) or flag_column(table)
     if kind is None and (found := class_columns(table, True, Classes().kind)):
-        kind = [*header, *(f"number {place + 1}" for place in range(len(header), found[0] + 1))][found[0]]
+        kind = column_name(header, found[0])
     if kind is not None:
         return f"has a column {kind[:60]!r}; `mitoscope import csv` sorts centres by their class"
     return box_problem(header)

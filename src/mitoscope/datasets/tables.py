@@ -94,6 +94,11 @@ def class_columns(table: Table, header: bool, kind: Callable[[str], object]) -> 
     ]
 
 
+def column_name(header: list[str], place: int) -> str:
+    """Return what to call a column that may lie beyond the header."""
+    return header[place] if place < len(header) else f"number {place + 1}"
+
+
 def flag_column(table: Table) -> str | None:
     """Return the name of a column such as `is_mitosis` with nothing but 0 and 1, or true and false; None = none."""
     for place in _flag_columns(table):

@@ -26,7 +26,7 @@ from mitoscope.datasets.importers.sorting import (
     image_name,
     plain,
 )
-from mitoscope.datasets.tables import Table, box_problem, class_columns, flag_column, read_table, words
+from mitoscope.datasets.tables import Table, box_problem, class_columns, column_name, flag_column, read_table, words
 from mitoscope.errors import InputError
 
 SUFFIXES = (".csv", ".tsv", ".txt")
@@ -126,13 +126,16 @@ def _by_cells(path: Path, table: Table, columns: _Columns, classes: Classes, own
         if _names_images(rows, kind, own_image):
             kind, image = None, kind
     usual = Classes()  # a class is one also if the user names others
-    found = class_columns(table, columns.header, lambda cell: classes.kind(cell) or usual.kind(cell))
+
+    def is_class(cell: str) -> bool:
+        return bool(classes.kind(cell) or usual.kind(cell))
+
+    found = class_columns(table, columns.header, is_class)
     found = [place for place in found if place not in (columns.row, columns.col, image)]
     if found and kind is None:
         cells = {row[found[0]] for _, row in table.rows[columns.header :] if len(row) > found[0]}
-        if len(found) > 1 or not all(classes.kind(cell) or usual.kind(cell) for cell in cells - {""}):
-            first = table.rows[0][1]
-            named = [plain(first[place]) if place < len(first) else f"number {place + 1}" for place in found]
+        if len(found) > 1 or not all(is_class(cell) for cell in cells - {""}):
+            named = [plain(column_name(table.rows[0][1], place)) for place in found]
             raise InputError(
                 f"{path}: has classes in the columns {' and '.join(named)}; name the one to take `class`, and remove "
                 "the others"

@@ -20,21 +20,18 @@ TRAINING = Row(
     "AlexNet, 224 px", "patches/s", {"mitoscope": [9.0, 11.0, 10.0], "plain": [5.0, 4.0, 5.0]}, "plain", "A."
 )
 VIEWS = Growth("Views", "s", "views", {"AlexNet": {1.0: [2.0], 8.0: [12.0]}})
-# In each row what makes it small. Slow ones start other programs.
-ROWS = {
+ROWS = {  # and in each what makes it small
     "batch_size": {"case": CASE, "sizes": (2, 4)},
+    "detect": {"case": CASE, "slice_": 20},
     "extract": {"fields": (1, 2)},
     "input_path": {"cases": (CASE,)},
-    "mining": {"case": replace(CASE, mined=True), "pool": 50},
-    "stain": {"count": 10},
-    "views": {"case": Case("alexnet", 64, head="pooled")},
-}
-SLOW_ROWS = {
-    "detect": {"case": CASE, "slice_": 20},
     "memory": {"case": CASE, "sizes_gb": (0.001,)},
+    "mining": {"case": replace(CASE, mined=True), "pool": 50},
     "scoring": {"cases": (CASE,)},
+    "stain": {"count": 10},
     "store": {"shares": (0.5, 1.0)},
     "training": {"cases": (CASE,), "side": 64},
+    "views": {"case": Case("alexnet", 64, head="pooled")},
 }
 
 
@@ -45,8 +42,10 @@ def bench(tmp_path_factory, here):
     return Bench(1, here, scratch, lambda *_: None, seconds=0, samples=100, patients=3, field_size=600)
 
 
-def check(bench, name, sizes):
-    tables = import_module(f"benchmarks.rows.{name}").measure(bench, **sizes)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ROWS)
+def test_a_row_runs(bench, name):
+    tables = import_module(f"benchmarks.rows.{name}").measure(bench, **ROWS[name])
     assert tables
     for table in tables:
         series = [table.variants] if isinstance(table, Row) else table.series.values()
@@ -55,19 +54,8 @@ def check(bench, name, sizes):
             assert table.baseline in table.variants
 
 
-@pytest.mark.parametrize("name", ROWS)
-def test_a_row_runs(bench, name):
-    check(bench, name, ROWS[name])
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", SLOW_ROWS)
-def test_a_row_with_other_programs_runs(bench, name):
-    check(bench, name, SLOW_ROWS[name])
-
-
 def test_every_row_is_tested():
-    assert set(command.NAMES) == {*ROWS, *SLOW_ROWS, "commands"}
+    assert set(command.NAMES) == {*ROWS, "commands"}
 
 
 def test_the_commands_need_a_project(bench, capsys):

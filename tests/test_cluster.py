@@ -64,6 +64,7 @@ def scheduler(local: LocalCluster) -> str:
 def client(local: LocalCluster) -> Iterator[Client]:
     """A connection to it, to look at its workers."""
     with Client(local.scheduler_address, set_as_default=False) as connection:
+        connection.wait_for_workers(2)  # one may be new, in place of one that another test has killed
         yield connection
 
 
@@ -188,7 +189,7 @@ def test_a_scheduler_that_does_not_answer_is_named(monkeypatch, address):
 )
 def test_the_commands_take_the_address_as_option_or_variable(project, monkeypatch, command):
     small_detector().save(Path("detector.pt"))
-    monkeypatch.setattr(cluster, "_CONNECT_SECONDS", 0.3)
+    monkeypatch.setattr(cluster, "_CONNECT_SECONDS", 0.1)
     before = contents(project)
     by_option = CliRunner().invoke(app, [*command, "--scheduler", NOWHERE])
     by_variable = CliRunner().invoke(app, command, env={"MITOSCOPE_SCHEDULER": NOWHERE})

@@ -31,7 +31,7 @@ from mitoscope.params import Detection
 from mitoscope.paths import PATCHES, Outputs
 from mitoscope.serving import model as serving
 from mitoscope.stages.evaluate import evaluate
-from tests.conftest import NETWORK, settle_batch_norms, small_detector
+from tests.conftest import NETWORK, small_detector
 from tests.disks import full_disk
 
 MODEL = f"models/{NETWORK}/detector.pt"
@@ -85,7 +85,6 @@ def refit(here: Device) -> None:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         model = build({"backbone": NETWORK, "head": "pooled", "patch_size": 32, "input_size": 32})
-    settle_batch_norms(model)
     detection = Detection(views=16, refit_fields=True)
     training, _ = read_samples(PATCHES, Outputs(NETWORK).split, "train")
     features = pool_patches(model, training.windows, here)

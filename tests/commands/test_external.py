@@ -132,6 +132,7 @@ def test_an_image_that_the_detector_knows_is_rejected_under_any_name(theirs, nam
     )
 
 
+@pytest.mark.slow
 def test_patients_are_known_by_name_in_the_same_dataset_only(theirs):
     know(patients={"train": ["01"], "validation": ["02"]}, dataset_digest="1" * 32 + ".dir")
     run()  # their 01 and 02 are other people
@@ -171,6 +172,7 @@ def test_every_field_has_its_own_pixel_size_and_domain(theirs):
     assert read("test")["pixel_sizes"]["01_02"] == {"microns": 0.125, "source": "fields.csv"}
 
 
+@pytest.mark.slow
 def test_a_mask_holds_the_candidates(theirs):
     mask = np.zeros((400, 400), np.uint8)
     mask[:200] = 255
@@ -192,6 +194,7 @@ def test_a_folder_without_mitoses_has_false_positives_only(theirs, capsys):
     assert "There are no mitoses, so recall, F1 and intervals are undefined." in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_folder_with_nothing_to_find_has_no_objects(theirs):
     for path in DATA.glob("*_*"):
         path.unlink()

@@ -132,7 +132,7 @@ def test_the_page_has_everything_and_needs_no_other_file(evaluated, capsys):
     assert cells[cells.index("detection.views") + 1] == "2" and "detection.field_head.hard_fraction" in cells
     assert cells[cells.index("train.optimisation.lr") + 1] == "0.001"
     assert text.count("SHA-256 ") == 2 and "missing here; `dvc pull` downloads it" in text  # no best.pt in this project
-    assert "models/mobilenet_v3_small/detector.pt --out detected" in text
+    assert f"models/{NETWORK}/detector.pt --out detected" in text
 
     # Logged, in place of the previous one.
     assert load_text(f"runs:/{evaluated}/report.html") == text

@@ -14,7 +14,7 @@ from mitoscope.learning.devices import alone
 from mitoscope.learning.networks import PatchNetwork, build
 from mitoscope.learning.scoring import pool_patches
 from mitoscope.params import Detection
-from tests.conftest import NETWORK, settle_batch_norms, small_detector
+from tests.conftest import NETWORK, small_detector
 
 KINDS = ("classifier", "calibrated", "field head", "field head, calibrated")
 
@@ -42,9 +42,7 @@ def pooled() -> PatchNetwork:
     """A network of chance with a pooled head."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        model = build({"backbone": NETWORK, "head": "pooled", "patch_size": 32, "input_size": 32})
-    settle_batch_norms(model)
-    return model
+        return build({"backbone": NETWORK, "head": "pooled", "patch_size": 32, "input_size": 32}).eval()
 
 
 @pytest.fixture(scope="session")

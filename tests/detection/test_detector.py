@@ -70,7 +70,7 @@ def test_stored_patches_and_images_have_the_same_scores(detector, patches, split
         theirs = stored.candidates.loc[inside, ["row", "col"]].to_numpy()
         same = np.linalg.norm(theirs[:, None] - points[None], axis=2).argmin(axis=1)
         np.testing.assert_allclose(points[same], theirs, atol=0.01)
-        np.testing.assert_allclose(probabilities[inside], mine[same], rtol=0, atol=1e-6)
+        np.testing.assert_allclose(probabilities[inside], mine[same], rtol=0, atol=1e-5)
     assert probabilities.std() > 1e-4
 
 
@@ -101,7 +101,7 @@ def test_a_score_depends_on_the_other_candidates_of_the_field_only_where_it_shou
         points, windows, _ = detector.propose(images[0], None, MICRONS)
         whole = detector.score(windows, np.zeros(len(points), np.int64))[few]
         part = detector.score(windows.take(few), np.zeros(5, np.int64))
-        assert np.allclose(whole, part, rtol=0, atol=1e-6) == (kind == "classifier"), kind
+        assert np.allclose(whole, part, rtol=0, atol=1e-5) == (kind == "classifier"), kind
 
 
 def test_fields_may_be_mixed_and_the_progress_reaches_the_end(detector, images):
@@ -114,7 +114,7 @@ def test_fields_may_be_mixed_and_the_progress_reaches_the_end(detector, images):
     windows = Windows([field.windows.stores[0] for field in proposed], store, record)
     calls: list[tuple[int, int]] = []
     found = detector.score(windows, 7 - store, lambda *call: calls.append(call))  # whatever the fields' numbers are
-    np.testing.assert_allclose(found, np.concatenate(alone)[order], rtol=0, atol=1e-6)
+    np.testing.assert_allclose(found, np.concatenate(alone)[order], rtol=0, atol=1e-5)
     assert calls[-1] == (sum(counts), sum(counts)) and calls == sorted(calls)
 
 
@@ -192,10 +192,13 @@ def test_an_enlarged_image_has_the_same_mitoses_when_its_pixel_size_is_said(dete
     large = images[0].repeat(2, axis=0).repeat(2, axis=1)
     detector = everything(detector)
     as_trained, enlarged = detector.detect(images[0]), detector.detect(large, MICRONS / 2)
-    np.testing.assert_allclose(enlarged.points, as_trained.points * 2 + 0.5, atol=0.02)
-    # Means of 16 pixels are rounded a little differently from means of 4.
+    # Means of 16 pixels are rounded a little differently from means of 4, so close probabilities may change places.
+    expected, found = (np.lexsort(mitoses.points.T) for mitoses in (as_trained, enlarged))
+    np.testing.assert_allclose(enlarged.points[found], as_trained.points[expected] * 2 + 0.5, atol=0.02)
     tolerance = 0.1 * as_trained.probabilities.std()
-    np.testing.assert_allclose(enlarged.probabilities, as_trained.probabilities, rtol=0, atol=tolerance)
+    np.testing.assert_allclose(
+        enlarged.probabilities[found], as_trained.probabilities[expected], rtol=0, atol=tolerance
+    )
     assert len(detector.detect(large).points) != len(as_trained.points)  # four times the area
 
 

@@ -16,7 +16,7 @@ from mitoscope.learning import loop
 from mitoscope.learning.devices import join
 from mitoscope.learning.networks import build, start_state
 from mitoscope.learning.scoring import pool_patches, score_patches
-from tests.conftest import settle_batch_norms, small_detector
+from tests.conftest import small_detector
 from tests.learning.conftest import small
 
 pytestmark = [
@@ -61,6 +61,18 @@ def train(gpu, coloured, tmp_path):
         return model, fitted
 
     return run
+
+
+def settle_batch_norms(model):
+    """Give the layers of an untrained network statistics; without them its answers are alike but for rounding."""
+    with torch.random.fork_rng(), torch.no_grad():
+        torch.manual_seed(0)
+        for layer in model.train().modules():
+            if isinstance(layer, torch.nn.BatchNorm2d):
+                layer.momentum = 0.5
+        for _ in range(10):
+            model(torch.randint(0, 256, (8, 3, 32, 32), dtype=torch.uint8))
+    model.eval()
 
 
 def untrained(backbone, head, patches, here):

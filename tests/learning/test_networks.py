@@ -313,6 +313,17 @@ def test_the_last_layer_computes_in_float32(backbone, head, expected):
     assert (logits.dtype == torch.float32) == expected
 
 
+@pytest.mark.parametrize("backbone", ["regnet_y_400mf", "squeezenet1_1"])
+def test_a_network_with_weights_draws_none(backbone):
+    description = {"backbone": backbone, "head": "classifier", "patch_size": 32, "input_size": 224}
+    state = {name: tensor.double() for name, tensor in build(description).inner.state_dict().items()}
+    before = torch.get_rng_state()
+    found = build(description, state).inner.state_dict()
+    assert torch.equal(torch.get_rng_state(), before)
+    assert all(torch.equal(found[name].double(), tensor) for name, tensor in state.items())
+    assert {tensor.dtype for name, tensor in found.items() if "batches" not in name} == {torch.float32}
+
+
 @pytest.mark.parametrize("backbone", ["shufflenet_v2_x0_5", "squeezenet1_1"])
 def test_a_networks_own_last_layer_keeps_its_random_weights_and_names(backbone):
     torch.manual_seed(4)

@@ -158,7 +158,7 @@ def test_a_threshold_near_one_counts_as_predicted(trained):
     threshold = 0.99999975
     detector = small_detector(trained, patch_threshold=threshold)
     head = list(detector.model.parameters())[-1]
-    head.data[:] = head.data.new_tensor([-7.5, 7.5])  # probabilities of 0.9999997 and so
+    head.data[:] = head.data.new_tensor([-100.0, 15.0])  # probabilities of 0.9999997 and so
     detector.save(OUTPUTS.detector)
     evaluate(NETWORK)
     predictions, metrics = table("predictions"), read(OUT / "metrics.json")["patches"]

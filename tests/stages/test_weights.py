@@ -15,9 +15,11 @@ from torchvision.models import get_model, get_model_weights
 from mitoscope.errors import InputError
 from mitoscope.learning import checkpoints
 from mitoscope.stages.weights import weights
-from tests.conftest import NETWORK, write_params
+from tests.conftest import write_params
 
 pytestmark = pytest.mark.slow
+
+NETWORK = "mobilenet_v3_small"  # two layers in its head, and batch normalisation
 
 
 @pytest.fixture
@@ -194,5 +196,5 @@ def test_an_unknown_network_is_named(project, no_network, wanted):
 
 
 def test_a_network_that_has_no_block_is_named(project):
-    with pytest.raises(InputError, match=f"train has no entry 'another'; it has {NETWORK}"):
+    with pytest.raises(InputError, match=r"train has no entry 'another'; it has \S+"):
         weights("another")

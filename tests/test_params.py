@@ -161,6 +161,22 @@ def test_whole_fields_are_refitted_over_a_pooled_head_only(tmp_path):
     assert complaint(path) == "detection.small.refit_fields needs train.small.model.head: pooled"
 
 
+@pytest.mark.parametrize(
+    ("refit", "trainable", "folds", "problem"),
+    [
+        (False, "head", 5, "detection.small.field_head.inner_folds needs detection.small.refit_fields: true"),
+        (True, "all", 5, "detection.small.field_head.inner_folds needs train.small.model.trainable: head; a network"),
+        (True, "head", 1, "detection.small.field_head.inner_folds: takes 2 folds or more, or 0 for none"),
+    ],
+)
+def test_inner_folds_are_of_a_field_head_over_a_frozen_network(tmp_path, refit, trainable, folds, problem):
+    params, path = copy.deepcopy(WHOLE), tmp_path / "params.yaml"
+    params["train"]["small"]["model"] |= {"head": "pooled", "trainable": trainable}
+    params["detection"]["small"] |= {"refit_fields": refit, "field_head": {"inner_folds": folds}}
+    path.write_text(yaml.safe_dump(params))
+    assert complaint(path).startswith(problem)
+
+
 def test_networks_must_be_named(tmp_path):
     assert complaint(written(tmp_path, "train", MISSING)) == "train is missing"
 

@@ -206,6 +206,21 @@ class FieldHeadSettings(Block):
         ge=0,
         description="weight of the training fields' mean and variance against a field's own, as a number of candidates",
     )
+    inner_folds: int = Field(
+        0,
+        ge=0,
+        description="0 = the threshold is the best one in the validation patients' fields; 2 or more = the head is "
+        "fitted to the training and validation patients, and the threshold is the best one in all their fields, scored "
+        "by as many further heads (at most one per patient), each fitted without the patients that it scores; needs "
+        "trainable: head",
+    )
+
+    @field_validator("inner_folds")
+    @classmethod
+    def _several_or_none(cls, value: int) -> int:
+        if value == 1:
+            raise ValueError("takes 2 folds or more, or 0 for none")
+        return value
 
 
 class CalibrationSettings(Block):
@@ -360,6 +375,16 @@ class Params(Block):
                 )
             if self.detection_of(name).refit_fields and train.model.head != "pooled":
                 raise ValueError(f"detection.{name}.refit_fields needs train.{name}.model.head: pooled")
+            if self.detection_of(name).field_head.inner_folds:
+                if not self.detection_of(name).refit_fields:
+                    raise ValueError(
+                        f"detection.{name}.field_head.inner_folds needs detection.{name}.refit_fields: true"
+                    )
+                if train.model.trainable != "head":
+                    raise ValueError(
+                        f"detection.{name}.field_head.inner_folds needs train.{name}.model.trainable: head; a network "
+                        "whose layers are trained knows the patients that it would be tested on"
+                    )
             if train.sampling.near_um > self.extract.exclusion_um:
                 raise ValueError(
                     f"train.{name}.sampling.near_um: candidates farther than extract.exclusion_um are negatives"

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ import torch
 from mitoscope.detection.calibration import Calibration
 from mitoscope.detection.detector import Detector
 from mitoscope.detection.field_head import FieldHead
-from mitoscope.detection.fit import fit_detector
+from mitoscope.detection.fit import InnerFolds, fit_detector
 from mitoscope.detection.stored import StoredFields, read_samples
 from mitoscope.learning.batches import PatchSet, Windows
 from mitoscope.learning.networks import PatchNetwork
@@ -57,6 +58,8 @@ def fit(here, detectors, tmp_path) -> Callable[..., tuple[Detector, pd.DataFrame
         validation: StoredFields,
         *,
         training: PatchSet = UNREAD,
+        inner: InnerFolds | None = None,
+        kept: Path | None = None,
         model: PatchNetwork = detectors["classifier"].model,
         show: Callable[[str, int, int], None] = lambda *_: None,
     ) -> tuple[Detector, pd.DataFrame]:
@@ -64,11 +67,13 @@ def fit(here, detectors, tmp_path) -> Callable[..., tuple[Detector, pd.DataFrame
             model,
             training,
             validation,
+            inner=inner,
             extract=EXTRACT,
             detection=detection,
             patch_threshold=0.25,
             origin=detectors["classifier"].origin,
             device=here,
+            kept=kept,
             work=tmp_path,
             show=show,
         )
@@ -183,6 +188,57 @@ def test_the_field_head_is_fitted_to_the_training_patches(fit, pooled, here, tra
     assert fitted.head is not None and fitted.head.settings == settings
     np.testing.assert_allclose(fitted.head.weights, expected.weights, atol=1e-6)
     assert fitted.head.bias == pytest.approx(expected.bias, abs=1e-6)
+
+
+@pytest.fixture(scope="module")
+def everybody(patches, split) -> tuple[PatchSet, StoredFields, InnerFolds]:
+    """The samples and fields of three patients, each one inner fold."""
+    (samples, rows), fields = (
+        read(patches, split, "train", "validation") for read in (read_samples, StoredFields.read)
+    )
+    number = {patient: fold for fold, patient in enumerate(sorted(set(rows.patient)))}
+    assert len(number) == 3
+    inner = (table.patient.map(number).to_numpy() for table in (rows, fields.candidates))
+    return samples, fields, InnerFolds(*inner)
+
+
+def test_with_inner_folds_the_head_learns_from_all_and_the_threshold_from_who_was_left_out(
+    fit, pooled, here, everybody
+):
+    samples, fields, inner = everybody
+    settings = FieldHeadSettings(inner_folds=3)
+    detection = PLAIN.model_copy(update={"refit_fields": True, "field_head": settings})
+    fitted, objects = fit(detection, fields, training=samples, inner=inner, model=pooled)
+
+    def head(inside: npt.NDArray[np.bool_]) -> FieldHead:
+        features = pool_patches(pooled, samples.windows.take(np.flatnonzero(inside)), here)
+        return FieldHead.fit(features, samples.windows.store[inside], samples.labels[inside], settings)
+
+    assert fitted.head is not None
+    np.testing.assert_allclose(fitted.head.weights, head(inner.samples >= 0).weights, atol=1e-5)
+    expected = np.zeros(len(fields.windows))
+    for fold in range(3):
+        inside = np.flatnonzero(inner.candidates == fold)
+        alone = replace(fitted, head=head(inner.samples != fold)).score(
+            fields.windows.take(inside), fields.field[inside]
+        )
+        expected[inside] = alone
+    held_out = fields.objects(expected, 7.5)
+    pd.testing.assert_frame_equal(objects, held_out, check_exact=False, rtol=0, atol=1e-4)
+    assert f1(objects, fitted.threshold) == pytest.approx(max(f1(objects, p) for p in objects.probability if p))
+    known = fields.objects(fitted.score(fields.windows, fields.field), 7.5)
+    assert f1(known, fitted.threshold) > f1(objects, fitted.threshold)  # what the head has learnt is no test
+
+
+def test_kept_features_give_the_same_detector(fit, pooled, everybody, tmp_path):
+    samples, fields, inner = everybody
+    detection = PLAIN.model_copy(update={"refit_fields": True, "field_head": FieldHeadSettings(inner_folds=3)})
+    anew, _ = fit(detection, fields, training=samples, inner=inner, model=pooled)
+    kept, _ = fit(detection, fields, training=samples, inner=inner, model=pooled, kept=tmp_path / "kept")
+    again, _ = fit(detection, fields, training=samples, inner=inner, model=pooled, kept=tmp_path / "kept")
+    assert len(list((tmp_path / "kept").iterdir())) == len(fields.windows.stores) == 6
+    np.testing.assert_array_equal(again.head.weights, kept.head.weights)
+    assert again.threshold == kept.threshold == pytest.approx(anew.threshold, abs=1e-3)
 
 
 def test_a_full_disk_ends_the_fit_of_a_field_head(fit, pooled, training, validation, tmp_path):

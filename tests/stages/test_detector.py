@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from mlflow.entities import LoggedModel
 
-from mitoscope.datasets.patches import read_patients, read_summary
+from mitoscope.datasets.patches import read_index, read_patients, read_summary
 from mitoscope.detection.calibration import Calibration
 from mitoscope.detection.detector import Detector
 from mitoscope.detection.stored import StoredFields
@@ -19,12 +19,12 @@ from mitoscope.files import write_json
 from mitoscope.learning.checkpoints import save_network
 from mitoscope.learning.networks import build
 from mitoscope.params import Detection
-from mitoscope.paths import DATA, PATCHES, Outputs
+from mitoscope.paths import DATA, PATCHES, WORK, Outputs
 from mitoscope.stages.detector import detector
 from mitoscope.stages.split import split
 from mitoscope.tracking.models import detector_file
 from mitoscope.tracking.provenance import dataset_digest
-from tests.conftest import NETWORK, Params, settle_batch_norms, write_params
+from tests.conftest import NETWORK, Params, write_params
 from tests.stages.conftest import mined_params
 
 pytestmark = pytest.mark.slow
@@ -139,7 +139,6 @@ def test_a_refitted_head_travels_with_the_detector_and_gives_its_threshold(detec
     params["detection"][NETWORK] |= {"refit_fields": True, "calibrate_fields": False, "views": 1}
     write_params(params)
     model = build({"backbone": NETWORK, "head": "pooled", "patch_size": 32, "input_size": 32})
-    settle_batch_norms(model)
     save_network(OUTPUTS.weights, model, run_id=read(OUTPUTS.trained)["run_id"], threshold=0.5, epoch=1)
     detector(NETWORK)
     made = Detector.load(OUTPUTS.detector)
@@ -211,3 +210,43 @@ def test_a_fold_has_files_of_its_own(detected):
     )
     assert read(fold.detected)["network"] == NETWORK
     assert not any(path.exists() for path in own)
+
+
+def freeze(**field_head: int) -> None:
+    """Set a frozen network with a field head, and put its weights where a training writes them."""
+    params = mined_params()
+    params["train"][NETWORK]["model"] |= {"head": "pooled", "trainable": "head"}
+    params["detection"][NETWORK] |= {"refit_fields": True, "calibrate_fields": False, "views": 1}
+    params["detection"][NETWORK]["field_head"] = field_head
+    write_params(params)
+    model = build({"backbone": NETWORK, "head": "pooled", "patch_size": 32, "input_size": 32})
+    save_network(OUTPUTS.weights, model, run_id=read(OUTPUTS.trained)["run_id"], threshold=0.5, epoch=1)
+
+
+def test_with_inner_folds_everybody_but_the_test_patients_is_learnt_from(detected, capsys):
+    freeze(inner_folds=5)  # one for each of the three patients
+    detector(NETWORK)
+    patients, made = read_patients(OUTPUTS.split), Detector.load(OUTPUTS.detector)
+    names = {name for subset in ("train", "validation") for name in patients[subset]}
+    (kept,) = (WORK / "features" / NETWORK).iterdir()
+    names_of_fields = {path.name for path in kept.iterdir()}
+    assert {name.split("_")[0] for name in names_of_fields} == names
+    assert made.detection.field_head.inner_folds == 5 and made.threshold == read(OUTPUTS.detected)["threshold"]
+    assert "in the training and validation patients' fields F1" in " ".join(capsys.readouterr().out.split())
+    freeze(inner_folds=2)  # with other weights
+    detector(NETWORK)
+    (after,) = (WORK / "features" / NETWORK).iterdir()
+    assert after != kept and {path.name for path in after.iterdir()} == names_of_fields
+
+
+def test_inner_folds_need_two_patients_with_mitoses(detected):
+    freeze(inner_folds=2)
+    index = read_index(PATCHES)
+    (validating,) = read_patients(OUTPUTS.split)["validation"]
+    index[(index.patient == validating) | (index.label == 0)].to_csv(PATCHES / "index.csv", index=False)
+    before = OUTPUTS.detector.read_bytes()
+    with pytest.raises(
+        InputError, match=rf"detection\.{NETWORK}\.field_head\.inner_folds 2, all mitoses .* one inner fold"
+    ):
+        detector(NETWORK)
+    assert OUTPUTS.detector.read_bytes() == before

@@ -29,7 +29,7 @@ some_patients = st.lists(st.lists(counts, min_size=1, max_size=3), min_size=3, m
 patients_with_mitoses = some_patients.map(lambda patients: [[fields[0] + 1, *fields[1:]] for fields in patients])
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(patients=some_patients, data=st.data())
 def test_patients_are_split_whole(patients, data):
     folds = data.draw(st.integers(3, len(patients)))
@@ -51,7 +51,7 @@ def test_patients_are_split_whole(patients, data):
     assert mitoses["train"] > 0 and mitoses["validation"] > 0
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=6, deadline=None)
 @given(patients=patients_with_mitoses, data=st.data())
 def test_every_patient_is_tested_and_validated_once(patients, data):
     folds, seed = data.draw(st.integers(3, len(patients))), data.draw(st.integers(0, 5))
@@ -92,32 +92,6 @@ def test_two_mitoses_more_change_no_pair():
         return [(table.patient["test"], table.patient["validation"]) for table in tables]
 
     assert pairs([[5], [3, 3], [4], [9]]) == pairs([[5], [3, 3], [6], [9]])  # now as many as the second has
-
-
-def test_folds_have_patients_of_each_domain():
-    table = table_of([[20, 30]] * 3 + [[2, 1, 0]] * 6)
-    table["domain"] = ["Aperio"] * 6 + ["Hamamatsu"] * 18
-    for fold in range(3):
-        patients = assign(table, folds=3, fold=fold, seed=0).set_index("patient").subset
-        scanners = table.groupby("patient").domain.first()
-        counts = pd.crosstab(scanners, patients)
-        assert (counts.loc["Aperio"] == 1).all() and (counts.loc["Hamamatsu"] == 2).all()
-
-
-def test_domains_that_are_too_rare_for_the_folds_count_together():
-    table = table_of([[1], [2], [1], [3], [1]])
-    table["domain"] = list("ABCDE")
-    tables = [assign(table, folds=4, fold=fold, seed=0) for fold in range(4)]
-    tested = [patient for each in tables for patient in each.patient[each.subset == "test"]]
-    assert sorted(tested) == table.patient.tolist()
-
-
-def test_folds_have_alike_shares():
-    patients = [[10, 10]] * 6 + [[0, 0]] * 6
-    for fold in range(3):
-        table = assign(table_of(patients), folds=3, fold=fold, seed=fold)
-        tested = table[table.subset == "test"]
-        assert len(tested) == 4 and tested.mitoses.sum() == 40
 
 
 def test_the_seed_shuffles_and_nothing_else_does():

@@ -102,8 +102,8 @@ def read_patients(split: Path) -> dict[str, list[str]]:
     return {subset: table.patient[table.subset == subset].tolist() for subset in ("train", "validation", "test")}
 
 
-def read_rows(patches: Path, split: Path, subset: str) -> pd.DataFrame:
-    """Return the index rows of a subset's patients; `subset` is train, validation or test.
+def read_rows(patches: Path, split: Path, *subsets: str) -> pd.DataFrame:
+    """Return the index rows of the patients of one or more subsets: train, validation, test.
 
     Raises:
         InputError: there is no patch store or no split, or the split lacks a patient of the store.
@@ -114,7 +114,7 @@ def read_rows(patches: Path, split: Path, subset: str) -> pd.DataFrame:
     if rows.subset.isna().any():
         lost = rows.patient[rows.subset.isna()].iloc[0]
         raise InputError(f"{split}: lacks patient {lost}, who is in {patches}; run `dvc repro split extract`")
-    return rows[rows.subset == subset].reset_index(drop=True)
+    return rows[rows.subset.isin(subsets)].reset_index(drop=True)
 
 
 def select_samples(rows: pd.DataFrame, near_um: float = 0) -> pd.DataFrame:

@@ -1,4 +1,9 @@
-"""Fit a detector around a trained network: field head, calibration and threshold, in this order."""
+"""Fit a detector around a trained network: field head, calibration and threshold, in this order.
+
+With few patients, one or two of them for validation give a threshold by chance, and the field head misses them. With
+inner folds the head learns from all patients, and the threshold is chosen on the scores of further heads, each fitted
+without the patients that it scores.
+"""
 
 import math
 import os
@@ -7,6 +12,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryFile
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -18,67 +24,141 @@ from mitoscope.detection.field_head import FieldHead
 from mitoscope.detection.origin import Origin
 from mitoscope.detection.stored import StoredFields
 from mitoscope.evaluation.metrics import best_threshold
-from mitoscope.learning.batches import PatchSet
+from mitoscope.learning.batches import PatchSet, Windows
 from mitoscope.learning.devices import Device
+from mitoscope.learning.features import pool_kept
 from mitoscope.learning.networks import PatchNetwork
-from mitoscope.learning.scoring import pool_patches
+from mitoscope.learning.scoring import OnBatch, pool_patches
 from mitoscope.params import Detection, Extract
+
+_ROWS = 4096  # that are copied at once
+
+Features = npt.NDArray[np.float32]
+Integers = npt.NDArray[np.int64]
+Probabilities = npt.NDArray[np.float64]
 
 Show = Callable[[str, int, int], None]
 """Called with a label, the amount done and the total."""
 
 
+class InnerFolds(NamedTuple):
+    """Which head scores what: a head learns from the samples of all other folds, and scores its fold's candidates.
+
+    Attributes:
+        samples: (M,) fold of each sample.
+        candidates: (N,) fold of each candidate.
+    """
+
+    samples: Integers
+    candidates: Integers
+
+
 def fit_detector(
     model: PatchNetwork,
-    training: PatchSet,
-    validation: StoredFields,
+    samples: PatchSet,
+    fields: StoredFields,
     *,
+    inner: InnerFolds | None,
     extract: Extract,
     detection: Detection,
     patch_threshold: float,
     origin: Origin,
     device: Device,
+    kept: Path | None,
     work: Path,
     show: Show,
 ) -> tuple[Detector, pd.DataFrame]:
-    """Fit the field head to the training patches, and calibration and threshold to the validation patients' fields.
+    """Fit the field head to samples, and calibration and threshold to whole fields.
 
     Args:
         model: the trained network.
-        training: patches of the training patients, for the field head.
-        validation: all candidates of the validation patients' fields, with at least one mitosis.
+        samples: samples of the training patients, for the field head; with inner folds also of those that validate.
+        fields: all candidates of the validation patients' fields, with at least one mitosis; with inner folds also of
+            the training patients' fields.
+        inner: folds of both, for a field head; None = the patients of `samples` and `fields` differ.
         extract: how the patches were cut from the fields.
         detection: how candidates are scored.
         patch_threshold: threshold of single patches.
         origin: the detector's training, dataset and patients.
         device: where to compute.
-        work: folder for a temporary file with the features of the training patches.
+        kept: folder with the features of a frozen network, which is filled further; None = the network was trained.
+        work: folder for temporary files with features.
         show: called with the progress.
 
     Returns:
-        The detector, with its network on the CPU; and the validation patients' detections and missed mitoses with their
+        The detector, with its network on the CPU; and the detections and missed mitoses in `fields` with their
         probabilities, as the table of `evaluation.matching.find_objects`.
     """
     model.to(device.torch)
-    head = None
+
+    def pool(windows: Windows, label: str) -> Features:
+        features = _on_disk((len(windows), model.pooled.channels), work)
+        shown = partial(show, f"{origin.network} {label}")
+        if kept is None:
+            pool_patches(model, windows, device, views=detection.views, out=features, on_batch=shown)
+        else:
+            pool_kept(model, windows, device, views=detection.views, kept=kept, out=features, on_batch=shown)
+        return features
+
+    head, held_out = None, None
     if detection.refit_fields:
-        features = _on_disk((len(training), model.pooled.channels), work)
-        shown = partial(show, f"{origin.network} training features")
-        pool_patches(model, training.windows, device, views=detection.views, out=features, on_batch=shown)
-        head = FieldHead.fit(features, training.windows.store, training.labels, detection.field_head)
+        features = pool(samples.windows, "training features")
+        if inner is not None:
+            candidates = pool(fields.windows, "candidates' features")
+            shown = partial(show, f"{origin.network} inner folds")
+            held_out = _score_held_out(features, samples, candidates, fields, inner, detection, work, shown)
+        head = FieldHead.fit(features, samples.windows.store, samples.labels, detection.field_head)
         del features
     raw = Detector(model, extract, detection, head, None, threshold=0.5, patch_threshold=patch_threshold, origin=origin)
-    probabilities = raw.score(
-        validation.windows, validation.field, partial(show, f"{origin.network} validation fields")
-    )
+    probabilities = held_out
+    if probabilities is None:
+        probabilities = raw.score(fields.windows, fields.field, partial(show, f"{origin.network} validation fields"))
     calibration = None
     if detection.calibrate_fields:
-        fields = [probabilities[validation.field == number] for number in np.unique(validation.field)]
-        calibration = Calibration.fit(fields, detection.calibration)
-        probabilities = calibration.apply_by_field(probabilities, validation.field)
-    objects = validation.objects(probabilities, detection.suppress_um)
+        by_field = [probabilities[fields.field == number] for number in np.unique(fields.field)]
+        calibration = Calibration.fit(by_field, detection.calibration)
+        probabilities = calibration.apply_by_field(probabilities, fields.field)
+    objects = fields.objects(probabilities, detection.suppress_um)
     threshold, _ = best_threshold(objects.label.to_numpy(), objects.probability.to_numpy())
     return replace(raw, calibration=calibration, threshold=threshold, model=model.cpu()), objects
+
+
+def _score_held_out(
+    features: Features,
+    samples: PatchSet,
+    candidates: Features,
+    fields: StoredFields,
+    inner: InnerFolds,
+    detection: Detection,
+    work: Path,
+    on_fold: OnBatch,
+) -> Probabilities:
+    """Return the (N,) probabilities of the candidates, each by a head that was fitted without its patient.
+
+    Args:
+        features: (M, C) features of the samples.
+        samples: the samples.
+        candidates: (N, C) features of the candidates.
+        fields: the candidates' fields.
+        inner: folds of both.
+        detection: settings of the heads.
+        work: folder for a temporary file.
+        on_fold: called with the number of folds done and the total.
+    """
+    probabilities = np.zeros(len(candidates))
+    folds = np.unique(inner.samples)
+    for done, fold in enumerate(folds):
+        on_fold(done, len(folds))
+        others = np.flatnonzero(inner.samples != fold)
+        learnt = _on_disk((len(others), features.shape[1]), work)
+        for start in range(0, len(others), _ROWS):
+            learnt[start : start + _ROWS] = features[others[start : start + _ROWS]]
+        head = FieldHead.fit(learnt, samples.windows.store[others], samples.labels[others], detection.field_head)
+        for number in np.unique(fields.field[inner.candidates == fold]):
+            inside = fields.field == number
+            probabilities[inside] = head.probabilities(candidates[inside])
+    on_fold(len(folds), len(folds))
+    return probabilities
 
 
 def _on_disk(shape: tuple[int, int], folder: Path) -> npt.NDArray[np.float32]:

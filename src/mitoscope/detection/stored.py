@@ -14,22 +14,22 @@ from mitoscope.evaluation.matching import find_objects
 from mitoscope.learning.batches import PatchSet, Windows
 
 
-def read_samples(patches: Path, split: Path, subset: str, near_um: float = 0) -> tuple[PatchSet, pd.DataFrame]:
-    """Read the patch-level samples of a subset's patients, and their index rows in the same order.
+def read_samples(patches: Path, split: Path, *subsets: str, near_um: float = 0) -> tuple[PatchSet, pd.DataFrame]:
+    """Read the patch-level samples of the patients of one or more subsets, and their index rows in the same order.
 
     Args:
         patches: the patch store.
         split: path of split.csv.
-        subset: train, validation or test.
+        subsets: train, validation, test.
         near_um: candidates closer than this to a mitosis are positives too; 0 = the annotated centres only.
 
     Raises:
-        InputError: there is no patch store or no split, the split lacks a patient of the store, or the subset has no
+        InputError: there is no patch store or no split, the split lacks a patient of the store, or the subsets have no
             samples.
     """
-    rows = select_samples(read_rows(patches, split, subset), near_um)
+    rows = select_samples(read_rows(patches, split, *subsets), near_um)
     if rows.empty:
-        raise InputError(f"{split}: the {subset} patients have no patches; choose another split.fold")
+        raise InputError(f"{split}: the {' and '.join(subsets)} patients have no patches; choose another split.fold")
     return PatchSet(Windows(*open_windows(patches, rows)), rows.label.to_numpy(dtype=np.int64)), rows
 
 
@@ -56,14 +56,15 @@ class StoredFields:
     images: dict[str, list[str]]
 
     @classmethod
-    def read(cls, patches: Path, split: Path, subset: str) -> Self:
-        """Read the fields of a subset's patients; `subset` is train, validation or test.
+    def read(cls, patches: Path, split: Path, *subsets: str) -> Self:
+        """Read the fields of the patients of one or more subsets: train, validation, test.
 
         Raises:
             InputError: there is no patch store or no split, or the split lacks a patient of the store.
         """
-        rows = read_rows(patches, split, subset)
-        patients = set(read_patients(split)[subset])  # a patient whose fields are all blank has no row
+        rows = read_rows(patches, split, *subsets)
+        by_subset = read_patients(split)
+        patients = {patient for subset in subsets for patient in by_subset[subset]}  # some may have blank fields only
         facts = {
             name: fact for name, fact in read_summary(patches)["fields"].items() if name.partition("_")[0] in patients
         }
@@ -85,6 +86,13 @@ class StoredFields:
     def field(self) -> npt.NDArray[np.int64]:
         """(N,) field number of each candidate."""
         return self.windows.store
+
+    def count_mitoses(self) -> pd.DataFrame:
+        """Return one row per field: patient, field, domain, mitoses."""
+        names = pd.Series(list(self.domains)).str.split("_", n=1, expand=True).set_axis(["patient", "field"], axis=1)
+        counts = self.truths.groupby(["patient", "field"]).size().rename("mitoses").reset_index()
+        table = names.assign(domain=list(self.domains.values())).merge(counts, how="left", on=["patient", "field"])
+        return table.fillna({"mitoses": 0}).astype({"mitoses": int})
 
     def objects(self, probabilities: npt.NDArray[np.float64], suppress_um: float) -> pd.DataFrame:
         """Return the detections and missed mitoses as the table of `evaluation.matching.find_objects`.

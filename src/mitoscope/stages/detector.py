@@ -1,26 +1,33 @@
 """Stage `detector@network`: weights + validation fields -> models/<network>/detector.pt, results/detector/*.json.
 
 Everything that a detector needs besides trained weights is fitted here, so a change of `views` or `refit_fields` trains
-nothing.
+nothing. The features of a frozen network stay in .work/features, because all folds of a cross-validation need them.
 """
 
+import shutil
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 
+from mitoscope.datasets.folds import number_folds
 from mitoscope.datasets.patches import read_patients, read_summary
 from mitoscope.errors import InputError
 from mitoscope.files import read_json, write_json
 from mitoscope.params import Extract, read_params
 from mitoscope.paths import DATA, PATCHES, WORK, Outputs
 from mitoscope.progress import console, progress
-from mitoscope.tracking.provenance import dataset_digest
+from mitoscope.tracking.provenance import dataset_digest, hash_code
 
 if TYPE_CHECKING:
     from mitoscope.detection.detector import Detector
+    from mitoscope.detection.fit import InnerFolds
     from mitoscope.detection.origin import Origin
     from mitoscope.detection.stored import StoredFields
     from mitoscope.learning.batches import PatchSet
+    from mitoscope.learning.devices import Device
+    from mitoscope.learning.networks import PatchNetwork
 
 
 def detector(network: str, fold: int | None = None) -> None:
@@ -53,18 +60,25 @@ def detector(network: str, fold: int | None = None) -> None:
             f"{outputs.repro('train')} first"
         )
     known, validation = (StoredFields.read(PATCHES, outputs.split, subset) for subset in ("train", "validation"))
-    training, _ = read_samples(PATCHES, outputs.split, "train", train.sampling.near_um)
+    origin = _origin(outputs, trained, [known, validation])
+    folds, near_um = settings.field_head.inner_folds, train.sampling.near_um
+    subsets = ("train", "validation") if folds else ("train",)
+    samples, rows = read_samples(PATCHES, outputs.split, *subsets, near_um=near_um)
+    fields = StoredFields.read(PATCHES, outputs.split, *subsets) if folds else validation
     WORK.mkdir(exist_ok=True)
     with join() as device, progress() as show:
+        frozen = settings.refit_fields and train.model.trainable == "head"
         fitted, objects = fit_detector(
             model,
-            training,
-            validation,
+            samples,
+            fields,
+            inner=_inner_folds(outputs, folds, params.split.seed, rows, fields) if folds else None,
             extract=Extract.model_validate(read_summary(PATCHES)["settings"]),
             detection=settings,
             patch_threshold=float(kept["threshold"]),
-            origin=_origin(outputs, trained, [known, validation]),
+            origin=origin,
             device=device,
+            kept=_kept_features(network, model, settings.views, device) if frozen else None,
             work=WORK,
             show=show,
         )
@@ -72,15 +86,16 @@ def detector(network: str, fold: int | None = None) -> None:
     found = scores("fields", objects.label.to_numpy(), objects.probability.to_numpy(), fitted.threshold)
     report = {
         "run_id": trained["run_id"],
-        "model_id": _log(outputs, fitted, training, found),
+        "model_id": _log(outputs, fitted, samples, found),
         "network": network,
         "threshold": fitted.threshold,
         "validation_fields": found,
         "settings": settings.model_dump(mode="json"),
     }
     write_json(outputs.detected, report)
+    whose = "the training and validation" if folds else "the validation"
     console.print(
-        f"{network}: in the validation patients' fields F1 {found['f1']:.3f} at threshold {fitted.threshold:.3f}; "
+        f"{network}: in {whose} patients' fields F1 {found['f1']:.3f} at threshold {fitted.threshold:.3f}; "
         f"{outputs.detector}"
     )
 
@@ -101,6 +116,42 @@ def _read_trained(outputs: Outputs) -> dict[str, Any]:
             f"{outputs.split}: {outputs.network} was trained with another split; run {outputs.repro('train')} first"
         )
     return report
+
+
+def _inner_folds(
+    outputs: Outputs, folds: int, seed: int, samples: pd.DataFrame, fields: "StoredFields"
+) -> "InnerFolds":
+    """Assign the samples and the candidates to inner folds of patients, at most as many as there are patients.
+
+    Raises:
+        InputError: all mitoses are in one fold.
+    """
+    from mitoscope.detection.fit import InnerFolds
+
+    table = fields.count_mitoses()
+    number = number_folds(table, min(folds, table.patient.nunique()), seed)
+    if number[samples.patient[samples.label == 1]].nunique() < 2:
+        raise InputError(
+            f"params.yaml: detection.{outputs.network}.field_head.inner_folds: with {folds}, all mitoses of the "
+            "training and validation patients are in one inner fold; choose another number, or 0"
+        )
+    fold_of = {str(patient): int(fold) for patient, fold in number.items()}
+    return InnerFolds(
+        np.array([fold_of[patient] for patient in samples.patient]),
+        np.array([fold_of[patient] for patient in fields.candidates.patient]),
+    )
+
+
+def _kept_features(network: str, model: "PatchNetwork", views: int, device: "Device") -> Path:
+    """Return the folder for the features of a frozen network, which all folds share; those of earlier settings go."""
+    from mitoscope.learning.features import digest_features
+
+    evidence = [views, read_summary(PATCHES)["digest"], hash_code(["learning/**/*.py"])]
+    kept = WORK / "features" / network / digest_features(model, device, evidence)
+    for path in kept.parent.glob("*"):
+        if path != kept:
+            shutil.rmtree(path)
+    return kept
 
 
 def _origin(outputs: Outputs, trained: dict[str, Any], known: "list[StoredFields]") -> "Origin":

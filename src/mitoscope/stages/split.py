@@ -2,12 +2,11 @@
 
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
-from sklearn.model_selection import StratifiedGroupKFold
 
 from mitoscope.datasets.annotations import read_centres
 from mitoscope.datasets.fields import list_fields, read_description
+from mitoscope.datasets.folds import number_folds
 from mitoscope.datasets.patches import read_split
 from mitoscope.datasets.readers import read_image
 from mitoscope.errors import InputError
@@ -65,12 +64,9 @@ def count_mitoses() -> pd.DataFrame:
 def assign(fields: pd.DataFrame, *, folds: int, fold: int, seed: int) -> pd.DataFrame:
     """Assign patients to subsets: fold `fold` tests, the next validates, the others train.
 
-    If each fold is one patient, the folds are in the order of the patients' names, so they do not depend on counts.
-    Otherwise the folds get similar shares of the fields and mitoses of each domain.
-
     Args:
         fields: one row per field: patient, field, domain, mitoses.
-        folds: number of folds; as many as patients = leave one patient out.
+        folds: number of folds, as in `number_folds`.
         fold: the fold that tests.
         seed: random seed of the shuffling.
 
@@ -85,17 +81,7 @@ def assign(fields: pd.DataFrame, *, folds: int, fold: int, seed: int) -> pd.Data
         raise InputError(f"params.yaml: split.folds is {folds}, but there are only {len(patients)} patients")
     if fold >= folds:
         raise InputError(f"params.yaml: split.folds is {folds}, so there is no fold {fold}; the last is {folds - 1}")
-    number = pd.Series(range(len(patients)), index=patients.index)
-    if folds < len(patients):
-        # One sample per field and one per mitosis, so that the folds get similar shares of both.
-        samples = fields.loc[fields.index.repeat(fields.mitoses + 1)]
-        groups = samples.patient.to_numpy()
-        kinds = pd.Series(np.where(samples.index.duplicated(), " mitosis", " field"))
-        labels = samples.domain.reset_index(drop=True) + kinds
-        labels = labels.where(labels.map(labels.value_counts()) >= folds, kinds)  # rare domains count together
-        splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
-        for found, (_, inside) in enumerate(splitter.split(groups, labels, groups)):
-            number[sorted(set(groups[inside]))] = found
+    number = number_folds(fields, folds, seed)
     subset = pd.Series("train", index=patients.index)
     subset[number == (fold + 1) % folds] = "validation"
     subset[number == fold] = "test"

@@ -123,7 +123,7 @@ def read_inputs(outputs: Outputs, searched: Mapping[str, Any] | None = None) -> 
         if not path.exists():
             raise InputError(f"{path}: no such file; run {outputs.repro('search')} first")
     summary = read_summary(PATCHES)
-    training, rows = read_samples(PATCHES, outputs.split, "train", settings.sampling.near_um)
+    training, rows = read_samples(PATCHES, outputs.split, "train", near_um=settings.sampling.near_um)
     validation, _ = read_samples(PATCHES, outputs.split, "validation")
     for name, patches in (("train", training), ("validation", validation)):
         if len(np.unique(patches.labels)) < 2:

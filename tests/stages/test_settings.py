@@ -8,7 +8,13 @@ import pytest
 
 from mitoscope.errors import InputError
 from mitoscope.params import Params
+from mitoscope.stages.detector import detector
+from mitoscope.stages.evaluate import evaluate
+from mitoscope.stages.pool import pool
+from mitoscope.stages.search import search
 from mitoscope.stages.settings import settings
+from mitoscope.stages.train import train
+from mitoscope.stages.weights import weights
 from tests.conftest import tiny_params, write_params
 
 NETWORKS = ("resnet18", "squeezenet1_1")
@@ -120,3 +126,10 @@ def test_bad_params_leave_the_old_files():
     with pytest.raises(InputError, match=rf"params\.yaml: train\.{NETWORKS[0]}\.optimisation\.lr must be"):
         settings()
     assert written(two_networks()) == before
+
+
+@pytest.mark.parametrize("stage", [weights, search, train, detector, evaluate, pool])
+def test_every_stage_of_a_network_says_that_there_is_no_such_network(stage):
+    write_params(two_networks())
+    with pytest.raises(InputError, match=r"params\.yaml: train has no entry 'resnet'; it has resnet18, squeezenet1_1"):
+        stage("resnet")

@@ -42,7 +42,8 @@ def evaluate(network: str, fold: int | None = None) -> None:
     from mitoscope.tracking import runs
     from mitoscope.tracking.store import connect, require_run
 
-    settings, outputs = read_params().evaluate, Outputs(network, fold)
+    params, outputs = read_params(), Outputs(network, fold)
+    params.train_of(network)
     if not outputs.detector.exists():
         raise InputError(f"{outputs.detector}: no such file; run {outputs.repro('detector')} first")
     detector = Detector.load(outputs.detector)
@@ -59,8 +60,8 @@ def evaluate(network: str, fold: int | None = None) -> None:
 
     with join() as device, progress() as show:
         detector.to(device.torch)
-        patches, patch_intervals = _score_patches(detector, outputs, settings, show)
-        fields = score_whole_fields(detector, stored, settings, partial(show, f"{network} test fields"))
+        patches, patch_intervals = _score_patches(detector, outputs, params.evaluate, show)
+        fields = score_whole_fields(detector, stored, params.evaluate, partial(show, f"{network} test fields"))
         write_whole_fields(
             outputs.evaluated,
             network,

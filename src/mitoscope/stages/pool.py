@@ -62,6 +62,7 @@ def pool(network: str) -> None:
             number of folds.
     """
     params = read_params()
+    params.train_of(network)
     folds = read_folds(network, params.split.folds)
     summary = read_summary(PATCHES)
     dataset = {name: summary["dataset"][name] for name in ("name", "synthetic")}

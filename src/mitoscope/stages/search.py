@@ -44,7 +44,9 @@ def search(network: str, fold: int | None = None) -> None:
     Raises:
         InputError: bad params or inputs, the storage or the MLflow store fails, or no trial was completed.
     """
-    settings, outputs = read_params().search, Outputs(network, fold)
+    whole, outputs = read_params(), Outputs(network, fold)
+    whole.train_of(network)
+    settings = whole.search
     if not settings.trials:
         write_outputs(outputs.searched, network, {"settings": {}})
         return

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from mitoscope.errors import InputError
 from mitoscope.files import exclusive, read_json, write_json
-from mitoscope.params import Extract
+from mitoscope.params import Extract, read_params
 from mitoscope.paths import DATA, WORK, Outputs
 from mitoscope.progress import console, progress
 from mitoscope.stages.train.inputs import Inputs, read_inputs, start_model
@@ -41,6 +41,7 @@ def train(network: str, fold: int | None = None) -> None:
     from mitoscope.learning.devices import join
     from mitoscope.learning.loop import fit
 
+    read_params().train_of(network)
     outputs = Outputs(network, fold)
     inputs = read_inputs(outputs, _searched(outputs))
     model = start_model(inputs)

@@ -48,7 +48,7 @@ def test_both_levels_are_shown_with_their_intervals(extracted, printed):
     assert lines[first + 1].split() == ["random", "[11,", "55]"]
     assert lines[second].split() == [NETWORK, "4", ":", "4", "75.0", "75.0", "75.0", "75.0", "80.0"]
     assert lines[second + 1].split() == ["random", "[50,", "100]"]
-    assert lines[-1] == "Thresholds are chosen on the validation patients; brackets: 95 % intervals by patient."
+    assert lines[-1] == "Thresholds are chosen without the test patients; brackets: 95 % intervals by patient."
 
 
 def test_in_80_columns_every_number_is_whole(extracted, monkeypatch):

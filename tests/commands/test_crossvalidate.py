@@ -73,7 +73,7 @@ def test_it_says_what_each_fold_tests_and_prints_what_was_pooled(dvc, capfd):
     crossvalidate(NETWORK)
     said = capfd.readouterr().out
     assert f"{NETWORK}: 4 folds; 0 of them have results" in said
-    assert "fold 0: tests 01; threshold chosen on 02" in said and "fold 3: tests 04" in said
+    assert "fold 0: tests 01; validates on 02" in said and "fold 3: tests 04" in said
     assert f"Running stage 'crossvalidation/dvc.yaml:pool@{NETWORK}'" in said
     assert f"{NETWORK}, random start weights, synthetic data: test patches of 4 folds" in said
     rows = {row[0]: row for row in read_rows(said)}

@@ -59,7 +59,7 @@ def fit(here, detectors, tmp_path) -> Callable[..., tuple[Detector, pd.DataFrame
         *,
         training: PatchSet = UNREAD,
         inner: InnerFolds | None = None,
-        kept: Path | None = None,
+        cache: Path | None = None,
         model: PatchNetwork = detectors["classifier"].model,
         show: Callable[[str, int, int], None] = lambda *_: None,
     ) -> tuple[Detector, pd.DataFrame]:
@@ -73,7 +73,7 @@ def fit(here, detectors, tmp_path) -> Callable[..., tuple[Detector, pd.DataFrame
             patch_threshold=0.25,
             origin=detectors["classifier"].origin,
             device=here,
-            kept=kept,
+            cache=cache,
             work=tmp_path,
             show=show,
         )
@@ -230,13 +230,25 @@ def test_with_inner_folds_the_head_learns_from_all_and_the_threshold_from_who_wa
     assert f1(known, fitted.threshold) > f1(objects, fitted.threshold)  # what the head has learnt is no test
 
 
+def test_a_patient_with_candidates_alone_is_scored_too(fit, pooled, everybody):
+    """All windows of a patient's small fields may touch the border: candidates, but no samples to learn from."""
+    samples, fields, inner = everybody
+    some = inner.samples != 1
+    fewer = PatchSet(samples.windows.take(np.flatnonzero(some)), samples.labels[some])
+    detection = PLAIN.model_copy(update={"refit_fields": True, "field_head": FieldHeadSettings(inner_folds=3)})
+    inner = InnerFolds(inner.samples[some], inner.candidates)
+    _, objects = fit(detection, fields, training=fewer, inner=inner, model=pooled)
+    patient = fields.candidates.patient[inner.candidates == 1].iloc[0]
+    assert (objects.probability[objects.patient == patient] > 0).any()
+
+
 def test_kept_features_give_the_same_detector(fit, pooled, everybody, tmp_path):
     samples, fields, inner = everybody
     detection = PLAIN.model_copy(update={"refit_fields": True, "field_head": FieldHeadSettings(inner_folds=3)})
     anew, _ = fit(detection, fields, training=samples, inner=inner, model=pooled)
-    kept, _ = fit(detection, fields, training=samples, inner=inner, model=pooled, kept=tmp_path / "kept")
-    again, _ = fit(detection, fields, training=samples, inner=inner, model=pooled, kept=tmp_path / "kept")
-    assert len(list((tmp_path / "kept").iterdir())) == len(fields.windows.stores) == 6
+    kept, _ = fit(detection, fields, training=samples, inner=inner, model=pooled, cache=tmp_path / "cache")
+    again, _ = fit(detection, fields, training=samples, inner=inner, model=pooled, cache=tmp_path / "cache")
+    assert len(list((tmp_path / "cache").iterdir())) == len(fields.windows.stores) == 6
     np.testing.assert_array_equal(again.head.weights, kept.head.weights)
     assert again.threshold == kept.threshold == pytest.approx(anew.threshold, abs=1e-3)
 

@@ -1,5 +1,6 @@
 """Features of a frozen network are those of `pool_patches`, and are computed once."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,7 @@ import torch
 
 from mitoscope.learning import features
 from mitoscope.learning.batches import Windows
-from mitoscope.learning.features import digest_features, pool_kept
+from mitoscope.learning.features import digest_features, pool_cached
 from mitoscope.learning.networks import build
 from mitoscope.learning.scoring import pool_patches
 from tests.conftest import NETWORK
@@ -36,7 +37,7 @@ def windows(tmp_path: Path) -> Windows:
 def pool(model, windows, here, tmp_path):
     def call(of=windows, on_batch=None):
         out = np.zeros((len(of), model.pooled.channels), np.float32)
-        pool_kept(model, of, here, views=2, kept=tmp_path / "kept", out=out, on_batch=on_batch)
+        pool_cached(model, of, here, views=2, cache=tmp_path / "cache", out=out, on_batch=on_batch)
         return out
 
     return call
@@ -66,7 +67,7 @@ def test_every_field_is_computed_once(pool, windows, monkeypatch):
 
 @pytest.mark.parametrize("damage", [b"", b"\x93NUMPY", None])
 def test_a_damaged_file_is_computed_again(pool, tmp_path, damage):
-    expected, path = pool(), tmp_path / "kept/01_01.npy"
+    expected, path = pool(), tmp_path / "cache/01_01.npy"
     content = path.read_bytes()
     path.write_bytes(content[:-100] if damage is None else damage)
     np.testing.assert_array_equal(pool(), expected)
@@ -75,7 +76,7 @@ def test_a_damaged_file_is_computed_again(pool, tmp_path, damage):
 
 def test_features_of_another_shape_are_computed_again(pool, tmp_path):
     expected = pool()
-    np.save(tmp_path / "kept/02_01.npy", expected[:2])
+    np.save(tmp_path / "cache/02_01.npy", expected[:2])
     np.testing.assert_array_equal(pool(), expected)
 
 
@@ -86,7 +87,8 @@ def test_the_digest_is_of_the_features_alone(model, here):
             parameter.add_(1)  # as a training of the head alone does
     assert digest_features(model, here, [2, "patches"]) == before
     others = [digest_features(model, here, [4, "patches"]), digest_features(model, here, [2, "others"])]
+    others.append(digest_features(model, replace(here, bf16=not here.bf16), [2, "patches"]))
     with torch.no_grad():
         next(model.pooled.features.parameters()).add_(1)
     others.append(digest_features(model, here, [2, "patches"]))
-    assert len({before, *others}) == 4
+    assert len({before, *others}) == 5

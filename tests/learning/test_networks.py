@@ -313,7 +313,7 @@ def test_the_last_layer_computes_in_float32(backbone, head, expected):
     assert (logits.dtype == torch.float32) == expected
 
 
-@pytest.mark.parametrize("backbone", ["regnet_y_400mf", "squeezenet1_1"])
+@pytest.mark.parametrize("backbone", ["regnet_y_400mf", "squeezenet1_1"])  # some layers of others draw theirs
 def test_a_network_with_weights_draws_none(backbone):
     description = {"backbone": backbone, "head": "classifier", "patch_size": 32, "input_size": 224}
     state = {name: tensor.double() for name, tensor in build(description).inner.state_dict().items()}

@@ -1,6 +1,8 @@
 """A detector is made of trained weights alone: other settings of detection train nothing."""
 
 import json
+import os
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,11 +12,13 @@ import pytest
 from mlflow.entities import LoggedModel
 
 from mitoscope.datasets.patches import read_index, read_patients, read_summary
+from mitoscope.detection import fit
 from mitoscope.detection.calibration import Calibration
 from mitoscope.detection.detector import Detector
-from mitoscope.detection.stored import StoredFields
+from mitoscope.detection.fit import fit_detector
+from mitoscope.detection.stored import StoredFields, read_samples
 from mitoscope.errors import InputError
-from mitoscope.evaluation.metrics import best_threshold
+from mitoscope.evaluation.metrics import best_threshold, scores
 from mitoscope.files import write_json
 from mitoscope.learning.checkpoints import save_network
 from mitoscope.learning.networks import build
@@ -213,30 +217,59 @@ def test_a_fold_has_files_of_its_own(detected):
 
 
 def freeze(**field_head: int) -> None:
-    """Set a frozen network with a field head, and put its weights where a training writes them."""
+    """Set a frozen network with a field head, and write its weights and report as a training does."""
     params = mined_params()
     params["train"][NETWORK]["model"] |= {"head": "pooled", "trainable": "head"}
     params["detection"][NETWORK] |= {"refit_fields": True, "calibrate_fields": False, "views": 1}
     params["detection"][NETWORK]["field_head"] = field_head
     write_params(params)
     model = build({"backbone": NETWORK, "head": "pooled", "patch_size": 32, "input_size": 32})
-    save_network(OUTPUTS.weights, model, run_id=read(OUTPUTS.trained)["run_id"], threshold=0.5, epoch=1)
+    trained = read(OUTPUTS.trained)
+    save_network(OUTPUTS.weights, model, run_id=trained["run_id"], threshold=0.5, epoch=1)
+    write_json(OUTPUTS.trained, trained | {"trainable": "head"})
 
 
-def test_with_inner_folds_everybody_but_the_test_patients_is_learnt_from(detected, capsys):
-    freeze(inner_folds=5)  # one for each of the three patients
+@pytest.mark.parametrize("folds", [2, 5])  # 5: one for each of the three patients
+def test_with_inner_folds_everybody_but_the_test_patients_is_learnt_from(detected, monkeypatch, folds):
+    calls = []
+
+    def noted(model, samples, fields, **options):
+        fitted, objects = fit_detector(model, samples, fields, **options)
+        calls.append((fields, options["inner"], objects))
+        return fitted, objects
+
+    monkeypatch.setattr(fit, "fit_detector", noted)
+    freeze(inner_folds=folds)
     detector(NETWORK)
+    ((fields, inner, objects),) = calls
     patients, made = read_patients(OUTPUTS.split), Detector.load(OUTPUTS.detector)
-    names = {name for subset in ("train", "validation") for name in patients[subset]}
-    (kept,) = (WORK / "features" / NETWORK).iterdir()
-    names_of_fields = {path.name for path in kept.iterdir()}
-    assert {name.split("_")[0] for name in names_of_fields} == names
-    assert made.detection.field_head.inner_folds == 5 and made.threshold == read(OUTPUTS.detected)["threshold"]
-    assert "in the training and validation patients' fields F1" in " ".join(capsys.readouterr().out.split())
-    freeze(inner_folds=2)  # with other weights
+    known = {*patients["train"], *patients["validation"]}
+    near_um = mined_params()["train"][NETWORK]["sampling"].get("near_um", 0)
+    _, rows = read_samples(PATCHES, OUTPUTS.split, "train", "validation", near_um=near_um)
+    pairs = {*zip(rows.patient, inner.samples, strict=True)}
+    pairs |= {*zip(fields.candidates.patient, inner.candidates, strict=True)}
+    assert len(pairs) == len(known) == 3  # one fold for all of a patient
+    assert {patient for patient, _ in pairs} == known and {fold for _, fold in pairs} == set(range(min(folds, 3)))
+    (cache,) = (WORK / "features" / NETWORK).iterdir()
+    assert {path.name.split("_")[0] for path in cache.iterdir()} == known
+    assert made.detection.field_head.inner_folds == folds
+    mine = objects[objects.patient.isin(patients["validation"])]
+    expected = scores("fields", mine.label.to_numpy(), mine.probability.to_numpy(), made.threshold)
+    assert read(OUTPUTS.detected)["validation_fields"] == pytest.approx(expected)
+
+
+def test_features_of_other_weights_are_not_used_and_go_after_a_day(detected):
+    freeze(inner_folds=3)
     detector(NETWORK)
-    (after,) = (WORK / "features" / NETWORK).iterdir()
-    assert after != kept and {path.name for path in after.iterdir()} == names_of_fields
+    (first,) = (WORK / "features" / NETWORK).iterdir()
+    freeze(inner_folds=3)  # with other random weights
+    detector(NETWORK)
+    (second,) = {*(WORK / "features" / NETWORK).iterdir()} - {first}
+    assert {path.name for path in first.iterdir()} == {path.name for path in second.iterdir()}
+    day_before_yesterday = time.time() - 2 * 86_400
+    os.utime(first, (day_before_yesterday, day_before_yesterday))
+    detector(NETWORK)
+    assert [*(WORK / "features" / NETWORK).iterdir()] == [second]
 
 
 def test_inner_folds_need_two_patients_with_mitoses(detected):
@@ -246,7 +279,16 @@ def test_inner_folds_need_two_patients_with_mitoses(detected):
     index[(index.patient == validating) | (index.label == 0)].to_csv(PATCHES / "index.csv", index=False)
     before = OUTPUTS.detector.read_bytes()
     with pytest.raises(
-        InputError, match=rf"detection\.{NETWORK}\.field_head\.inner_folds 2, all mitoses .* one inner fold"
+        InputError, match=rf"detection\.{NETWORK}\.field_head\.inner_folds: with 2, all mitoses to learn"
     ):
         detector(NETWORK)
     assert OUTPUTS.detector.read_bytes() == before
+
+
+def test_inner_folds_need_a_network_that_was_trained_as_a_frozen_one(detected):
+    freeze(inner_folds=3)
+    write_json(OUTPUTS.trained, read(OUTPUTS.trained) | {"trainable": "all"})
+    with pytest.raises(
+        InputError, match=rf"{NETWORK}\.json: all layers of {NETWORK} were trained, .*; run `dvc repro train"
+    ):
+        detector(NETWORK)

@@ -30,7 +30,7 @@ def compare() -> None:
             console.print(results.heads_note)
     for network, reason in unusable.items():
         console.print(f"{network} is not shown: {reason}", markup=False)
-    console.print("Thresholds are chosen on the validation patients; brackets: 95 % intervals by patient.")
+    console.print("Thresholds are chosen without the test patients; brackets: 95 % intervals by patient.")
     if verdict := judge(evaluated, params.evaluate, synthetic=dataset["synthetic"]):
         console.print(verdict.sentence, markup=False)
 

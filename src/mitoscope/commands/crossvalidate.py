@@ -131,4 +131,4 @@ def _announce(network: str, splits: Sequence[pd.DataFrame]) -> None:
     console.print(f"{network}: {count} folds; {done} of them have results, which are kept if nothing has changed")
     for fold, split in enumerate(splits):
         tests, validates = (", ".join(split.patient[split.subset == subset]) for subset in ("test", "validation"))
-        console.print(f"fold {fold}: tests {tests}; threshold chosen on {validates}")
+        console.print(f"fold {fold}: tests {tests}; validates on {validates}")

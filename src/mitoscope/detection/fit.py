@@ -1,8 +1,8 @@
 """Fit a detector around a trained network: field head, calibration and threshold, in this order.
 
-With few patients, one or two of them for validation give a threshold by chance, and the field head misses them. With
-inner folds the head learns from all patients, and the threshold is chosen on the scores of further heads, each fitted
-without the patients that it scores.
+With few patients, a threshold from one or two validation patients is largely chance, and the field head does not learn
+from them. With inner folds it learns from all but the test patients, and the threshold is chosen on the scores of
+further heads, each fitted without the patients that it scores.
 """
 
 import math
@@ -26,7 +26,7 @@ from mitoscope.detection.stored import StoredFields
 from mitoscope.evaluation.metrics import best_threshold
 from mitoscope.learning.batches import PatchSet, Windows
 from mitoscope.learning.devices import Device
-from mitoscope.learning.features import pool_kept
+from mitoscope.learning.features import pool_cached
 from mitoscope.learning.networks import PatchNetwork
 from mitoscope.learning.scoring import OnBatch, pool_patches
 from mitoscope.params import Detection, Extract
@@ -64,7 +64,7 @@ def fit_detector(
     patch_threshold: float,
     origin: Origin,
     device: Device,
-    kept: Path | None,
+    cache: Path | None,
     work: Path,
     show: Show,
 ) -> tuple[Detector, pd.DataFrame]:
@@ -81,7 +81,7 @@ def fit_detector(
         patch_threshold: threshold of single patches.
         origin: the detector's training, dataset and patients.
         device: where to compute.
-        kept: folder with the features of a frozen network, which is filled further; None = the network was trained.
+        cache: folder with the features of a frozen network, which is filled further; None = nothing is kept.
         work: folder for temporary files with features.
         show: called with the progress.
 
@@ -94,10 +94,10 @@ def fit_detector(
     def pool(windows: Windows, label: str) -> Features:
         features = _on_disk((len(windows), model.pooled.channels), work)
         shown = partial(show, f"{origin.network} {label}")
-        if kept is None:
+        if cache is None:
             pool_patches(model, windows, device, views=detection.views, out=features, on_batch=shown)
         else:
-            pool_kept(model, windows, device, views=detection.views, kept=kept, out=features, on_batch=shown)
+            pool_cached(model, windows, device, views=detection.views, cache=cache, out=features, on_batch=shown)
         return features
 
     head, held_out = None, None
@@ -107,6 +107,7 @@ def fit_detector(
             candidates = pool(fields.windows, "candidates' features")
             shown = partial(show, f"{origin.network} inner folds")
             held_out = _score_held_out(features, samples, candidates, fields, inner, detection, work, shown)
+            del candidates
         head = FieldHead.fit(features, samples.windows.store, samples.labels, detection.field_head)
         del features
     raw = Detector(model, extract, detection, head, None, threshold=0.5, patch_threshold=patch_threshold, origin=origin)
@@ -146,7 +147,7 @@ def _score_held_out(
         on_fold: called with the number of folds done and the total.
     """
     probabilities = np.zeros(len(candidates))
-    folds = np.unique(inner.samples)
+    folds = np.unique(inner.candidates)
     for done, fold in enumerate(folds):
         on_fold(done, len(folds))
         others = np.flatnonzero(inner.samples != fold)
@@ -157,6 +158,7 @@ def _score_held_out(
         for number in np.unique(fields.field[inner.candidates == fold]):
             inside = fields.field == number
             probabilities[inside] = head.probabilities(candidates[inside])
+        del learnt  # before the next one is created: with a large store they are large files
     on_fold(len(folds), len(folds))
     return probabilities
 

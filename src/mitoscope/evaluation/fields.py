@@ -24,7 +24,7 @@ def score_fields(
     Args:
         objects: the table of `evaluation.matching.find_objects`.
         fields: the table of `count_fields`.
-        threshold: chosen on the validation patients' fields.
+        threshold: chosen without these patients.
         settings: number of resamples and seed of the intervals.
 
     Returns:

@@ -10,6 +10,7 @@ import numpy.typing as npt
 import torch
 
 from mitoscope.files import atomic_path
+from mitoscope.learning.backbones import find, versions
 from mitoscope.learning.batches import Windows
 from mitoscope.learning.devices import Device
 from mitoscope.learning.networks import PatchNetwork
@@ -18,17 +19,17 @@ from mitoscope.learning.scoring import OnBatch, pool_patches
 Features = npt.NDArray[np.float32]
 
 
-def pool_kept(
+def pool_cached(
     model: PatchNetwork,
     windows: Windows,
     device: Device,
     *,
     views: int,
-    kept: Path,
+    cache: Path,
     out: Features,
     on_batch: OnBatch | None = None,
 ) -> None:
-    """Fill `out` with the features that `pool_patches` gives, from the files in `kept` where they are there.
+    """Fill `out` with the features that `pool_patches` gives, from the files in `cache` where they are there.
 
     All windows of a field are computed together, so that its features do not depend on who asks first.
 
@@ -37,14 +38,14 @@ def pool_kept(
         windows: (M,) windows of memory-mapped stores, whose file names become those of the features.
         device: where to compute.
         views: number of views, as in `score_patches`.
-        kept: folder with the features of this network and these views.
+        cache: folder with the features of this network and these views.
         out: (M, C) array to fill.
         on_batch: called with the number of windows done and the total.
     """
     done = 0
     for number in np.unique(windows.store):
         store, inside = windows.stores[number], np.flatnonzero(windows.store == number)
-        path = kept / Path(store.filename).name
+        path = cache / Path(store.filename).name
         features = _read(path, (len(store), model.pooled.channels))
         if features is None:
             features = pool_patches(model, Windows.of(store), device, views=views)
@@ -64,10 +65,18 @@ def digest_features(model: PatchNetwork, device: Device, evidence: Sequence[obje
         device: where it computes.
         evidence: further JSON values that tell the features, such as the digest of the patches.
     """
-    known = [model.describe(), torch.__version__, device.torch.type, torch.get_num_threads(), *evidence]
+    source, name = find(model.backbone)
+    known = {
+        "network": model.describe(),
+        "normalisation": source.normalisation(name),
+        "packages": versions(model.backbone),
+        "torch": torch.__version__,  # with its build
+        "device": [device.torch.type, device.bf16, torch.get_num_threads()],
+        "evidence": list(evidence),
+    }
     digest = sha256(json.dumps(known, sort_keys=True).encode())
-    for name, tensor in model.pooled.features.state_dict().items():
-        digest.update(name.encode() + tensor.cpu().contiguous().numpy().tobytes())
+    for key, tensor in model.pooled.features.state_dict().items():
+        digest.update(key.encode() + tensor.cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()
 
 

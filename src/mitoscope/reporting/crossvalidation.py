@@ -11,7 +11,7 @@ from mitoscope.reporting.results import POOLED, percent, pooled_cells
 
 COLUMNS = ("patient", *POOLED, "best F1 %*")
 NOTE = (
-    "Each fold's threshold is chosen on its validation patients; 95 % intervals by patient in brackets. * At the "
+    "Each fold's threshold is chosen without its test patients; 95 % intervals by patient in brackets. * At the "
     "patient's own best threshold, which nobody knows in advance: a diagnosis, not a result."
 )
 

@@ -60,6 +60,9 @@ class Evidence:
         synthetic = " **Synthetic data: the scores show that the pipeline works; they say nothing about histology.**"
         warning = synthetic if dataset["synthetic"] else ""
         refitted = "; whole fields are scored by a field head" if detector["settings"]["refit_fields"] else ""
+        inner = detector["settings"]["field_head"].get("inner_folds", 0)
+        thresholds = "patch threshold" if inner else "thresholds"
+        everybody = "; field head and field threshold from all of these, by inner folds" if inner else ""
         rows = "\n".join(
             _row(results, level, name, word) for level in ("fields", "patches") for name, word in _NAMES.items()
         )
@@ -78,8 +81,9 @@ Patches: {patches["mitoses"]} mitoses to {patches["negatives"]} candidates.
 
 - **Data**: {_line(dataset["name"])}, DVC {self.dataset_digest}; source: {_line(dataset.get("source"))}; licence:
   {_line(dataset.get("licence"))}
-- **Split by patient**: trained on {_names(patients["train"])}; epoch and thresholds from
-  {_names(patients["validation"])}; tested on {_names(test_set["patients"])}, test set {test_set["digest"][:12]}
+- **Split by patient**: trained on {_names(patients["train"])}; epoch and {thresholds} from
+  {_names(patients["validation"])}{everybody}; tested on {_names(test_set["patients"])}, test set
+  {test_set["digest"][:12]}
 - **Start weights**: {results.start_weights}, SHA-256 {str(results.start["sha256"])[:12]}
 - **Thresholds**: patches {trained["threshold"]:.4f}, fields {detector["threshold"]:.4f} (validation F1
   {results.validation_f1:.3f})

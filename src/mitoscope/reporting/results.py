@@ -91,7 +91,7 @@ class Results:
 
     @property
     def validation_f1(self) -> float:
-        """F1 in the validation patients' whole fields, at the threshold chosen on them."""
+        """F1 in the validation patients' whole fields, at the detector's threshold."""
         return float(self.detector["validation_fields"]["f1"])
 
     @property

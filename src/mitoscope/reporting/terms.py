@@ -16,7 +16,7 @@ TERMS = {  # as in docs/glossary.md, shorter
     "AP": "Average precision: area under the curve of precision against recall, over all thresholds",
     "ROC": "Curve of recall against the false-positive rate of the patches; each point is one threshold",
     "FROC": "Free-response ROC: recall against false positives per mm2 in whole fields; each point is one threshold",
-    "threshold": "Score from which on a candidate or patch counts as a mitosis; chosen on the validation patients",
+    "threshold": "Score from which on a candidate or patch counts as a mitosis; chosen without the test patients",
     "95 % interval": "Range of the middle 95 % of the scores of many random draws of the test patients: how much the "
     "score depends on who was tested",
     "paired bootstrap": "Many random draws of the test patients, with the same patients for both networks in each draw",

@@ -4,7 +4,9 @@ Everything that a detector needs besides trained weights is fitted here, so a ch
 nothing. The features of a frozen network stay in .work/features, because all folds of a cross-validation need them.
 """
 
+import os
 import shutil
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +21,8 @@ from mitoscope.params import Extract, read_params
 from mitoscope.paths import DATA, PATCHES, WORK, Outputs
 from mitoscope.progress import console, progress
 from mitoscope.tracking.provenance import dataset_digest, hash_code
+
+_UNUSED_SECONDS = 86_400  # until a network's features of other settings are removed; another process may use them
 
 if TYPE_CHECKING:
     from mitoscope.detection.detector import Detector
@@ -59,31 +63,35 @@ def detector(network: str, fold: int | None = None) -> None:
             f"{PATCHES}: contains patches of {size} px, but {outputs.weights} needs {model.patch_size} px; run "
             f"{outputs.repro('train')} first"
         )
-    known, validation = (StoredFields.read(PATCHES, outputs.split, subset) for subset in ("train", "validation"))
-    origin = _origin(outputs, trained, [known, validation])
-    folds, near_um = settings.field_head.inner_folds, train.sampling.near_um
-    subsets = ("train", "validation") if folds else ("train",)
-    samples, rows = read_samples(PATCHES, outputs.split, *subsets, near_um=near_um)
-    fields = StoredFields.read(PATCHES, outputs.split, *subsets) if folds else validation
+    frozen, folds = trained.get("trainable") == "head", settings.field_head.inner_folds
+    if folds and not frozen:
+        raise InputError(
+            f"{outputs.trained}: all layers of {network} were trained, which rules out "
+            f"detection.{network}.field_head.inner_folds; run {outputs.repro('train')} first"
+        )
+    learnt, chosen = (("train", "validation"),) * 2 if folds else (("train",), ("validation",))
+    samples, rows = read_samples(PATCHES, outputs.split, *learnt, near_um=train.sampling.near_um)
+    fields = StoredFields.read(PATCHES, outputs.split, *chosen)
     WORK.mkdir(exist_ok=True)
     with join() as device, progress() as show:
-        frozen = settings.refit_fields and train.model.trainable == "head"
+        cached = settings.refit_fields and frozen and device.world == 1
         fitted, objects = fit_detector(
             model,
             samples,
             fields,
-            inner=_inner_folds(outputs, folds, params.split.seed, rows, fields) if folds else None,
+            inner=_inner_folds(network, folds, rows, fields) if folds else None,
             extract=Extract.model_validate(read_summary(PATCHES)["settings"]),
             detection=settings,
             patch_threshold=float(kept["threshold"]),
-            origin=origin,
+            origin=_origin(outputs, trained),
             device=device,
-            kept=_kept_features(network, model, settings.views, device) if frozen else None,
+            cache=_feature_cache(network, model, settings.views, device) if cached else None,
             work=WORK,
             show=show,
         )
     fitted.save(outputs.detector)
-    found = scores("fields", objects.label.to_numpy(), objects.probability.to_numpy(), fitted.threshold)
+    validation = objects[objects.patient.isin(trained["patients"]["validation"])]
+    found = scores("fields", validation.label.to_numpy(), validation.probability.to_numpy(), fitted.threshold)
     report = {
         "run_id": trained["run_id"],
         "model_id": _log(outputs, fitted, samples, found),
@@ -93,9 +101,8 @@ def detector(network: str, fold: int | None = None) -> None:
         "settings": settings.model_dump(mode="json"),
     }
     write_json(outputs.detected, report)
-    whose = "the training and validation" if folds else "the validation"
     console.print(
-        f"{network}: in {whose} patients' fields F1 {found['f1']:.3f} at threshold {fitted.threshold:.3f}; "
+        f"{network}: in the validation patients' fields F1 {found['f1']:.3f} at threshold {fitted.threshold:.3f}; "
         f"{outputs.detector}"
     )
 
@@ -118,47 +125,50 @@ def _read_trained(outputs: Outputs) -> dict[str, Any]:
     return report
 
 
-def _inner_folds(
-    outputs: Outputs, folds: int, seed: int, samples: pd.DataFrame, fields: "StoredFields"
-) -> "InnerFolds":
+def _inner_folds(network: str, folds: int, samples: pd.DataFrame, fields: "StoredFields") -> "InnerFolds":
     """Assign the samples and the candidates to inner folds of patients, at most as many as there are patients.
 
     Raises:
-        InputError: all mitoses are in one fold.
+        InputError: all mitoses or all negatives are in one fold.
     """
     from mitoscope.detection.fit import InnerFolds
 
     table = fields.count_mitoses()
-    number = number_folds(table, min(folds, table.patient.nunique()), seed)
-    if number[samples.patient[samples.label == 1]].nunique() < 2:
-        raise InputError(
-            f"params.yaml: detection.{outputs.network}.field_head.inner_folds: with {folds}, all mitoses of the "
-            "training and validation patients are in one inner fold; choose another number, or 0"
-        )
-    fold_of = {str(patient): int(fold) for patient, fold in number.items()}
-    return InnerFolds(
-        np.array([fold_of[patient] for patient in samples.patient]),
-        np.array([fold_of[patient] for patient in fields.candidates.patient]),
+    number = number_folds(table, min(folds, table.patient.nunique()), seed=0).to_dict()
+    learnt, scored = (
+        np.array([number[patient] for patient in patients], dtype=np.int64)
+        for patients in (samples.patient, fields.candidates.patient)
     )
+    for label, kind in ((1, "mitoses"), (0, "negatives")):
+        if len(np.unique(learnt[samples.label == label])) < 2:
+            raise InputError(
+                f"params.yaml: detection.{network}.field_head.inner_folds: with {folds}, all {kind} to learn from are "
+                "in one inner fold; choose another number, or 0"
+            )
+    return InnerFolds(learnt, scored)
 
 
-def _kept_features(network: str, model: "PatchNetwork", views: int, device: "Device") -> Path:
-    """Return the folder for the features of a frozen network, which all folds share; those of earlier settings go."""
+def _feature_cache(network: str, model: "PatchNetwork", views: int, device: "Device") -> Path:
+    """Return the folder for the features of a frozen network, which all folds share; older ones are removed."""
     from mitoscope.learning.features import digest_features
 
     evidence = [views, read_summary(PATCHES)["digest"], hash_code(["learning/**/*.py"])]
-    kept = WORK / "features" / network / digest_features(model, device, evidence)
-    for path in kept.parent.glob("*"):
-        if path != kept:
-            shutil.rmtree(path)
-    return kept
+    cache = WORK / "features" / network / digest_features(model, device, evidence)
+    cache.mkdir(parents=True, exist_ok=True)
+    os.utime(cache)
+    for path in cache.parent.iterdir():
+        if time.time() - path.stat().st_mtime > _UNUSED_SECONDS:
+            shutil.rmtree(path, ignore_errors=True)
+    return cache
 
 
-def _origin(outputs: Outputs, trained: dict[str, Any], known: "list[StoredFields]") -> "Origin":
+def _origin(outputs: Outputs, trained: dict[str, Any]) -> "Origin":
     """Return the detector's origin, which also identifies its training and validation patients."""
     from mitoscope.detection.origin import Origin
 
     summary = read_summary(PATCHES)
+    patients = {patient for names in trained["patients"].values() for patient in names}
+    known = [facts for name, facts in summary["fields"].items() if name.partition("_")[0] in patients]
     return Origin(
         network=outputs.network,
         run_id=trained["run_id"],
@@ -166,9 +176,9 @@ def _origin(outputs: Outputs, trained: dict[str, Any], known: "list[StoredFields
         dataset=summary["dataset"]["name"],
         dataset_digest=dataset_digest(DATA, summary["digest"]),
         synthetic=summary["dataset"]["synthetic"],
-        microns_per_pixel=float(np.median([size for stored in known for size in stored.microns_per_pixel.values()])),
+        microns_per_pixel=float(np.median([facts["microns_per_pixel"] for facts in known])),
         patients=trained["patients"],
-        images=[image for stored in known for images in stored.images.values() for image in images],
+        images=[facts["pixels_sha256"] for facts in known],
     )
 
 

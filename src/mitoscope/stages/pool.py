@@ -36,7 +36,7 @@ class Fold:
         number: number of the fold.
         results: reports of its stages; their test set names the patients that the fold tests.
         tables: by level, a row per test patch or per object in the test fields: patient, label, probability, and
-            predicted (1 if the probability reaches the threshold chosen on this fold's validation patients).
+            predicted (1 if the probability reaches the threshold, which was chosen without this fold's test patients).
         fields: a row per test field: patient, area_mm2, and densities per mm2.
     """
 
@@ -143,8 +143,8 @@ def pool_counts(folds: Sequence[Fold], settings: Evaluate) -> tuple[dict[Level, 
         the area and, under `domains`, the same of each domain, if there are several, without recall and f1 where there
         are no mitoses.
         And a row per level and patient: the fold, the same counts and metrics (recall and f1 are empty without
-        mitoses), and the f1 at the patient's own best threshold. The last shows how much is lost with the validation
-        patients' threshold; it is not attainable, since this threshold is chosen on the patient that it scores.
+        mitoses), and the f1 at the patient's own best threshold. The last shows how much is lost with the fold's
+        threshold; it is not attainable, since this threshold is chosen on the patient that it scores.
     """
     fields = pd.concat([fold.fields for fold in folds])
     areas = _areas(fields)

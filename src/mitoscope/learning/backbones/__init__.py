@@ -8,6 +8,7 @@ import pkgutil
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from importlib import import_module
+from importlib.metadata import version
 from typing import NamedTuple, Protocol, cast
 
 from torch import Tensor, nn
@@ -86,6 +87,12 @@ def find(backbone: str) -> tuple[Source, str]:
     if prefix not in known:
         raise ValueError(f"{backbone}: networks come from {' and '.join(known)}, not from {prefix!r}")
     return cast(Source, import_module(f"{__name__}.{prefix}")), name
+
+
+def versions(backbone: str) -> dict[str, str]:
+    """Return the versions of the packages whose code a backbone runs, by name."""
+    packages = ("torchvision", "timm") if backbone.startswith("timm/") else ("torchvision",)
+    return {package: version(package) for package in packages}
 
 
 def imagenet_weights(backbone: str) -> Download:

@@ -71,15 +71,15 @@ class Inputs:
         """Return everything that the weights depend on, by name."""
         import torch
 
-        packages = ["torchvision", "numpy"]
-        if (self.settings.model.backbone or "").startswith("timm/"):
-            packages.append("timm")
+        from mitoscope.learning.backbones import versions
+
         return {
             "settings": self.settings.model_dump(mode="json"),
             **self.sources,
             "code": hash_code(CODE),
             "torch": torch.__version__,  # with its build
-            **{package: version(package) for package in packages},
+            "numpy": version("numpy"),
+            **versions(self.settings.model.backbone or self.network),
             "device": device.torch.type,
             "precision": "bf16" if device.bf16 else "fp32",
             "threads": torch.get_num_threads(),

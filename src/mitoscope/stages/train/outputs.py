@@ -47,6 +47,7 @@ def write_outputs(inputs: "Inputs", run_id: str, fitted: "Fitted", work: Path, f
         "run_id": run_id,
         "network": network,
         "start_weights": start,
+        "trainable": inputs.settings.model.trainable,
         "epochs": len(fitted.history),
         "best_epoch": fitted.best_epoch,
         "threshold": threshold,

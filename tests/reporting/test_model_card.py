@@ -3,6 +3,7 @@
 import pytest
 
 from mitoscope.files import write_json
+from mitoscope.params import Detection, FieldHeadSettings
 from mitoscope.reporting.model_card import Evidence
 from mitoscope.reporting.results import read_results
 from tests.results import change, write_results
@@ -36,6 +37,14 @@ def test_the_card_says_what_was_measured_and_where_the_limits_are():
     ):
         assert words in card
     assert "Synthetic" not in evidence(synthetic=False).card()
+
+
+def test_the_card_says_who_decided_what():
+    assert "trained on 03; epoch and thresholds from\n  04; tested on" in evidence().card()
+    outputs = write_results("small")
+    change(outputs.detected, settings=Detection(field_head=FieldHeadSettings(inner_folds=5)).model_dump(mode="json"))
+    card = Evidence(read_results(outputs), DATASET, "e" * 32, "").card()
+    assert "epoch and patch threshold from\n  04; field head and field threshold from all of these" in card
 
 
 def test_the_card_fits_whatever_the_dataset_says_of_itself():

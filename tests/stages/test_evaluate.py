@@ -192,7 +192,7 @@ def test_a_fold_reads_and_writes_its_own_folder_only(trained, capsys):
     assert set(table("predictions", fold.evaluated).patient) == set(table("fields", fold.evaluated).patient) == {"02"}
     metrics = read(fold.evaluated / "metrics.json")["fields"]
     assert mlflow.get_run(trained).data.metrics["test_fields/f1"] == round(metrics["f1"], 4)
-    assert f"{NETWORK}, test fields, synthetic data, 4 mitoses of 1 patients" in capsys.readouterr().out
+    assert f"{NETWORK}, test fields, synthetic data, 4 mitoses of 1 patient:" in capsys.readouterr().out
 
 
 # What is refused, before anything is written or logged.

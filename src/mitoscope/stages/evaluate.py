@@ -37,7 +37,7 @@ def evaluate(network: str, fold: int | None = None) -> None:
     from mitoscope.detection.stored import StoredFields
     from mitoscope.detection.whole_fields import describe_test_set, score_whole_fields
     from mitoscope.learning.devices import join
-    from mitoscope.reporting.results import logged_files, logged_scores
+    from mitoscope.reporting.results import counted, logged_files, logged_scores
     from mitoscope.reporting.whole_fields import write_whole_fields
     from mitoscope.tracking import runs
     from mitoscope.tracking.store import connect, require_run
@@ -84,7 +84,8 @@ def evaluate(network: str, fold: int | None = None) -> None:
     synthetic = _synthetic(detector)
     for level, scores in metrics.items():
         console.print(
-            f"{network}, test {level}{synthetic}, {scores['mitoses']} mitoses of {scores['patients']} patients: "
+            f"{network}, test {level}{synthetic}, {scores['mitoses']} mitoses of "
+            f"{counted(scores['patients'], 'patient')}: "
             f"recall {scores['recall']:.3f}, precision {scores['precision']:.3f}, F1 {scores['f1']:.3f}"
         )
 

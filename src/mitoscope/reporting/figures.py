@@ -50,7 +50,7 @@ def draw_scores(
     ConfusionMatrixDisplay.from_predictions(
         labels, predicted, labels=[0, 1], display_labels=["negative", "mitosis"], ax=right, colorbar=False
     )
-    right.set(xlabel="predicted", ylabel="annotated", title=f"at the validation threshold, {threshold:.3f}")
+    right.set(xlabel="predicted", ylabel="annotated", title=f"at the threshold, {threshold:.3f}")
     figure.suptitle(title)
     _save(figure, path)
 
@@ -77,10 +77,10 @@ def draw_field_scores(
         left.step(curve.fp_per_mm2, curve.recall, where="post", label=name)
     if "recall" in metrics:
         point = (metrics["fp"] / metrics["area_mm2"], metrics["recall"])
-        left.plot(*point, "k*", ms=10, label="at the validation threshold")
+        left.plot(*point, "k*", ms=10, label="at the threshold")
     left.set(title="FROC", xlabel="false positives per mm2", ylabel="recall", ylim=(0, 1.02), xscale="symlog")
     left.set_xlim(left=0)
-    left.legend(fontsize=7, loc="upper left")
+    left.legend(fontsize=7, loc="lower right")
     counts = {"found": metrics["tp"], "missed": metrics["fn"], "false positives": metrics["fp"]}
     # The colours of the overlays.
     bars = middle.bar(list(counts), list(counts.values()), color=[SKY_BLUE, YELLOW, VERMILION], edgecolor="0.3")
@@ -112,7 +112,7 @@ def draw_networks(
     Args:
         path: PNG to write.
         curves: by network, the tables pr, roc and froc with the columns of the panels.
-        points: by network, (x, y) at the validation threshold under the same names.
+        points: by network, (x, y) at the threshold under the same names.
         prevalence: share of mitoses among the test patches, which is the precision of random scores.
         title: title above the panels.
     """
@@ -131,7 +131,7 @@ def draw_networks(
     froc.set(xscale="symlog")
     pr.axhline(prevalence, color="0.7", lw=1, zorder=0)
     roc.plot([0, 1], [0, 1], color="0.7", ls="-", lw=1, zorder=0)
-    pr.legend(fontsize=8, loc="lower left", title="star: validation threshold; grey: chance", title_fontsize=7)
+    pr.legend(fontsize=8, loc="lower left", title="star: threshold; grey: chance", title_fontsize=7)
     figure.suptitle(title)
     _save(figure, path)
 

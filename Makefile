@@ -21,7 +21,7 @@ help: ## Show this list
 	@$(PYTHON) -m venv .venv \
 		|| { echo "error: Python's venv module is missing; on Debian: apt install python3-venv"; exit 2; }
 	pip install --quiet --disable-pip-version-check uv
-	uv pip sync --quiet --require-hashes requirements.lock
+	uv pip sync --quiet --compile-bytecode --require-hashes requirements.lock
 	uv pip install --quiet --no-deps --no-build-isolation --editable .
 	@touch $@
 

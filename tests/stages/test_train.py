@@ -107,12 +107,12 @@ def test_the_fingerprint_names_the_machine(ready, here, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(torch, "__version__", "9.9")
         assert fingerprint(here) != before
-    for package in ("torchvision", "numpy"):
+    for package, module in (("torchvision", "learning.backbones"), ("numpy", "stages.train.inputs")):
 
         def after_an_upgrade(name: str, upgraded: str = package) -> str:
             return "99.9" if name == upgraded else version(name)
 
-        monkeypatch.setattr("mitoscope.stages.train.inputs.version", after_an_upgrade)
+        monkeypatch.setattr(f"mitoscope.{module}.version", after_an_upgrade)
         assert fingerprint(here) != before
 
 

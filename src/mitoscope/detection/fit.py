@@ -15,12 +15,11 @@ from tempfile import TemporaryFile
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
 from mitoscope.detection.calibration import Calibration
 from mitoscope.detection.detector import Detector
-from mitoscope.detection.field_head import FieldHead
+from mitoscope.detection.field_head import Features, FieldHead, Integers, Probabilities
 from mitoscope.detection.origin import Origin
 from mitoscope.detection.stored import StoredFields
 from mitoscope.evaluation.metrics import best_threshold
@@ -32,10 +31,6 @@ from mitoscope.learning.scoring import OnBatch, pool_patches
 from mitoscope.params import Detection, Extract
 
 _ROWS = 4096  # that are copied at once
-
-Features = npt.NDArray[np.float32]
-Integers = npt.NDArray[np.int64]
-Probabilities = npt.NDArray[np.float64]
 
 Show = Callable[[str, int, int], None]
 """Called with a label, the amount done and the total."""
@@ -100,18 +95,18 @@ def fit_detector(
             pool_cached(model, windows, device, views=detection.views, cache=cache, out=features, on_batch=shown)
         return features
 
-    head, held_out = None, None
+    head: FieldHead | None = None
+    probabilities: Probabilities | None = None
     if detection.refit_fields:
         features = pool(samples.windows, "training features")
         if inner is not None:
             candidates = pool(fields.windows, "candidates' features")
             shown = partial(show, f"{origin.network} inner folds")
-            held_out = _score_held_out(features, samples, candidates, fields, inner, detection, work, shown)
+            probabilities = _score_held_out(features, samples, candidates, fields, inner, detection, work, shown)
             del candidates
         head = FieldHead.fit(features, samples.windows.store, samples.labels, detection.field_head)
         del features
     raw = Detector(model, extract, detection, head, None, threshold=0.5, patch_threshold=patch_threshold, origin=origin)
-    probabilities = held_out
     if probabilities is None:
         probabilities = raw.score(fields.windows, fields.field, partial(show, f"{origin.network} validation fields"))
     calibration = None
@@ -163,7 +158,7 @@ def _score_held_out(
     return probabilities
 
 
-def _on_disk(shape: tuple[int, int], folder: Path) -> npt.NDArray[np.float32]:
+def _on_disk(shape: tuple[int, int], folder: Path) -> Features:
     """Return a float32 array in a temporary file, which the system removes with the array.
 
     Raises:

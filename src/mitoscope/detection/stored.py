@@ -89,10 +89,9 @@ class StoredFields:
 
     def count_mitoses(self) -> pd.DataFrame:
         """Return one row per field: patient, field, domain, mitoses."""
-        names = pd.Series(list(self.domains)).str.split("_", n=1, expand=True).set_axis(["patient", "field"], axis=1)
-        counts = self.truths.groupby(["patient", "field"]).size().rename("mitoses").reset_index()
-        table = names.assign(domain=list(self.domains.values())).merge(counts, how="left", on=["patient", "field"])
-        return table.fillna({"mitoses": 0}).astype({"mitoses": int})
+        counts = (self.truths.patient + "_" + self.truths.field).value_counts()
+        rows = [(*name.split("_", 1), domain, counts.get(name, 0)) for name, domain in self.domains.items()]
+        return pd.DataFrame(rows, columns=["patient", "field", "domain", "mitoses"])
 
     def objects(self, probabilities: npt.NDArray[np.float64], suppress_um: float) -> pd.DataFrame:
         """Return the detections and missed mitoses as the table of `evaluation.matching.find_objects`.

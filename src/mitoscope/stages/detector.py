@@ -58,7 +58,8 @@ def detector(network: str, fold: int | None = None) -> None:
         raise InputError(
             f"{outputs.weights}: is from another training than {outputs.trained}; run {outputs.repro('train')} first"
         )
-    if model.patch_size != (size := read_summary(PATCHES)["patch_size"]):
+    summary = read_summary(PATCHES)
+    if model.patch_size != (size := summary["patch_size"]):
         raise InputError(
             f"{PATCHES}: contains patches of {size} px, but {outputs.weights} needs {model.patch_size} px; run "
             f"{outputs.repro('train')} first"
@@ -80,12 +81,12 @@ def detector(network: str, fold: int | None = None) -> None:
             samples,
             fields,
             inner=_inner_folds(network, folds, rows, fields) if folds else None,
-            extract=Extract.model_validate(read_summary(PATCHES)["settings"]),
+            extract=Extract.model_validate(summary["settings"]),
             detection=settings,
             patch_threshold=float(kept["threshold"]),
-            origin=_origin(outputs, trained),
+            origin=_origin(outputs, trained, summary),
             device=device,
-            cache=_feature_cache(network, model, settings.views, device) if cached else None,
+            cache=_feature_cache(network, model, [settings.views, summary["digest"]], device) if cached else None,
             work=WORK,
             show=show,
         )
@@ -148,12 +149,12 @@ def _inner_folds(network: str, folds: int, samples: pd.DataFrame, fields: "Store
     return InnerFolds(learnt, scored)
 
 
-def _feature_cache(network: str, model: "PatchNetwork", views: int, device: "Device") -> Path:
+def _feature_cache(network: str, model: "PatchNetwork", evidence: list[object], device: "Device") -> Path:
     """Return the folder for the features of a frozen network, which all folds share; older ones are removed."""
     from mitoscope.learning.features import digest_features
 
-    evidence = [views, read_summary(PATCHES)["digest"], hash_code(["learning/**/*.py"])]
-    cache = WORK / "features" / network / digest_features(model, device, evidence)
+    digest = digest_features(model, device, [*evidence, hash_code(["learning/**/*.py"])])
+    cache = WORK / "features" / network / digest
     cache.mkdir(parents=True, exist_ok=True)
     os.utime(cache)
     for path in cache.parent.iterdir():
@@ -162,11 +163,10 @@ def _feature_cache(network: str, model: "PatchNetwork", views: int, device: "Dev
     return cache
 
 
-def _origin(outputs: Outputs, trained: dict[str, Any]) -> "Origin":
+def _origin(outputs: Outputs, trained: dict[str, Any], summary: dict[str, Any]) -> "Origin":
     """Return the detector's origin, which also identifies its training and validation patients."""
     from mitoscope.detection.origin import Origin
 
-    summary = read_summary(PATCHES)
     patients = {patient for names in trained["patients"].values() for patient in names}
     known = [facts for name, facts in summary["fields"].items() if name.partition("_")[0] in patients]
     return Origin(

@@ -50,7 +50,7 @@ ui: .venv/.installed ## Open the MLflow UI
 	mitoscope ui
 
 test: .venv/.installed ## Run the test suite
-	pytest -n 4 --dist loadfile --no-loadscope-reorder
+	pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 lint: .venv/.installed ## Check style, types, the dependencies of each stage, and the docs site
 	ruff check .

@@ -1,9 +1,9 @@
-"""`mitoscope` in a pipeline of the tests, without the ten seconds of imports that each command begins with.
+"""`mitoscope`, `dvc`, `mlflow` and `python` without the seconds of imports that each command begins with.
 
 A process that has the large packages behind it forks for each command. The command itself is the real one, in a process
-of its own: its code, which is imported afterwards, its arguments, folder, environment, output and exit status. Only the
-interpreter's last second, in which it takes its modules apart, is left out. `dvc` finds it as `mitoscope` at the front
-of PATH. Of signals, only SIGKILL reaches the command; others reach its client.
+of its own: its code (that of mitoscope is imported afterwards), its arguments, folder, environment, output and exit
+status. Only the interpreter's last second, in which it takes its modules apart, is left out. Other programs find it at
+the front of PATH. Of signals, only SIGKILL reaches the command; others reach its client.
 """
 
 import atexit
@@ -13,6 +13,7 @@ import gc
 import importlib
 import json
 import os
+import runpy
 import select
 import signal
 import socket
@@ -20,11 +21,14 @@ import subprocess
 import sys
 import threading
 import time
+from importlib.metadata import entry_points
 from pathlib import Path
 
-# What the stages import, less mitoscope. MLflow before the others asks for less memory than after them.
+NAMES = ("mitoscope", "dvc", "mlflow", "python")
+# What they import, less mitoscope. MLflow before the others asks for less memory than after them.
 PACKAGES = ("mlflow", "cv2", "matplotlib.pyplot", "optuna", "pandas", "sklearn.metrics", "sklearn.model_selection")
 PACKAGES += ("sklearn.linear_model", "torch", "torchvision", "torchvision.transforms.v2", "typer", "jinja2", "joblib")
+PACKAGES += ("mlflow.cli", "dvc.cli.parser", "dvc.repo.reproduce", "dvc_data.index", "scmrepo.git", "networkx")
 
 CLIENT = """#!{python} -ES
 import json, os, socket, sys
@@ -38,7 +42,7 @@ sys.exit(int(status) if status else 1)
 
 
 def programs(folder: Path, lives_with: int) -> Path:
-    """Return a folder for the front of PATH, in which `mitoscope` is. The first to call for `folder` starts the server.
+    """Return a folder for the front of PATH with the programs. The first to call for `folder` starts the server.
 
     The server ends within a second after the process `lives_with`.
     """
@@ -49,9 +53,9 @@ def programs(folder: Path, lives_with: int) -> Path:
         if address.exists():
             return found
         found.mkdir(exist_ok=True)
-        client = found / "mitoscope"
-        client.write_text(CLIENT.format(python=sys.executable, address=str(address)))
-        client.chmod(0o755)
+        for name in NAMES:
+            (found / name).write_text(CLIENT.format(python=sys.executable, address=str(address)))
+            (found / name).chmod(0o755)
         server = subprocess.Popen(
             [sys.executable, "-m", "tests.forkserver", str(address), str(lives_with)],
             cwd=Path(__file__).parents[1],
@@ -121,11 +125,21 @@ def _become(asked: bytes, outputs: list[int]) -> None:
     os.environ.clear()
     os.environ.update(environment)
     sys.path[:0] = filter(None, environment.get("PYTHONPATH", "").split(os.pathsep))
-    from mitoscope.cli import main
-
     status = 0
     try:
-        main()
+        if (name := Path(sys.argv[0]).name) == "python":
+            sys.argv = sys.argv[1:]  # -c CODE ..., -m MODULE ..., or FILE ...
+            if sys.argv[0] == "-c":
+                exec(sys.argv.pop(1), {"__name__": "__main__"})
+            elif sys.argv[0] == "-m":
+                sys.path.insert(0, folder)
+                runpy.run_module(sys.argv.pop(1), run_name="__main__", alter_sys=True)
+            else:
+                sys.path.insert(0, str(Path(sys.argv[0]).parent))
+                runpy.run_path(sys.argv[0], run_name="__main__")
+        else:
+            program = next(iter(entry_points(group="console_scripts", name=name)))  # two packages have the same mlflow
+            sys.exit(program.load()())
     except SystemExit as ended:
         status = int(ended.code or 0)
     threading._shutdown()  # type: ignore[attr-defined]

@@ -1,5 +1,6 @@
 """The benchmarks run at tiny size, and their page is drawn from results.json; what they measure is not tested."""
 
+import sys
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
@@ -44,7 +45,8 @@ def bench(tmp_path_factory, here):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ROWS)
-def test_a_row_runs(bench, name):
+def test_a_row_runs(bench, name, programs, monkeypatch):
+    monkeypatch.setattr(sys, "executable", str(programs / "python"))
     tables = import_module(f"benchmarks.rows.{name}").measure(bench, **ROWS[name])
     assert tables
     for table in tables:
@@ -81,6 +83,7 @@ def test_a_program_that_fails_is_named(tmp_path):
         run(["python3", "-c", "raise SystemExit('no')"], tmp_path)
 
 
+@pytest.mark.slow
 def test_the_capstone_writes_a_png_per_rotation(bench, tmp_path):
     field = bench.data.fields[0]
     assert capstone.cut(field.image, [(200, 300), (300, 200)], [1, 0], tmp_path, "01_01") == 5

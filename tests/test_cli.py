@@ -175,6 +175,7 @@ def test_a_folder_that_cannot_be_made_is_one_line(rejected, tmp_path):
     assert line.startswith("file") and ("Not a directory" in line or "File exists" in line)
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path):
     def small_files_only() -> None:
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # writing on is then an OSError, as on a full disk

@@ -94,6 +94,7 @@ def test_the_test_patients_of_a_project_get_the_scores_of_the_stage(evaluated_fo
         assert (OUT / picture).read_bytes() == (stage / picture).read_bytes()
 
 
+@pytest.mark.slow
 def test_the_table_is_that_of_compare_and_the_evidence_says_what_was_done(theirs, capsys):
     run()
     shown = " ".join(capsys.readouterr().out.split())
@@ -203,6 +204,7 @@ def test_a_folder_with_nothing_to_find_has_no_objects(theirs):
     assert scores()["detections"] == 0 and table("objects").empty and table("froc").empty
 
 
+@pytest.mark.slow
 def test_one_patient_has_scores_without_intervals(theirs, capsys):
     for path in DATA.glob("02_*"):
         path.unlink()
@@ -278,6 +280,7 @@ def test_the_folder_of_the_fields_is_no_output_folder(theirs, out):
 # The command line.
 
 
+@pytest.mark.slow
 def test_it_is_a_form_of_evaluate_that_needs_no_project(theirs):
     arguments = ["evaluate", "--data", str(DATA), "--detector", str(MODEL), "--out", str(OUT), "--bootstrap", "200"]
     assert CliRunner().invoke(app, [*arguments, "--seed", "3"]).exit_code == 0

@@ -82,9 +82,9 @@ def test_only_a_command_keeps_freed_memory():
 
 
 @pytest.mark.slow
-def test_two_processes_train_one_network(tmp_path):
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    command = [*launch, PROGRAMS / "parallel_training.py", tmp_path]
+def test_two_processes_train_one_network(tmp_path, programs):
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "--no-python"]
+    command = [*launch, programs / "python", PROGRAMS / "parallel_training.py", tmp_path]
     environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr

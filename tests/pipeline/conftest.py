@@ -26,7 +26,7 @@ class Project:
 
     Args:
         folder: where it is.
-        programs: a folder whose `mitoscope` takes the place of the installed one (tests/forkserver.py).
+        programs: a folder whose programs take the place of the installed ones (tests/forkserver.py).
     """
 
     def __init__(self, folder: Path, programs: Path) -> None:
@@ -82,7 +82,7 @@ def make_tiny(params: Params) -> None:
     for network, block in params["train"].items():
         params["weights"][network] = "random"
         block["model"]["input_size"] = 64 if network == FIRST else 32  # AlexNet takes no less
-        block["sampling"] |= {"samples_per_epoch": 32, "mining": {"start_epoch": 1, "every": 1}}
+        block["sampling"] |= {"samples_per_epoch": 16, "mining": {"start_epoch": 1, "every": 1}}
         block["optimisation"] |= {"epochs": 2, "batch_size": 16}
     # AlexNet's own head has 55 million weights, and each of its checkpoints takes seconds to write.
     params["train"][FIRST]["model"]["head"] = "pooled"

@@ -13,6 +13,7 @@ import pytest
 
 from mitoscope.cli import main
 from mitoscope.tracking.models import detector_file
+from tests.forkserver import NAMES
 from tests.servers import await_health, free_port
 
 from .conftest import FIRST, IDENTITY, Params, Project, stages_in, trained, trainings
@@ -50,7 +51,7 @@ def with_packages(project: Project) -> None:
         if path.name not in (".installed", "bin"):
             (environment / path.name).symlink_to(path)
     for path in (Path(sys.prefix) / "bin").iterdir():
-        (programs / path.name).symlink_to(project.programs / path.name if path.name == "mitoscope" else path)
+        (programs / path.name).symlink_to(project.programs / path.name if path.name in NAMES else path)
     (environment / ".installed").touch()
 
 

@@ -48,6 +48,7 @@ def test_a_row_per_trial_with_the_network():
     assert failed["state"] == "fail" and pd.isna(failed["validation_f1"])
 
 
+@pytest.mark.slow
 def test_the_files_of_a_search(tmp_path):
     trials = [trial(2, 0.4), trial(0, 0.5), trial(1, None, TrialState.PRUNED), trial(3, None, TrialState.FAIL)]
     files = write_outputs(tmp_path, "small", {"settings": {}}, trials, title="search, synthetic data")

@@ -145,13 +145,12 @@ class TestTwoVersions:
         assert (record.name, record.levelname) == ("mitoscope", "WARNING")
 
     @pytest.mark.slow
-    def test_the_second_version_of_a_process_is_said_in_one_line(self, versions):
+    def test_the_second_version_of_a_process_is_said_in_one_line(self, versions, programs):
         first, second = map(str, versions)
         code = "import sys, mlflow\nfor model in sys.argv[1:]: mlflow.pyfunc.load_model(model)\n"
         code += "import mitoscope; print(mitoscope.__file__)"
-        done = subprocess.run(
-            [sys.executable, "-c", code, first, second], capture_output=True, text=True, check=True, cwd=first
-        )
+        command = [programs / "python", "-c", code, first, second]
+        done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=first)
         assert done.stdout.startswith(f"{first}/code/mitoscope/")
         (line,) = [line for line in done.stderr.splitlines() if "differs from the mitoscope" in line]
         assert f"({second}/code/mitoscope)" in line and f"({first}/code/mitoscope)" in line

@@ -177,6 +177,7 @@ def test_the_report_holds_what_it_was_made_from(pooled):
     assert cv2.imread(str(pooled / f"{NETWORK}.png")).shape[1] > 1000
 
 
+@pytest.mark.slow
 def test_the_digest_changes_with_the_start_weights_and_the_data(folds, pooled):
     seen = {read_report(pooled)["digest"]}
     pool(NETWORK)  # here the data are not under DVC

@@ -29,6 +29,7 @@ some_patients = st.lists(st.lists(counts, min_size=1, max_size=3), min_size=3, m
 patients_with_mitoses = some_patients.map(lambda patients: [[fields[0] + 1, *fields[1:]] for fields in patients])
 
 
+@pytest.mark.slow
 @settings(max_examples=20, deadline=None)
 @given(patients=some_patients, data=st.data())
 def test_patients_are_split_whole(patients, data):
@@ -51,6 +52,7 @@ def test_patients_are_split_whole(patients, data):
     assert mitoses["train"] > 0 and mitoses["validation"] > 0
 
 
+@pytest.mark.slow
 @settings(max_examples=6, deadline=None)
 @given(patients=patients_with_mitoses, data=st.data())
 def test_every_patient_is_tested_and_validated_once(patients, data):

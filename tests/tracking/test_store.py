@@ -4,7 +4,6 @@ import os
 import shlex
 import socket
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -64,12 +63,13 @@ class TestStore:
 
 
 @pytest.mark.slow
-def test_two_processes_make_a_fresh_store_together(no_mlflow_environment, tmp_path):
+def test_two_processes_make_a_fresh_store_together(no_mlflow_environment, tmp_path, programs):
     copy = tmp_path / ".dvc/tmp/exps/tmpabc"  # one of them in DVC's copy of the project
     copy.mkdir(parents=True)
     code = "from mitoscope.tracking.runs import connect; print(len(connect().search_experiments()))"
     folders = (tmp_path, copy)
-    both = [subprocess.Popen([sys.executable, "-c", code], cwd=f, stdout=subprocess.PIPE, text=True) for f in folders]
+    command = [programs / "python", "-c", code]
+    both = [subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, text=True) for folder in folders]
     assert [process.communicate()[0].split()[-1] for process in both] == ["2", "2"]  # MLflow's Default and ours
     assert [process.returncode for process in both] == [0, 0]
     assert (tmp_path / "mlflow.db").exists() and not (copy / "mlflow.db").exists()

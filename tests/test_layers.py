@@ -22,6 +22,7 @@ ROOMS = {
     "tracking": set(),
     "detection": {"datasets", "histology", "learning", "evaluation"},
     "reporting": {"datasets", "histology", "evaluation", "detection"},
+    "exporting": {"learning", "detection"},
     "serving": {"datasets", "learning", "detection"},
 }
 # The tops may use these doors of each other, and nothing behind them.

@@ -327,6 +327,26 @@ def export_patches(
     run(out, network=network, replace=replace)
 
 
+@app.command(cls=InProject, rich_help_panel=_REGISTRY)
+def export(
+    model: Annotated[
+        str,
+        typer.Option(
+            help="The detector: models/NETWORK/detector.pt, runs:/RUN_ID/detector, or models:/mitoscope@champion."
+        ),
+    ],
+    out: Annotated[Path, typer.Option(help="Output folder; it appears only when it is complete.")],
+    replace: Replace = False,
+) -> None:
+    """Write a detector for programs without torch: its network as ONNX in float32 and int8, all else as JSON.
+
+    Both networks score the test patients' fields, and the table says what int8 costs. Needs the extra mitoscope[onnx].
+    """
+    from mitoscope.commands.export import export as run
+
+    run(model, out=out, replace=replace)
+
+
 @app.command(rich_help_panel=_FIELDS)
 def detect(
     images: Annotated[

@@ -108,18 +108,31 @@ def _fill(
 
 
 def _views(model: PatchNetwork, windows: Tensor, views: int) -> Iterator[Tensor]:
-    """Yield views of (N, 3, S, S) uint8 windows as images for `model.inner`.
+    """Yield views of (N, 3, S, S) uint8 windows as images for `model.inner`."""
+    for patches in rotated_patches(windows, model.patch_size, views):
+        for view in mirrored(model.prepare(patches), views):
+            yield view.contiguous(memory_format=torch.channels_last)
+
+
+def rotated_patches(windows: Tensor, patch_size: int, views: int) -> Iterator[Tensor]:
+    """Yield the (N, 3, P, P) uint8 patches in the middle of windows: once, or with 16 views also rotated by 45 degrees.
+
+    Each gives up to 8 views by `mirrored`.
+    """
+    for angle in (0, 45) if views == 16 else (0,):
+        yield crop(windows, angle, patch_size)
+
+
+def mirrored(images: Tensor, views: int) -> Iterator[Tensor]:
+    """Yield up to 8 views of (N, 3, S, S) images: mirrored and turned by quarters.
 
     The first 2, 4 and 8 are each closed under mirroring. Therefore a mirrored field gets the same scores (with 16 views
     nearly the same, because of interpolation).
     """
-    for angle in (0, 45) if views == 16 else (0,):
-        images = model.prepare(crop(windows, angle, model.patch_size))
-        for number in range(min(views, 8)):
-            quarters = (0, 2, 1, 3)[number // 2]
-            view = images.rot90(quarters, dims=(2, 3)) if quarters else images
-            view = view.flip(3) if number % 2 else view
-            yield view.contiguous(memory_format=torch.channels_last)
+    for number in range(min(views, 8)):
+        quarters = (0, 2, 1, 3)[number // 2]
+        view = images.rot90(quarters, dims=(2, 3)) if quarters else images
+        yield view.flip(3) if number % 2 else view
 
 
 def mine(

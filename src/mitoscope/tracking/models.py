@@ -8,7 +8,7 @@ from pathlib import Path
 import yaml
 
 from mitoscope.errors import InputError
-from mitoscope.tracking.registry import CHAMPION, MODEL, require_champion
+from mitoscope.tracking.registry import CHAMPION, MODEL, list_versions, require_champion
 from mitoscope.tracking.runs import DETECTOR
 from mitoscope.tracking.store import open_store, require_database, store, without_passwords
 
@@ -51,3 +51,14 @@ def detector_file(model: str) -> Iterator[Path]:
         if DETECTOR not in artifacts:
             raise InputError(f"{model}: contains a network of mitoscope 0.1, not a detector; make one with `dvc repro`")
         yield logged / artifacts[DETECTOR]["path"]
+
+
+def model_card(model: str) -> str:
+    """Return the model card of `models:/mitoscope` with an alias or a version number; empty for other detectors."""
+    if not model.startswith(f"models:/{MODEL}"):
+        return ""
+    name = model.removeprefix(f"models:/{MODEL}")
+    named = (
+        version for version in list_versions() if name in (f"/{version.number}", *map("@{}".format, version.aliases))
+    )
+    return next((version.card for version in named), "")

@@ -124,7 +124,9 @@ class Model(Block):
     """The network."""
 
     backbone: str | None = Field(
-        None, description="name of a torchvision network, or timm/NAME; null = the entry's own name under `train`"
+        None,
+        description="name of a torchvision network, or timm/NAME; several joined by + share a pooled head; null = the "
+        "entry's own name under `train`",
     )
     input_size: int = Field(224, ge=32, description="px; the network resizes patches to this side length")
     head: Literal["classifier", "pooled"] = Field(

@@ -8,6 +8,7 @@ from torchvision.models import get_model
 
 from mitoscope.errors import InputError
 from mitoscope.learning.backbones import find, imagenet_weights
+from mitoscope.learning.backbones.side_by_side import together
 from mitoscope.learning.checkpoints import load_network, save_network
 from mitoscope.learning.networks import build, check_forward, head_names, start_state
 
@@ -126,6 +127,43 @@ def test_timms_weights_get_the_colours_that_they_expect(name, colour):
 def test_what_there_is_not_is_named(name, head, message):
     with pytest.raises(ValueError, match=message):
         start_state(name, None, seed=1, head=head)
+
+
+def test_networks_side_by_side_give_the_levels_of_each(tmp_path):
+    names = ("resnet18", "squeezenet1_1")
+    both, files = "+".join(names), [trained_elsewhere(name) for name in names]
+    state, missing = start_state(both, together(both, files), seed=1, head="pooled")
+    model = build({"backbone": both, "head": "pooled", "patch_size": 32, "input_size": 64}, state).eval()
+    assert missing == head_names(model.inner)  # all else is the files'
+    save_network(tmp_path / "best.pt", model)
+    again, _ = load_network(tmp_path / "best.pt")
+
+    patches = torch.randint(0, 256, (3, 3, 32, 32), dtype=torch.uint8)
+    features, alone = [], 0
+    with torch.no_grad():
+        for name, file in zip(names, files, strict=True):
+            single, _ = start_state(name, file, seed=1, head="pooled")
+            one = build({"backbone": name, "head": "pooled", "patch_size": 32, "input_size": 64}, single).eval()
+            features.append(one.pooled.pool(one.prepare(patches)))
+            alone += one.pooled.channels
+        found = again.pooled.pool(again.prepare(patches))
+    assert again.pooled.channels == alone == found.shape[1]
+    assert torch.equal(found, torch.cat(features, dim=1))
+
+
+@pytest.mark.parametrize(
+    ("name", "head", "message"),
+    [
+        ("resnet18+squeezenet1_1", "classifier", "have no head of their own; set model.head to pooled"),
+        ("resnet18+timm/test_resnet", "pooled", "normalised in different ways"),
+        ("resnet18+resnet9", "pooled", "no classification network 'resnet9'"),
+        ("resnet18+", "pooled", "no classification network ''"),
+        ("side_by_side/resnet18", "pooled", "networks come from timm and torchvision, not from 'side_by_side'"),
+    ],
+)
+def test_networks_that_cannot_stand_side_by_side_are_named(name, head, message):
+    with pytest.raises(ValueError, match=message):
+        build({"backbone": name, "head": head, "patch_size": 32, "input_size": 64})
 
 
 def test_a_missing_package_names_its_extra(tmp_path, monkeypatch):

@@ -13,6 +13,7 @@ from torch import Tensor
 from torchvision.models import get_model, get_model_weights
 
 from mitoscope.errors import InputError
+from mitoscope.files import hash_file
 from mitoscope.learning import checkpoints
 from mitoscope.stages.weights import weights
 from tests.conftest import write_params
@@ -100,6 +101,20 @@ def test_a_pooled_head_takes_the_features_of_a_whole_file(project):
     assert start["random_parameters"] == [f"classifier.{n}.{kind}" for n in (0, 2) for kind in ("weight", "bias")]
     features = {name: tensor for name, tensor in given.items() if is_feature(name)}
     assert all(torch.equal(state[name], tensor) for name, tensor in features.items())
+
+
+def test_networks_side_by_side_start_from_a_file_each(project):
+    model = {"backbone": f"{NETWORK}+squeezenet1_1", "head": "pooled"}
+    first, second = other_weights(), get_model("squeezenet1_1", weights=None).state_dict()
+    torch.save(first, "first.pt")
+    torch.save(second, "second.pt")
+    state, start = start_from("first.pt + second.pt", "both", **model)
+    assert start["source"] == "first.pt+second.pt (features only)"
+    assert start["sha256"] == f"{hash_file(Path('first.pt'))}+{hash_file(Path('second.pt'))}"
+    assert torch.equal(state["features.parts.0.0.0.weight"], first["features.0.0.weight"])
+    assert torch.equal(state["features.parts.1.0.weight"], second["features.0.weight"])
+    with pytest.raises(InputError, match=r"weights\.both: .*\+squeezenet1_1 needs 2 files, joined by \+"):
+        start_from("first.pt", "both", **model)
 
 
 def save_broken(case: str, path: Path) -> None:

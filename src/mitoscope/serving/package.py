@@ -60,7 +60,7 @@ def describe(detector: Detector, example_patch: Image) -> LoggedModelParts:
         example_patch: (P, P, 3) uint8 RGB, a patch of the detector's size.
     """
     package = Path(mitoscope.__file__).parent
-    needs = _NEEDS + (("timm",) if detector.model.backbone.startswith("timm/") else ())
+    needs = _NEEDS + (("timm",) if "timm/" in detector.model.backbone else ())
     return LoggedModelParts(
         model_code=package / "serving" / "model.py",
         package=package,

@@ -1,8 +1,10 @@
 """Stage `weights@network`: the start weights of a network -> models/<network>/start.pt and start.json."""
 
 import urllib.request
+from collections.abc import Mapping
 from http.client import HTTPException
 from pathlib import Path
+from typing import Any
 
 from mitoscope.errors import InputError
 from mitoscope.files import atomic_path, hash_file, write_json
@@ -24,15 +26,17 @@ def weights(network: str) -> None:
     settings, wanted = params.train_of(network).model, params.weights_of(network)
 
     from mitoscope.learning import checkpoints
+    from mitoscope.learning.backbones.side_by_side import together
     from mitoscope.learning.networks import start_state
 
     backbone = settings.backbone or network
-    path: Path | None = None
+    parts = backbone.split("+")  # several networks may stand side by side, each with its file
+    several, paths = len(parts) > 1, list[Path]()
     try:
         if wanted in ("auto", "imagenet"):
-            path = _imagenet(backbone)
+            paths = [_imagenet(part) for part in parts]
         elif wanted != "random":
-            path = Path(wanted)
+            paths = [Path(name.strip()) for name in wanted.split("+")] if several else [Path(wanted)]
     except (OSError, HTTPException, ValueError) as error:
         if wanted == "imagenet":
             raise InputError(
@@ -43,24 +47,30 @@ def weights(network: str) -> None:
             f"[bold red]warning: {network} starts from RANDOM weights[/]: the ImageNet weights of {backbone} are not "
             f"available ({error}). Expect a worse model; `dvc repro -f weights@{network}` tries again."
         )
-    source = None if path is None else checkpoints.load(path)
+    if paths and len(paths) != len(parts):
+        raise InputError(f"params.yaml: weights.{network}: {backbone} needs {len(parts)} files, joined by +")
+    source: Mapping[str, Any] | None = None
+    if paths:
+        states = [checkpoints.load(path) for path in paths]
+        source = together(backbone, states) if several else states[0]
     try:
         state, missing = start_state(backbone, source, settings.seed, settings.head)
     except ValueError as error:
-        raise InputError(f"{path or 'params.yaml'}: {error}") from error
+        raise InputError(f"{'+'.join(map(str, paths)) or 'params.yaml'}: {error}") from error
     folder = MODELS / network
     checkpoints.save(folder / "start.pt", state)
-    if path is None:
+    files = "+".join(path.name for path in paths)
+    if not paths:
         name = "random"
     else:
-        name = "imagenet" if wanted in ("auto", "imagenet") else path.name
+        name = "imagenet" if wanted in ("auto", "imagenet") else files
         if any(not parameter.startswith(_last_layer(missing)) for parameter in missing):
             name += " (features only)"
     start = {
         "source": name,
-        "file": None if path is None else path.name,
-        "sha256": None if path is None else hash_file(path),
-        "random_parameters": "all" if path is None else missing,
+        "file": files or None,
+        "sha256": "+".join(map(hash_file, paths)) or None,
+        "random_parameters": missing if paths else "all",
         "seed": settings.seed,
     }
     write_json(folder / "start.json", start)

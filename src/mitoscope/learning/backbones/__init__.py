@@ -1,7 +1,7 @@
 """Sources of networks: one module of this package per source, found by name.
 
 `resnet18` comes from torchvision, and `timm/resnet18` from the module `timm` in this package. A new module is found
-automatically; it must have the functions of `Source`.
+automatically; it must have the functions of `Source`. Names joined by + are networks side by side.
 """
 
 import pkgutil
@@ -80,10 +80,12 @@ def find(backbone: str) -> tuple[Source, str]:
     Raises:
         ValueError: there is no such module.
     """
+    if "+" in backbone:
+        return cast(Source, import_module(f"{__name__}.side_by_side")), backbone
     prefix, slash, name = backbone.partition("/")
     if not slash:
         prefix, name = "torchvision", backbone
-    known = sorted(module.name for module in pkgutil.iter_modules(__path__))
+    known = sorted({module.name for module in pkgutil.iter_modules(__path__)} - {"side_by_side"})
     if prefix not in known:
         raise ValueError(f"{backbone}: networks come from {' and '.join(known)}, not from {prefix!r}")
     return cast(Source, import_module(f"{__name__}.{prefix}")), name
@@ -91,7 +93,7 @@ def find(backbone: str) -> tuple[Source, str]:
 
 def versions(backbone: str) -> dict[str, str]:
     """Return the versions of the packages whose code a backbone runs, by name."""
-    packages = ("torchvision", "timm") if backbone.startswith("timm/") else ("torchvision",)
+    packages = ("torchvision", "timm") if "timm/" in backbone else ("torchvision",)
     return {package: version(package) for package in packages}
 
 

@@ -255,7 +255,7 @@ def empty_registry(mlflow_store: str) -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def programs(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
-    """A folder with a `mitoscope` that begins at once. All workers of pytest-xdist share its server."""
+    """A folder with a `mitoscope`, a `dvc` and others that begin at once. All workers share its server."""
     base = tmp_path_factory.getbasetemp()
     if worker_id == "master":  # no workers
         return forkserver.programs(base / "fork", lives_with=os.getpid())

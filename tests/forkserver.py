@@ -103,11 +103,14 @@ def _answer(connection: socket.socket) -> None:
             os._exit(0)  # killed while it asked
         asked += part
     if (command := os.fork()) == 0:
+        os.setpgid(0, 0)
         connection.close()
         _become(asked, outputs)
+    with contextlib.suppress(OSError):  # the command did it itself, or has ended
+        os.setpgid(command, command)
     ended = os.pidfd_open(command)
     if ended not in select.select([connection, ended], [], [])[0]:
-        os.kill(command, signal.SIGKILL)
+        os.killpg(command, signal.SIGKILL)  # with its children; those that are clients take their commands along
     _, status = os.waitpid(command, 0)
     code = os.waitstatus_to_exitcode(status)
     with contextlib.suppress(BrokenPipeError):
@@ -141,7 +144,9 @@ def _become(asked: bytes, outputs: list[int]) -> None:
             program = next(iter(entry_points(group="console_scripts", name=name)))  # two packages have the same mlflow
             sys.exit(program.load()())
     except SystemExit as ended:
-        status = int(ended.code or 0)
+        status = ended.code if isinstance(ended.code, int) else int(ended.code is not None)
+        if isinstance(ended.code, str):
+            print(ended.code, file=sys.stderr)
     threading._shutdown()  # type: ignore[attr-defined]
     atexit._run_exitfuncs()
     for stream in (sys.stdout, sys.stderr):

@@ -20,7 +20,17 @@ from mitoscope.cli import app, main
 
 COMMANDS = [
     *("settings", "split", "extract", "weights", "search", "train", "detector", "evaluate", "pool"),
-    *("validate", "suspects", "fields", "import", "import janowczyk", "import midog", "import tupac", "import qupath"),
+    *(
+        "validate",
+        "suspects",
+        "export",
+        "fields",
+        "import",
+        "import janowczyk",
+        "import midog",
+        "import tupac",
+        "import qupath",
+    ),
     *("import imagescope", "import sliderunner", "import csv", "synthesize", "export-patches"),
     *(
         "detect",

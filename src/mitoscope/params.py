@@ -348,7 +348,9 @@ class Params(Block):
     split: Split = Field(Split(), description="stage split")
     extract: Extract = Field(Extract(), description="stage extract")
     weights: dict[str, Start] = Field(
-        {}, description="start weights per network: auto, imagenet, random, or the path of a file; auto by default"
+        {},
+        description="start weights per network: auto, imagenet, random, or the path of a file; of networks side by "
+        "side the path of each, joined by +; auto by default",
     )
     train: dict[str, Train] = Field(min_length=1, description="one entry per network; stage train")
     detection: dict[str, Detection] = Field({}, description="one entry per network; stage detector")

@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,8 +12,8 @@ from mitoscope.commands.export import export
 from mitoscope.detection.detector import Detector
 from mitoscope.detection.stored import StoredFields
 from mitoscope.errors import InputError
-from mitoscope.exporting.detector import ExportedDetector
-from mitoscope.exporting.onnx import open_network
+from mitoscope.exporting.onnx import open_network, torch_network
+from mitoscope.exporting.scoring import score
 from mitoscope.files import hash_file
 from mitoscope.params import Extract
 from mitoscope.paths import PATCHES, split_path
@@ -25,36 +26,43 @@ MODEL, OUT = Path("detector.pt"), Path("exported")
 
 @pytest.fixture
 def detector(extracted) -> Detector:
-    """The small project, and a detector with a field head in detector.pt, which finds a few mitoses."""
+    """The small project, and a detector with a field head in detector.pt, which finds most candidates."""
     detector = with_head("pooled", views=2)
-    stored = StoredFields.read(PATCHES, split_path(None), "test")
-    detector = replace(detector, threshold=float(np.quantile(detector.score(stored.windows, stored.field), 0.3)))
+    fields = read("validation")
+    detector = replace(detector, threshold=float(np.quantile(detector.score(fields.windows, fields.field), 0.3)))
     detector.save(MODEL)
     return detector
 
 
+def read(subset: str) -> StoredFields:
+    return StoredFields.read(PATCHES, split_path(None), subset)
+
+
+def exported() -> dict[str, Any]:
+    content: dict[str, Any] = json.loads((OUT / "detector.json").read_text())
+    return content
+
+
 def test_an_exported_detector_finds_the_same_and_says_what_int8_costs(detector, capsys):
     export(str(MODEL), out=OUT, replace=False)
-    content = json.loads((OUT / "detector.json").read_text())
+    content, networks = exported(), exported()["networks"]
     assert {path.name for path in OUT.iterdir()} == {"network.onnx", "network-int8.onnx", "detector.json"}
-    assert content["files"] == {name: hash_file(OUT / name) for name in ("network.onnx", "network-int8.onnx")}
+    for name, row in networks.items():
+        assert (row["sha256"], row["bytes"]) == (hash_file(OUT / name), (OUT / name).stat().st_size)
 
-    test, by = content["test"], content["test"]["by"]
-    stored = StoredFields.read(PATCHES, split_path(None), "test")
-    assert (test["mitoses"], test["candidates"]) == (len(stored.truths), len(stored.candidates))
-    assert by["network.onnx"]["detections_changed"] == by["torch"]["detections_changed"] == 0
-    assert by["network.onnx"]["largest_difference"] <= 1e-4
-    assert by["network-int8.onnx"]["largest_difference"] > 0
-    assert by["torch"]["fields"]["recall"] > 0
-    lost = by["torch"]["fields"]["f1"] - by["network-int8.onnx"]["fields"]["f1"]
-    assert by["network-int8.onnx"]["f1_lost"] == pytest.approx(lost)
-    assert content["network"] == ("network-int8.onnx" if lost <= 0.01 else "network.onnx")
+    test, fields = content["test"], read("test")
+    assert (test["mitoses"], test["candidates"]) == (len(fields.truths), len(fields.candidates))
+    assert test["detections_changed"] == 0 and test["largest_difference"] <= 1e-4
+    by_torch, by_onnx = torch_network(detector.model, features=True), open_network(OUT / "network.onnx")
+    expected, found = (score(detector, run, fields.windows, fields.field) for run in (by_torch, by_onnx))
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-4)
+
+    exact, small = networks["network.onnx"], networks["network-int8.onnx"]
+    assert exact["candidates"] == small["candidates"] == len(read("validation").candidates)
+    assert exact["fields"]["recall"] > 0 and small["largest_difference"] > 0
+    assert small["f1_lost"] == pytest.approx(exact["fields"]["f1"] - small["fields"]["f1"])
     said = capsys.readouterr().out
     assert "synthetic data" in said and content["network"] in said.splitlines()[-1]
-
-    run = open_network(OUT / "network.onnx")
-    found = ExportedDetector.of(detector, run).score(stored.windows, stored.field)
-    np.testing.assert_allclose(found, detector.score(stored.windows, stored.field), rtol=0, atol=1e-4)
 
     # The JSON holds the rest of the detector.
     assert content["extract"] == detector.extract.model_dump(mode="json")
@@ -66,25 +74,27 @@ def test_an_exported_detector_finds_the_same_and_says_what_int8_costs(detector, 
     assert content["card"] == ""  # it is not registered
 
 
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"extract": Extract(**tiny_params()["extract"] | {"sigma_um": 1.5})}, "patches: was extracted with other set"),
-        ({"origin": "known"}, r"has learnt from the test patients .*\d\d, who are to tell what int8 costs"),
-    ],
-)
-def test_a_detector_of_another_project_or_split_is_rejected(extracted, changes, message):
-    if "origin" in changes:
-        stored = StoredFields.read(PATCHES, split_path(None), "test")
-        images = [image for fields in stored.images.values() for image in fields]
-        changes = {"origin": replace(small_detector().origin, images=images)}
-    small_detector(**changes).save(MODEL)
-    with pytest.raises(InputError, match=message):
+def test_float32_is_the_default_where_int8_is_not_shown_to_be_as_good(extracted, capsys):
+    """With a threshold above all scores nothing is found, which shows nothing. An earlier export is replaced."""
+    small_detector(threshold=1.0).save(MODEL)
+    OUT.mkdir()
+    (OUT / "old.txt").touch()
+    export(str(MODEL), out=OUT, replace=True)
+    content = exported()
+    assert content["networks"]["network.onnx"]["fields"]["f1"] == 0
+    assert content["network"] == "network.onnx" and content["field_head"] is None
+    assert "no mitosis is found, so network.onnx is the default" in capsys.readouterr().out
+    assert not (OUT / "old.txt").exists()
+
+
+def test_a_detector_of_other_patches_is_rejected(extracted):
+    small_detector(extract=Extract(**tiny_params()["extract"] | {"sigma_um": 1.5})).save(MODEL)
+    with pytest.raises(InputError, match=r"patches: was extracted with other settings than those of detector\.pt"):
         export(str(MODEL), out=OUT, replace=False)
     assert not OUT.exists()
 
 
-def test_a_filled_folder_is_replaced_only_when_asked(detector):
+def test_a_filled_folder_is_left_alone(detector):
     OUT.mkdir()
     (OUT / "mine.txt").write_text("precious")
     with pytest.raises(InputError, match="exported: is not empty"):

@@ -8,9 +8,9 @@ from torchvision.models import get_model
 
 from mitoscope.errors import InputError
 from mitoscope.learning.backbones import find, imagenet_weights
-from mitoscope.learning.backbones.side_by_side import together
 from mitoscope.learning.checkpoints import load_network, save_network
 from mitoscope.learning.networks import build, check_forward, head_names, start_state
+from mitoscope.learning.side_by_side import together
 
 pytestmark = pytest.mark.slow
 

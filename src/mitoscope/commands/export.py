@@ -17,10 +17,9 @@ from mitoscope.errors import InputError
 from mitoscope.evaluation.metrics import scores
 from mitoscope.files import atomic_folder, hash_file, write_json
 from mitoscope.params import Extract
-from mitoscope.paths import DATA, PATCHES, split_path
+from mitoscope.paths import PATCHES, split_path
 from mitoscope.progress import console, progress
 from mitoscope.tracking.models import detector_file, model_card
-from mitoscope.tracking.provenance import dataset_digest
 
 if TYPE_CHECKING:
     from mitoscope.detection.detector import Detector
@@ -29,14 +28,14 @@ if TYPE_CHECKING:
     from mitoscope.learning.batches import PatchSet
 
 FORMAT = 1  # of detector.json
-TORCH, FLOAT, INT8, DETECTOR = "torch", "network.onnx", "network-int8.onnx", "detector.json"
+FLOAT, INT8, DETECTOR = "network.onnx", "network-int8.onnx", "detector.json"
 _LARGEST_DIFFERENCE = 1e-4  # of a probability, between torch and ONNX Runtime
 _MOST_LOST = 0.01  # field F1 that int8 may lose and still be the default
 _SAMPLED, _BATCH = 256, 32  # training patches that give the ranges of the int8 activations
 
 
 class Checked(NamedTuple):
-    """What a network finds in the test patients' fields.
+    """What a network finds in the fields of some patients.
 
     Attributes:
         probabilities: (N,) of all candidates.
@@ -54,8 +53,8 @@ class Checked(NamedTuple):
 def export(model: str, *, out: Path, replace: bool) -> None:
     """Write the network of a detector as ONNX, in float32 and in int8, and all else as detector.json.
 
-    Both score the candidates of the test patients' fields. float32 must give torch's probabilities. What int8 loses
-    there in F1 is printed and written; it becomes the default network if it loses at most 0.01.
+    In the test patients' fields float32 must give torch's probabilities. What int8 loses in F1 is measured in the
+    validation patients' fields, since it decides which network is the default.
 
     Args:
         model: a file detector.pt, `runs:/<run>/detector` or `models:/<name>@<alias>`.
@@ -63,17 +62,20 @@ def export(model: str, *, out: Path, replace: bool) -> None:
         replace: replace `out` if it is not empty.
 
     Raises:
-        InputError: the detector does not exist, the patch store does not fit it, it knows a test patient, the extra
-            `onnx` is missing, or ONNX Runtime gives other answers than torch.
+        InputError: the detector does not exist, the patch store does not fit it or has no candidates, the extra `onnx`
+            is missing, or ONNX Runtime gives other probabilities than torch.
     """
-    from mitoscope.detection.detector import Detector
-    from mitoscope.detection.stored import StoredFields, read_samples
     from mitoscope.exporting import onnx
 
+    onnx.require_packages()
+    from mitoscope.detection.detector import Detector
+    from mitoscope.detection.stored import StoredFields, read_samples
+
     with detector_file(model) as file:
-        detector, sha256 = Detector.load(file), hash_file(file)
-    stored = StoredFields.read(PATCHES, split_path(None), "test")
-    _check_store(detector, model, stored)
+        detector, sha256, card = Detector.load(file), hash_file(file), model_card(model)
+    _check_store(detector, model)
+    tested = _with_candidates(StoredFields.read(PATCHES, split_path(None), "test"))
+    validating = _with_candidates(StoredFields.read(PATCHES, split_path(None), "validation"))
     samples, _ = read_samples(PATCHES, split_path(None), "train")
     features = detector.head is not None
     with atomic_folder(out, replace=replace) as folder, progress() as show:
@@ -82,46 +84,61 @@ def export(model: str, *, out: Path, replace: bool) -> None:
         show("writing int8", 1, 2)
         onnx.quantise(folder / FLOAT, folder / INT8, _some_patches(samples, detector.model.patch_size))
         show("writing int8", 2, 2)
-        runs = {
-            TORCH: onnx.torch_network(detector.model, features=features),
-            FLOAT: onnx.open_network(folder / FLOAT),
-            INT8: onnx.open_network(folder / INT8),
-        }
-        checked = {
-            name: _check(detector, run, stored, partial(show, f"test fields, {name}")) for name, run in runs.items()
-        }
-        difference = float(np.abs(checked[TORCH].probabilities - checked[FLOAT].probabilities).max())
-        if difference > _LARGEST_DIFFERENCE:
+        exact, small = onnx.open_network(folder / FLOAT), onnx.open_network(folder / INT8)
+
+        def check(run: "Run", fields: "StoredFields", label: str) -> Checked:
+            return _check(detector, run, fields, partial(show, label))
+
+        reference = check(onnx.torch_network(detector.model, features=features), tested, "test fields, torch")
+        test = _compare(reference, check(exact, tested, "test fields, float32"))
+        if test["largest_difference"] > _LARGEST_DIFFERENCE:
             raise InputError(
                 f"{model}: its network gives other probabilities in ONNX Runtime than in torch, by up to "
-                f"{difference:.2g}; {out} was not written"
+                f"{test['largest_difference']:.2g}; {out} was not written"
             )
-        rows = {name: _describe(folder / name, found, checked[TORCH]) for name, found in checked.items()}
-        default = INT8 if rows[INT8]["f1_lost"] <= _MOST_LOST else FLOAT
-        content = _content(detector, default, runs, folder)
-        test = {"patients": sorted(stored.images), "mitoses": len(stored.truths), "candidates": len(stored.candidates)}
-        evidence = {"model": model, "detector_sha256": sha256, "card": model_card(model), "test": test | {"by": rows}}
-        write_json(folder / DETECTOR, content | evidence)
-    _print(rows, default, test, out, synthetic=detector.origin.synthetic)
+        reference = check(exact, validating, "validation fields, float32")
+        rows = {
+            FLOAT: _compare(reference, reference),
+            INT8: _compare(reference, check(small, validating, "validation fields, int8")),
+        }
+        for name, row in rows.items():
+            row |= {"bytes": (folder / name).stat().st_size, "sha256": hash_file(folder / name)}
+        worthwhile = reference.scores["f1"] > 0 and rows[INT8]["f1_lost"] <= _MOST_LOST
+        content = {
+            "network": INT8 if worthwhile else FLOAT,
+            "networks": rows,
+            "test": test | {"mitoses": len(tested.truths)},
+            "validation": {"mitoses": len(validating.truths)},
+            "model": model,
+            "detector_sha256": sha256,
+            "card": card,
+        }
+        write_json(folder / DETECTOR, _content(detector) | content)
+    _print(content, out, synthetic=detector.origin.synthetic)
 
 
-def _check_store(detector: "Detector", model: str, stored: "StoredFields") -> None:
-    """Check that the patch store has the detector's patches, and that it does not know the test patients.
+def _check_store(detector: "Detector", model: str) -> None:
+    """Check that the patch store has the patches that the detector takes.
 
     Raises:
-        InputError: it has others, or it knows one.
+        InputError: it has others.
     """
-    summary = read_summary(PATCHES)
-    if Extract.model_validate(summary["settings"]) != detector.extract:
+    if Extract.model_validate(read_summary(PATCHES)["settings"]) != detector.extract:
         raise InputError(
             f"{PATCHES}: was extracted with other settings than those of {model}; export it from the project that "
             "trained it, or run `dvc repro extract` first"
         )
-    if known := detector.origin.known(stored.images, dataset_digest(DATA, summary["digest"])):
-        raise InputError(
-            f"{model}: has learnt from the test patients {', '.join(known)}, who are to tell what int8 costs; export a "
-            "detector of this split"
-        )
+
+
+def _with_candidates(fields: "StoredFields") -> "StoredFields":
+    """Return the fields if they have candidates.
+
+    Raises:
+        InputError: they have none.
+    """
+    if fields.candidates.empty:
+        raise InputError(f"{split_path(None)}: the fields of a subset have no candidates; choose another split.fold")
+    return fields
 
 
 def _some_patches(samples: "PatchSet", patch_size: int) -> list[npt.NDArray[np.uint8]]:
@@ -135,24 +152,24 @@ def _some_patches(samples: "PatchSet", patch_size: int) -> list[npt.NDArray[np.u
     return [crop(samples.windows.read(part), 0, patch_size).contiguous().numpy() for part in parts]
 
 
-def _check(detector: "Detector", run: "Run", stored: "StoredFields", on_batch: Callable[[int, int], None]) -> Checked:
-    """Find the mitoses of the test patients with a network."""
-    from mitoscope.exporting.detector import ExportedDetector
+def _check(detector: "Detector", run: "Run", fields: "StoredFields", on_batch: Callable[[int, int], None]) -> Checked:
+    """Find the mitoses of fields with a network."""
+    from mitoscope.exporting.scoring import score
 
     started = time.perf_counter()
-    probabilities = ExportedDetector.of(detector, run).score(stored.windows, stored.field, on_batch)
+    probabilities = score(detector, run, fields.windows, fields.field, on_batch)
     seconds = time.perf_counter() - started
-    objects = stored.objects(probabilities, detector.detection.suppress_um)
+    objects = fields.objects(probabilities, detector.detection.suppress_um)
     found = objects[objects.probability >= detector.threshold]
     points = set(found[["patient", "field", "row", "col"]].itertuples(index=False, name=None))
     measured = scores("fields", objects.label.to_numpy(), objects.probability.to_numpy(), detector.threshold)
     return Checked(probabilities, points, measured, seconds)
 
 
-def _describe(path: Path, checked: Checked, reference: Checked) -> dict[str, Any]:
-    """Return what detector.json says of a network's test; `path` is missing for torch."""
-    size = {"bytes": path.stat().st_size} if path.exists() else {}
-    return size | {
+def _compare(reference: Checked, checked: Checked) -> dict[str, Any]:
+    """Return what detector.json says of a network in the same fields as another."""
+    return {
+        "candidates": len(checked.probabilities),
         "fields": checked.scores,
         "f1_lost": reference.scores["f1"] - checked.scores["f1"],
         "detections_changed": len(checked.found ^ reference.found),
@@ -161,14 +178,12 @@ def _describe(path: Path, checked: Checked, reference: Checked) -> dict[str, Any
     }
 
 
-def _content(detector: "Detector", default: str, runs: "dict[str, Run]", folder: Path) -> dict[str, Any]:
+def _content(detector: "Detector") -> dict[str, Any]:
     """Return what another program needs to do as the detector does."""
     head, calibration = detector.head, detector.calibration
     return {
         "format": FORMAT,
         "version": __version__,
-        "network": default,
-        "files": {name: hash_file(folder / name) for name in runs if name != TORCH},
         "patch_size": detector.model.patch_size,
         "extract": detector.extract.model_dump(mode="json"),
         "detection": detector.detection.model_dump(mode="json"),
@@ -180,19 +195,24 @@ def _content(detector: "Detector", default: str, runs: "dict[str, Run]", folder:
     }
 
 
-def _print(rows: dict[str, Any], default: str, test: dict[str, Any], out: Path, *, synthetic: bool) -> None:
-    note = ", synthetic data" if synthetic else ""
-    table = Table(title=f"{test['mitoses']} mitoses of {len(test['patients'])} test patients{note}")
+def _print(content: dict[str, Any], out: Path, *, synthetic: bool) -> None:
+    note, test = ", synthetic data" if synthetic else "", content["test"]
+    table = Table(
+        title=f"{content['validation']['mitoses']} mitoses of the validation patients{note}", title_justify="left"
+    )
     table.add_column("network")
-    for column in ("MB", "candidates/s", "F1", "changed"):
+    for column in ("MB", "candidates/s", "F1", "other detections"):
         table.add_column(column, justify="right")
-    for name, row in rows.items():
-        size = f"{row['bytes'] / 1e6:.1f}" if "bytes" in row else ""
-        cells = (size, f"{row['candidates_per_second']:.0f}", f"{100 * row['fields']['f1']:.1f}")
-        table.add_row(name, *cells, str(row["detections_changed"]))
+    for name, row in content["networks"].items():
+        f1, speed = f"{100 * row['fields']['f1']:.1f}", f"{row['candidates_per_second']:.0f}"
+        table.add_row(name, f"{row['bytes'] / 1e6:.1f}", speed, f1, str(row["detections_changed"]))
     console.print(table)
-    console.print("changed: detections that torch does not have, or has and the network lacks.")
-    lost = 100 * rows[INT8]["f1_lost"]
-    if default == FLOAT:
-        console.print(f"int8 loses {lost:.1f} points of F1, so {FLOAT} is the default.", style="yellow")
-    console.print(f"{out}: {FLOAT}, {INT8} and {DETECTOR}; the default network is {default}", markup=False)
+    console.print(
+        f"In the test patients' fields {FLOAT} gives torch's probabilities to {test['largest_difference']:.1g}, with "
+        f"{test['detections_changed']} other detections."
+    )
+    if content["network"] == FLOAT:
+        lost = f"int8 loses {100 * content['networks'][INT8]['f1_lost']:.1f} points of F1"
+        reason = lost if content["networks"][FLOAT]["fields"]["f1"] > 0 else "no mitosis is found"
+        console.print(f"{reason}, so {FLOAT} is the default.", style="yellow")
+    console.print(f"{out}: {FLOAT}, {INT8} and {DETECTOR}, whose network is {content['network']}", markup=False)

@@ -6,7 +6,7 @@ All of them use the same object, so the detector that passes the gate is the one
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -16,14 +16,14 @@ from pydantic import ValidationError
 from mitoscope.datasets.annotations import Centres
 from mitoscope.datasets.readers import Image, Mask, Picture
 from mitoscope.detection.calibration import Calibration
-from mitoscope.detection.field_head import Features, FieldHead
+from mitoscope.detection.field_head import FieldHead
 from mitoscope.detection.origin import Origin
 from mitoscope.errors import InputError, first_problem
 from mitoscope.evaluation.matching import suppress
 from mitoscope.histology.prepared import prepare
 from mitoscope.learning import checkpoints
 from mitoscope.learning.batches import Windows
-from mitoscope.learning.devices import Device, alone
+from mitoscope.learning.devices import alone
 from mitoscope.learning.networks import PatchNetwork
 from mitoscope.learning.scoring import OnBatch, pool_patches, score_patches
 from mitoscope.params import Detection, Extract
@@ -57,7 +57,7 @@ class Detections(NamedTuple):
     Attributes:
         points: (N, 2) float64 row, col in the field's pixels.
         probabilities: (N,) float64, all at or above the detector's threshold.
-        normalised: as in `Proposals`.
+        normalised: whether the stain was normalised; false if that failed or the detector does not ask for it.
     """
 
     points: Centres
@@ -118,24 +118,20 @@ class Detector:
         Returns:
             (N,) float64 probabilities.
         """
+        device, views = alone(next(self.model.parameters()).device), self.detection.views
         if self.head is None:
-            probabilities = self._score_alone(windows, on_batch)
+            probabilities = score_patches(self.model, windows, device, views=views, on_batch=on_batch)
         else:
             probabilities = np.zeros(len(windows))
             for number in np.unique(field):
                 inside = np.flatnonzero(field == number)
-                probabilities[inside] = self.head.probabilities(self._pool(windows.take(inside)))
+                features = pool_patches(self.model, windows.take(inside), device, views=views)
+                probabilities[inside] = self.head.probabilities(features)
                 if on_batch:
                     on_batch(int((field <= number).sum()), len(windows))
-        return probabilities if self.calibration is None else self.calibration.apply_by_field(probabilities, field)
-
-    def _score_alone(self, windows: Windows, on_batch: OnBatch | None) -> Probabilities:
-        """Return the (N,) probabilities by the network's own head."""
-        return score_patches(self.model, windows, self._device, views=self.detection.views, on_batch=on_batch)
-
-    def _pool(self, windows: Windows) -> Features:
-        """Return the (N, C) features for the field head."""
-        return pool_patches(self.model, windows, self._device, views=self.detection.views)
+        if self.calibration is None:
+            return probabilities
+        return self.calibration.apply_by_field(probabilities, field)
 
     def classify(self, windows: Windows, on_batch: OnBatch | None = None) -> Probabilities:
         """Return the probability of a mitosis for single patches, scored by the network's own head.
@@ -147,11 +143,7 @@ class Detector:
         Returns:
             (N,) float64 probabilities.
         """
-        return score_patches(self.model, windows, self._device, on_batch=on_batch)
-
-    @property
-    def _device(self) -> Device:
-        return alone(next(self.model.parameters()).device)
+        return score_patches(self.model, windows, alone(next(self.model.parameters()).device), on_batch=on_batch)
 
     def detect(
         self,
@@ -210,7 +202,7 @@ class Detector:
         Raises:
             OSError: the disk is full, or the folder is not writable; an existing file is left unchanged.
         """
-        head = self.head and {name: torch.as_tensor(value) for name, value in self.head.content().items()}
+        head = self.head and {name: _as_tensor(value) for name, value in self.head.content().items()}
         checkpoints.save_network(
             path,
             self.model,
@@ -244,7 +236,8 @@ class Detector:
             if detection.refit_fields:
                 head = FieldHead.restore(content["field_head"], model.pooled.channels, detection.field_head)
             if detection.calibrate_fields:
-                calibration = Calibration(detection.calibration, *map(float, content["spread"]))
+                middle, upper = content["spread"]
+                calibration = Calibration(detection.calibration, float(middle), float(upper))
             return cls(
                 model=model,
                 extract=extract,
@@ -259,3 +252,7 @@ class Detector:
             raise InputError(f"{path}: is damaged ({first_problem(error)}); run `dvc repro` again") from error
         except (KeyError, TypeError, ValueError) as error:
             raise InputError(f"{path}: is damaged ({error}); run `dvc repro` again") from error
+
+
+def _as_tensor(value: Any) -> Any:
+    return torch.from_numpy(value) if isinstance(value, np.ndarray) else value

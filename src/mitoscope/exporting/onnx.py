@@ -2,7 +2,9 @@
 
 import contextlib
 import logging
+import textwrap
 from collections.abc import Callable, Iterator, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -48,9 +50,8 @@ def export_network(model: PatchNetwork, path: Path, *, features: bool) -> None:
         features: whether the pooled features are an output, too.
 
     Raises:
-        InputError: the extra `onnx` is missing, or the network cannot be exported.
+        InputError: the network cannot be exported.
     """
-    _require("onnx", "onnxscript")
     network = _Network(model, features=features)
     example = torch.zeros(2, 3, model.patch_size, model.patch_size, dtype=torch.uint8)
     with _quiet():
@@ -66,7 +67,8 @@ def export_network(model: PatchNetwork, path: Path, *, features: bool) -> None:
                 verbose=False,
             )
         except torch.onnx.errors.OnnxExporterError as error:
-            raise InputError(f"{model.backbone}: cannot be written as ONNX ({str(error).splitlines()[0]})") from error
+            reason = textwrap.shorten(str(error) or type(error).__name__, 200, placeholder=" ...")
+            raise InputError(f"{model.backbone}: cannot be written as ONNX ({reason})") from error
 
 
 def quantise(source: Path, target: Path, batches: Sequence[Patches]) -> None:
@@ -95,14 +97,13 @@ def quantise(source: Path, target: Path, batches: Sequence[Patches]) -> None:
     prepared = target.with_suffix(".prepared")
     with _quiet():
         quant_pre_process(str(source), str(prepared), skip_symbolic_shape=True)
-        nodes = onnx.load(prepared).graph.node
-        last = [node.name for node in nodes if LOGITS in node.output]
+        last = _last_weighted(onnx.load(prepared).graph.node)
         quantize_static(
             str(prepared),
             str(target),
             Reader(),
             op_types_to_quantize=list(_WEIGHTED),
-            nodes_to_exclude=last,
+            nodes_to_exclude=[last],
             per_channel=True,
             reduce_range=True,
             activation_type=QuantType.QUInt8,
@@ -136,10 +137,22 @@ def torch_network(model: PatchNetwork, *, features: bool) -> Run:
     return run
 
 
-def _require(*packages: str) -> None:
-    from importlib.util import find_spec
+def _last_weighted(nodes: Sequence[Any]) -> str:
+    """Return the name of the last node with weights before the logits; some networks end in a convolution."""
+    makers = {output: node for node in nodes for output in node.output}
+    node = makers[LOGITS]
+    while node.op_type not in _WEIGHTED:  # activations, reshaping
+        node = makers[next(name for name in node.input if name in makers)]
+    return str(node.name)
 
-    for package in packages:
+
+def require_packages() -> None:
+    """Check that the packages of the extra `onnx` are installed.
+
+    Raises:
+        InputError: one is missing.
+    """
+    for package in ("onnx", "onnxscript", "onnxruntime"):
         if find_spec(package) is None:
             raise InputError(f"export needs the package {package}: install the extra mitoscope[onnx]")
 

@@ -26,17 +26,17 @@ def weights(network: str) -> None:
     settings, wanted = params.train_of(network).model, params.weights_of(network)
 
     from mitoscope.learning import checkpoints
-    from mitoscope.learning.backbones.side_by_side import together
+    from mitoscope.learning.backbones import parts
     from mitoscope.learning.networks import start_state
+    from mitoscope.learning.side_by_side import together
 
     backbone = settings.backbone or network
-    parts = backbone.split("+")  # several networks may stand side by side, each with its file
-    several, paths = len(parts) > 1, list[Path]()
+    networks, paths = parts(backbone), list[Path]()  # several may stand side by side, each with its file
     try:
         if wanted in ("auto", "imagenet"):
-            paths = [_imagenet(part) for part in parts]
+            paths = [_imagenet(name) for name in networks]
         elif wanted != "random":
-            paths = [Path(name.strip()) for name in wanted.split("+")] if several else [Path(wanted)]
+            paths = list(map(Path, parts(wanted))) if len(networks) > 1 else [Path(wanted)]
     except (OSError, HTTPException, ValueError) as error:
         if wanted == "imagenet":
             raise InputError(
@@ -47,13 +47,11 @@ def weights(network: str) -> None:
             f"[bold red]warning: {network} starts from RANDOM weights[/]: the ImageNet weights of {backbone} are not "
             f"available ({error}). Expect a worse model; `dvc repro -f weights@{network}` tries again."
         )
-    if paths and len(paths) != len(parts):
-        raise InputError(f"params.yaml: weights.{network}: {backbone} needs {len(parts)} files, joined by +")
-    source: Mapping[str, Any] | None = None
-    if paths:
-        states = [checkpoints.load(path) for path in paths]
-        source = together(backbone, states) if several else states[0]
+    if paths and len(paths) != len(networks):
+        raise InputError(f"params.yaml: weights.{network}: {backbone} needs {len(networks)} files, joined by +")
+    states: list[Mapping[str, Any]] = [checkpoints.load(path) for path in paths]
     try:
+        source = together(backbone, states) if len(states) > 1 else next(iter(states), None)
         state, missing = start_state(backbone, source, settings.seed, settings.head)
     except ValueError as error:
         raise InputError(f"{'+'.join(map(str, paths)) or 'params.yaml'}: {error}") from error

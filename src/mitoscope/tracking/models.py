@@ -55,10 +55,7 @@ def detector_file(model: str) -> Iterator[Path]:
 
 def model_card(model: str) -> str:
     """Return the model card of `models:/mitoscope` with an alias or a version number; empty for other detectors."""
-    if not model.startswith(f"models:/{MODEL}"):
-        return ""
-    name = model.removeprefix(f"models:/{MODEL}")
-    named = (
-        version for version in list_versions() if name in (f"/{version.number}", *map("@{}".format, version.aliases))
-    )
-    return next((version.card for version in named), "")
+    for version in list_versions() if model.startswith(f"models:/{MODEL}") else ():
+        if model in [f"models:/{MODEL}/{version.number}", *(f"models:/{MODEL}@{alias}" for alias in version.aliases)]:
+            return version.card
+    return ""

@@ -80,15 +80,20 @@ def find(backbone: str) -> tuple[Source, str]:
     Raises:
         ValueError: there is no such module.
     """
-    if "+" in backbone:
-        return cast(Source, import_module(f"{__name__}.side_by_side")), backbone
+    if len(parts(backbone)) > 1:
+        return cast(Source, import_module("mitoscope.learning.side_by_side")), backbone
     prefix, slash, name = backbone.partition("/")
     if not slash:
         prefix, name = "torchvision", backbone
-    known = sorted({module.name for module in pkgutil.iter_modules(__path__)} - {"side_by_side"})
+    known = sorted(module.name for module in pkgutil.iter_modules(__path__))
     if prefix not in known:
         raise ValueError(f"{backbone}: networks come from {' and '.join(known)}, not from {prefix!r}")
     return cast(Source, import_module(f"{__name__}.{prefix}")), name
+
+
+def parts(backbone: str) -> list[str]:
+    """Return the networks that stand side by side in a backbone: the one, or those joined by +."""
+    return [name.strip() for name in backbone.split("+")]
 
 
 def versions(backbone: str) -> dict[str, str]:

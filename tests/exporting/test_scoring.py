@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from mitoscope.exporting.detector import ExportedDetector
 from mitoscope.exporting.onnx import torch_network
+from mitoscope.exporting.scoring import score
 from mitoscope.learning.devices import alone
 
 from .conftest import with_head
@@ -18,15 +18,15 @@ HEADS = ("classifier", "pooled")
 def test_all_views_give_the_scores_of_the_detector(head, views, windows):
     detector = with_head(head, views=views)
     some, field = windows.take(np.arange(40)), np.repeat([0, 1], 20)
-    exported = ExportedDetector.of(detector, torch_network(detector.model, features=head == "pooled"))
     expected = detector.score(some, field)
     assert expected.std() > 0.01
-    np.testing.assert_allclose(exported.score(some, field), expected, rtol=0, atol=1e-5)
+    found = score(detector, torch_network(detector.model, features=head == "pooled"), some, field)
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5)
 
 
 def test_the_progress_covers_all_batches(windows):
     seen = []
     detector = with_head("classifier", views=1)
-    exported = ExportedDetector.of(detector, torch_network(detector.model, features=False))
-    exported.score(windows, np.zeros(len(windows), np.int64), lambda *done: seen.append(done))
+    run = torch_network(detector.model, features=False)
+    score(detector, run, windows, np.zeros(len(windows), np.int64), lambda *done: seen.append(done))
     assert seen == [(256, 300), (300, 300)]

@@ -1,13 +1,11 @@
 """Several networks side by side, such as `resnet18+vgg11`: the pooled head sees the levels of all of them."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import cast
 
 from torch import Tensor, nn
 
-from mitoscope.learning.backbones import Backbone, Colour, Download, find
-
-SIGN = "+"
+from mitoscope.learning.backbones import Backbone, Colour, Download, find, parts
 
 
 class _SideBySide(Backbone):
@@ -22,11 +20,11 @@ class _SideBySide(Backbone):
 
     def __init__(self, name: str) -> None:
         super().__init__()
-        self.parts = nn.ModuleList(source.backbone(part) for source, part in map(find, name.split(SIGN)))
+        self.parts = nn.ModuleList(source.backbone(part) for source, part in map(find, parts(name)))
         self.channels = [count for part in self._backbones() for count in part.channels]
 
-    def _backbones(self) -> list[Any]:
-        return list(self.parts)
+    def _backbones(self) -> list[Backbone]:
+        return cast(list[Backbone], list(self.parts))
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """As `Backbone.forward`: the levels of the first network, then those of the next."""
@@ -50,7 +48,7 @@ def together(name: str, states: Sequence[Mapping[str, Tensor]]) -> dict[str, Ten
     """
     return {
         f"{number}.{tensor_name}": tensor
-        for number, (part, state) in enumerate(zip(name.split(SIGN), states, strict=True))
+        for number, (part, state) in enumerate(zip(parts(name), states, strict=True))
         for tensor_name, tensor in find(part)[0].current_names(state).items()
     }
 
@@ -71,7 +69,7 @@ def normalisation(name: str) -> tuple[Colour, Colour]:
     Raises:
         ValueError: the networks expect different ones, and they get the same image.
     """
-    expected = {source.normalisation(part) for source, part in map(find, name.split(SIGN))}
+    expected = {source.normalisation(part) for source, part in map(find, parts(name))}
     if len(expected) > 1:
         raise ValueError(f"{name}: these networks expect images that are normalised in different ways")
     return expected.pop()

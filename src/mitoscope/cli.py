@@ -340,7 +340,7 @@ def export(
 ) -> None:
     """Write a detector for programs without torch: its network as ONNX in float32 and int8, all else as JSON.
 
-    Both networks score the test patients' fields, and the table says what int8 costs. Needs the extra mitoscope[onnx].
+    The table says what int8 costs in the validation patients' fields. Needs the packages of the extra `onnx`.
     """
     from mitoscope.commands.export import export as run
 

@@ -78,13 +78,14 @@ def test_float32_is_the_default_where_int8_is_not_shown_to_be_as_good(extracted,
     """With a threshold above all scores nothing is found, which shows nothing. An earlier export is replaced."""
     small_detector(threshold=1.0).save(MODEL)
     OUT.mkdir()
-    (OUT / "old.txt").touch()
+    for name in ("detector.json", "old.onnx"):
+        (OUT / name).touch()
     export(str(MODEL), out=OUT, replace=True)
     content = exported()
     assert content["networks"]["network.onnx"]["fields"]["f1"] == 0
     assert content["network"] == "network.onnx" and content["field_head"] is None
     assert "no mitosis is found, so network.onnx is the default" in capsys.readouterr().out
-    assert not (OUT / "old.txt").exists()
+    assert not (OUT / "old.onnx").exists()
 
 
 def test_a_detector_of_other_patches_is_rejected(extracted):
@@ -97,6 +98,8 @@ def test_a_detector_of_other_patches_is_rejected(extracted):
 def test_a_filled_folder_is_left_alone(detector):
     OUT.mkdir()
     (OUT / "mine.txt").write_text("precious")
-    with pytest.raises(InputError, match="exported: is not empty"):
-        export(str(MODEL), out=OUT, replace=False)
+    with pytest.raises(
+        InputError, match=r"exported: has files, but no detector\.json of an earlier export; choose anoth"
+    ):
+        export(str(MODEL), out=OUT, replace=True)
     assert [path.name for path in OUT.iterdir()] == ["mine.txt"]

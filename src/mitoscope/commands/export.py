@@ -59,15 +59,17 @@ def export(model: str, *, out: Path, replace: bool) -> None:
     Args:
         model: a file detector.pt, `runs:/<run>/detector` or `models:/<name>@<alias>`.
         out: output folder.
-        replace: replace `out` if it is not empty.
+        replace: replace an earlier export in `out`.
 
     Raises:
         InputError: the detector does not exist, the patch store does not fit it or has no candidates, the extra `onnx`
-            is missing, or ONNX Runtime gives other probabilities than torch.
+            is missing, ONNX Runtime gives other probabilities than torch, or `out` has other files.
     """
     from mitoscope.exporting import onnx
 
     onnx.require_packages()
+    if out.is_dir() and any(out.iterdir()) and not (out / DETECTOR).exists():
+        raise InputError(f"{out}: has files, but no {DETECTOR} of an earlier export; choose another folder")
     from mitoscope.detection.detector import Detector
     from mitoscope.detection.stored import StoredFields, read_samples
 
@@ -89,17 +91,19 @@ def export(model: str, *, out: Path, replace: bool) -> None:
         def check(run: "Run", fields: "StoredFields", label: str) -> Checked:
             return _check(detector, run, fields, partial(show, label))
 
-        reference = check(onnx.torch_network(detector.model, features=features), tested, "test fields, torch")
-        test = _compare(reference, check(exact, tested, "test fields, float32"))
+        reference = check(
+            onnx.torch_network(detector.model, features=features), tested, "candidates in test fields, torch"
+        )
+        test = _compare(reference, check(exact, tested, "candidates in test fields, float32"))
         if test["largest_difference"] > _LARGEST_DIFFERENCE:
             raise InputError(
                 f"{model}: its network gives other probabilities in ONNX Runtime than in torch, by up to "
                 f"{test['largest_difference']:.2g}; {out} was not written"
             )
-        reference = check(exact, validating, "validation fields, float32")
+        reference = check(exact, validating, "candidates in validation fields, float32")
         rows = {
             FLOAT: _compare(reference, reference),
-            INT8: _compare(reference, check(small, validating, "validation fields, int8")),
+            INT8: _compare(reference, check(small, validating, "candidates in validation fields, int8")),
         }
         for name, row in rows.items():
             row |= {"bytes": (folder / name).stat().st_size, "sha256": hash_file(folder / name)}
@@ -201,7 +205,7 @@ def _print(content: dict[str, Any], out: Path, *, synthetic: bool) -> None:
         title=f"{content['validation']['mitoses']} mitoses of the validation patients{note}", title_justify="left"
     )
     table.add_column("network")
-    for column in ("MB", "candidates/s", "F1", "other detections"):
+    for column in ("MB", "candidates/s", "F1 %", "other detections"):
         table.add_column(column, justify="right")
     for name, row in content["networks"].items():
         f1, speed = f"{100 * row['fields']['f1']:.1f}", f"{row['candidates_per_second']:.0f}"

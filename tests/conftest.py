@@ -4,7 +4,7 @@ import contextlib
 import gc
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from copy import deepcopy
 from dataclasses import replace
 from functools import cache
@@ -13,9 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import yaml
+from filelock import FileLock
 
 # Networks this small gain nothing from threads, and on a busy machine threads wait for each other. Before torch comes.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# Dask's processes begin with its packages, which is allowed on any system that the tests run on.
+os.environ.setdefault("DASK_DISTRIBUTED__WORKER__MULTIPROCESSING_METHOD", "forkserver")
 
 os.environ.pop("COLUMNS", None)  # pytest-xdist sets it to 80; then tables would fold, here and in the commands
 
@@ -88,11 +92,28 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session")
-def raw(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A synthetic dataset: four patients with two fields of 0.01 mm2 each, 21 mitoses, none in 02_02."""
-    folder = tmp_path_factory.mktemp("raw")
-    synthesize(folder, seed=3, patients=4, fields_per_patient=2, size=400)
+def shared_folder(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
+    """A folder of all workers together."""
+    base = tmp_path_factory.getbasetemp()
+    return base if worker_id == "master" else base.parent  # master: there are no workers
+
+
+def made_once(folder: Path, make: Callable[[Path], object]) -> Path:
+    """Return `folder`, which the first worker that comes here makes with `make`."""
+    with FileLock(f"{folder}.lock"):
+        if not folder.exists():
+            (unfinished := folder.with_suffix(".new")).mkdir()
+            make(unfinished)
+            unfinished.rename(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def raw(shared_folder: Path) -> Path:
+    """A synthetic dataset: four patients with two fields of 0.01 mm2 each, 21 mitoses, none in 02_02."""
+    return made_once(
+        shared_folder / "raw", lambda folder: synthesize(folder, seed=3, patients=4, fields_per_patient=2, size=400)
+    )
 
 
 @pytest.fixture
@@ -105,19 +126,20 @@ def project(raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture(scope="session")
-def _extracted(raw: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def _extracted(raw: Path, shared_folder: Path) -> Path:
     from mitoscope.stages.extract import extract
     from mitoscope.stages.search import search
     from mitoscope.stages.split import split
 
-    folder = tmp_path_factory.mktemp("extracted")
-    shutil.copytree(raw, folder / "data")
-    with contextlib.chdir(folder):
-        write_params(tiny_params())
-        split()
-        extract()
-        search(NETWORK)  # off
-    return folder
+    def run_stages(folder: Path) -> None:
+        shutil.copytree(raw, folder / "data")
+        with contextlib.chdir(folder):
+            write_params(tiny_params())
+            split()
+            extract()
+            search(NETWORK)  # off
+
+    return made_once(shared_folder / "extracted", run_stages)
 
 
 @pytest.fixture
@@ -254,12 +276,10 @@ def empty_registry(mlflow_store: str) -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def programs(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
+def programs(shared_folder: Path, worker_id: str) -> Path:
     """A folder with a `mitoscope`, a `dvc` and others that begin at once. All workers share its server."""
-    base = tmp_path_factory.getbasetemp()
-    if worker_id == "master":  # no workers
-        return forkserver.programs(base / "fork", lives_with=os.getpid())
-    return forkserver.programs(base.parent / "fork", lives_with=os.getppid())
+    lives_with = os.getpid() if worker_id == "master" else os.getppid()
+    return forkserver.programs(shared_folder / "fork", lives_with)
 
 
 @pytest.fixture(scope="module")

@@ -1,9 +1,9 @@
-"""`mitoscope`, `dvc`, `mlflow` and `python` without the seconds of imports that each command begins with.
+"""`mitoscope`, `dvc`, `mlflow`, `uvicorn` and `python` without the seconds that each command begins with.
 
-A process that has the large packages behind it forks for each command. The command itself is the real one, in a process
-of its own: its code (that of mitoscope is imported afterwards), its arguments, folder, environment, output and exit
-status. Only the interpreter's last second, in which it takes its modules apart, is left out. Other programs find it at
-the front of PATH. Of signals, only SIGKILL reaches the command; others reach its client.
+A process that has imported the large packages, and drawn a picture, forks for each command. The command itself is the
+real one, in a process of its own: its code (that of mitoscope is imported afterwards), its arguments, folder,
+environment, output and exit status. Only the interpreter's last second, in which it takes its modules apart, is left
+out. Other programs find it at the front of PATH. Of signals, only SIGKILL reaches the command; others reach its client.
 """
 
 import atexit
@@ -11,6 +11,7 @@ import contextlib
 import fcntl
 import gc
 import importlib
+import io
 import json
 import os
 import runpy
@@ -24,11 +25,13 @@ import time
 from importlib.metadata import entry_points
 from pathlib import Path
 
-NAMES = ("mitoscope", "dvc", "mlflow", "python")
+NAMES = ("mitoscope", "dvc", "mlflow", "uvicorn", "python")
 # What they import, less mitoscope. MLflow before the others asks for less memory than after them.
 PACKAGES = ("mlflow", "cv2", "matplotlib.pyplot", "optuna", "pandas", "sklearn.metrics", "sklearn.model_selection")
 PACKAGES += ("sklearn.linear_model", "torch", "torchvision", "torchvision.transforms.v2", "typer", "jinja2", "joblib")
 PACKAGES += ("mlflow.cli", "dvc.cli.parser", "dvc.repo.reproduce", "dvc_data.index", "scmrepo.git", "networkx")
+PACKAGES += ("mlflow.pyfunc", "mlflow.store.tracking.sqlalchemy_store", "mlflow.tracing.provider", "onnxruntime")
+PACKAGES += ("onnxscript", "torch.onnx", "filelock", "imagecodecs", "pyarrow.pandas_compat", "git")
 
 CLIENT = """#!{python} -ES
 import json, os, socket, sys
@@ -73,6 +76,7 @@ def serve(address: Path, lives_with: int) -> None:
     gc.disable()
     for package in PACKAGES:
         importlib.import_module(package)
+    _warm()
     gc.freeze()  # what is here already need not be looked at, and copied, in each command
     gc.enable()
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for those who answer
@@ -92,6 +96,18 @@ def serve(address: Path, lives_with: int) -> None:
                     listener.close()
                     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
                     _answer(connection)
+
+
+def _warm() -> None:
+    """Fill the caches that many commands fill: the sizes of letters, and which package a module belongs to."""
+    from matplotlib.figure import Figure
+    from mlflow.utils.requirements_utils import _init_packages_to_modules_map
+
+    axes = (figure := Figure(layout="constrained")).subplots()
+    axes.semilogy([1, 10], label="a")
+    axes.legend()
+    figure.savefig(io.BytesIO())
+    _init_packages_to_modules_map()
 
 
 def _answer(connection: socket.socket) -> None:

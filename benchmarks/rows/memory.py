@@ -1,15 +1,17 @@
 """Memory of an epoch, over the size of the store."""
 
-import multiprocessing
 import re
+import sys
+import threading
 import time
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from benchmarks.bench import Bench
+from benchmarks.bench import Bench, run
 from benchmarks.data import EXTRACT
 from benchmarks.networks import Case
 from benchmarks.results import Growth
@@ -46,19 +48,27 @@ def measure(bench: Bench, case: Case = CASE, sizes_gb: tuple[float, ...] = SIZES
 
 def _peak(store: Path, case: Case) -> float:
     """Train an epoch in a process of its own; return its highest RssAnon, MB."""
-    process = multiprocessing.get_context("spawn").Process(target=_train, args=(store, case))
-    process.start()
-    peak = 0
-    while process.is_alive():
-        found = re.search(r"RssAnon:\s+(\d+) kB", Path(f"/proc/{process.pid}/status").read_text())
-        peak = max(peak, int(found[1]) if found else 0)
-        time.sleep(_POLL_SECONDS)
-    process.join()
-    if process.exitcode:
-        raise RuntimeError(f"the measured process ended with {process.exitcode}")
-    return peak * 1024 / 1e6
+    code = f"from benchmarks.rows import memory; memory.train({str(store)!r}, **{asdict(case)!r})"
+    return float(run([sys.executable, "-c", code], Path(__file__).parents[2]).splitlines()[-1])
 
 
-def _train(store: Path, case: Case) -> None:
+def train(store: str, **case: Any) -> None:
+    """Train an epoch on the patches in `store`, and print the highest RssAnon of this process, MB.
+
+    Args:
+        store: the array, (N, S, S, 3) uint8.
+        case: attributes of `Case`.
+    """
+    threading.Thread(target=_watch, args=(peaks := [0.0],), daemon=True).start()
     windows = Windows.of(np.load(store, mmap_mode="r"))
-    case.train(PatchSet(windows, np.arange(len(windows)) % 2), alone())
+    Case(**case).train(PatchSet(windows, np.arange(len(windows)) % 2), alone())
+    print(max(peaks))
+
+
+def _watch(peaks: list[float]) -> None:
+    """Append this process's RssAnon, MB, whenever it is higher than ever."""
+    while True:
+        found = re.search(r"RssAnon:\s+(\d+) kB", Path("/proc/self/status").read_text())
+        if found and (size := int(found[1]) * 1024 / 1e6) > peaks[-1]:
+            peaks.append(size)
+        time.sleep(_POLL_SECONDS)

@@ -3,7 +3,6 @@
 import os
 import platform
 import subprocess
-import sys
 
 import pytest
 import torch
@@ -77,13 +76,13 @@ with join():
 
 @pytest.mark.slow
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library")
-def test_only_a_command_keeps_freed_memory():
-    subprocess.run([sys.executable, "-c", MEMORY], check=True)
+def test_only_a_command_keeps_freed_memory(programs):
+    subprocess.run([programs / "python", "-c", MEMORY], check=True)
 
 
 @pytest.mark.slow
 def test_two_processes_train_one_network(tmp_path, programs):
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "--no-python"]
+    launch = [programs / "python", "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "--no-python"]
     command = [*launch, programs / "python", PROGRAMS / "parallel_training.py", tmp_path]
     environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)

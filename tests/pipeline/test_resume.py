@@ -2,7 +2,6 @@
 
 import os
 import signal
-import sys
 import time
 from pathlib import Path
 
@@ -25,7 +24,7 @@ def test_killed_training_goes_on_where_it_was(project: Project) -> None:
 
     project.change_params(lengthen)
     project.run("dvc", "pull", "data.dvc")
-    training = project.start(sys.executable, "-m", "dvc", "repro", f"train@{NETWORK}")
+    training = project.start("dvc", "repro", f"train@{NETWORK}")
     last: list[Path] = []
     deadline = time.monotonic() + 300
     while not last and time.monotonic() < deadline:

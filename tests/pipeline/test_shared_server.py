@@ -24,13 +24,16 @@ NETWORK = "squeezenet1_1"  # 3 MB
 
 @pytest.fixture
 def server(
-    postgresql: str, tmp_path: Path, no_mlflow_environment: None
+    postgresql: str, tmp_path: Path, no_mlflow_environment: None, programs: Path
 ) -> "Iterator[tuple[str, subprocess.Popen[bytes], Path]]":
     """`mlflow server` as the README starts it; yields its address, its process and its folder of artifacts."""
     artifacts, port, log = tmp_path / "artifacts", free_port(), tmp_path / "server.log"
-    command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", postgresql]
+    command = ["mlflow", "server", "--backend-store-uri", postgresql]
     command += ["--artifacts-destination", str(artifacts), "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
-    environment = os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    environment = os.environ | {
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+        "PATH": f"{programs}:{os.environ['PATH']}",
+    }
     with log.open("wb") as output:
         process = subprocess.Popen(command, env=environment, cwd=tmp_path, stdout=output, stderr=output)
     url = f"http://127.0.0.1:{port}"

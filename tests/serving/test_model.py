@@ -5,7 +5,6 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -179,7 +178,7 @@ class Server:
 
 
 @pytest.fixture
-def server(logged: Logged, mlflow_store: str, empty_registry: None, tmp_path: Path) -> Iterator[Server]:
+def server(logged: Logged, mlflow_store: str, empty_registry: None, tmp_path: Path, programs: Path) -> Iterator[Server]:
     """A server of the champion, which works outside the project and with the model's own code."""
     client = mlflow.MlflowClient()
     client.create_registered_model("mitoscope")
@@ -189,10 +188,10 @@ def server(logged: Logged, mlflow_store: str, empty_registry: None, tmp_path: Pa
     command = ["models", "serve", "-m", "models:/mitoscope@champion", "--env-manager", "local"]
     command += ["-h", "127.0.0.1", "-p", str(port), "--workers", "1"]
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"
+    environment["PATH"] = f"{programs}{os.pathsep}{environment['PATH']}"
     with (tmp_path / "log").open("wb") as log:
         process = subprocess.Popen(
-            [sys.executable, "-m", "mlflow", *command], env=environment, stdout=log, stderr=log, cwd=tmp_path
+            [programs / "mlflow", *command], env=environment, stdout=log, stderr=log, cwd=tmp_path
         )
     server = Server(f"http://127.0.0.1:{port}", process)
     try:

@@ -9,7 +9,6 @@ import numpy as np
 from mitoscope.files import write_json
 from mitoscope.params import Detection
 from mitoscope.paths import DATA, MODELS, PATCHES, Outputs
-from mitoscope.tracking import registry
 from tests.conftest import NETWORK, Params, small_detector
 
 PATCH_SCORES = {"accuracy": 0.75, "precision": 0.75, "recall": 0.75, "f1": 0.75, "ap": 0.8}
@@ -100,8 +99,3 @@ def add_domains(outputs: Outputs, metrics: Params, intervals: Params) -> None:
     for name, domains in (("metrics", metrics), ("intervals", intervals)):
         path = outputs.evaluated / f"{name}.json"
         change(path, fields=read(path)["fields"] | {"domains": domains})
-
-
-def holder(alias: str) -> registry.Version | None:
-    """The version that has an alias."""
-    return next((version for version in registry.list_versions() if alias in version.aliases), None)

@@ -29,6 +29,7 @@ ROWS = {  # and in each what makes it small
     "memory": {"case": CASE, "sizes_gb": (0.001,)},
     "mining": {"case": replace(CASE, mined=True), "pool": 50},
     "scoring": {"cases": (CASE,)},
+    "service": {"case": CASE, "requests": 20},
     "stain": {"count": 10},
     "store": {"shares": (0.5, 1.0)},
     "training": {"cases": (CASE,), "side": 64},

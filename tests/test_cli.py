@@ -34,6 +34,7 @@ COMMANDS = [
     *("import imagescope", "import sliderunner", "import csv", "synthesize", "export-patches"),
     *(
         "detect",
+        "serve",
         "crossvalidate",
         "status",
         "compare",

@@ -403,6 +403,38 @@ def detect(
         raise typer.Exit(1)
 
 
+@app.command(rich_help_panel=_FIELDS)
+def serve(
+    model: Annotated[
+        str,
+        typer.Option(
+            help="The detector: models:/mitoscope@champion, which is followed when it moves, "
+            "models/NETWORK/detector.pt, or runs:/RUN_ID/detector."
+        ),
+    ] = "models:/mitoscope@champion",
+    host: Annotated[
+        str, typer.Option(help="Address to listen on; others than 127.0.0.1 need a token in MITOSCOPE_TOKEN.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 = any that is free.")] = 8080,
+    most_mb: Annotated[int, typer.Option(min=1, max=1000, help="Size that a request may have, MB.")] = 100,
+    most_requests: Annotated[
+        int, typer.Option(min=1, max=1000, help="How many requests are taken at once; they are computed in turn.")
+    ] = 32,
+    look_every: Annotated[
+        float, typer.Option(min=0.1, help="Seconds after which to look whether the alias has moved.")
+    ] = 30,
+) -> None:
+    """Answer fields over HTTP: the mitoses with their probabilities, the count and the density, as JSON or GeoJSON.
+
+    The page /docs shows how to ask; /health, /ready and /metrics are for machines. With the variable MITOSCOPE_TOKEN,
+    requests must carry `Authorization: Bearer TOKEN`. Needs the packages of the extra `serve`.
+    """
+    from mitoscope.commands.serve import serve as run
+
+    limits = {"most_mb": most_mb, "most_requests": most_requests}
+    run(model, host=host, port=port, look_every=look_every, **limits)
+
+
 @app.command(cls=InProject, rich_help_panel=_FIELDS)
 def crossvalidate(network: Network) -> None:
     """Test every patient once: train and evaluate a network in each fold, and pool the counts.

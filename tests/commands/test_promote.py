@@ -13,7 +13,7 @@ from mitoscope.errors import InputError
 from mitoscope.paths import MODELS, REGISTRY, Outputs
 from mitoscope.tracking import registry
 from tests.conftest import NETWORK, tiny_params, write_params
-from tests.results import change, holder, read, run_of_training, write_results
+from tests.results import change, read, run_of_training, write_results
 from tests.tables import read_rows
 from tests.test_layers import imports
 from tests.threads import at_once
@@ -371,7 +371,7 @@ def test_a_promotion_that_dies_before_the_alias_moves_leaves_the_old_champion(ev
         patch.setattr(mlflow.MlflowClient, "set_registered_model_alias", die)
         with pytest.raises(KeyboardInterrupt):
             promote()
-    assert holder("champion").number == 1  # type: ignore[union-attr]
+    assert registry.find_alias("champion").number == 1  # type: ignore[union-attr]
     promote()
     assert state()["champion"] == 2
 
@@ -427,7 +427,7 @@ def test_data_that_are_missing_are_no_reason_to_leave_a_champion_out(evaluated):
     next(Path("data").glob(f"{read(TEST_SET)['fields'][0]}.*")).unlink()
     with pytest.raises(InputError, match="data: tested fields are missing; run `dvc repro` first"):
         promote()
-    assert holder("champion").number == 1  # type: ignore[union-attr]
+    assert registry.find_alias("champion").number == 1  # type: ignore[union-attr]
 
 
 def test_without_an_evaluation_there_is_nothing_to_promote(extracted, mlflow_store):

@@ -9,9 +9,8 @@ from mitoscope.commands.registry import registry, retire, rollback
 from mitoscope.errors import InputError
 from mitoscope.files import read_json, write_json
 from mitoscope.paths import REGISTRY
-from mitoscope.tracking.registry import make_champion, register
+from mitoscope.tracking.registry import find_alias, make_champion, register
 from mitoscope.tracking.store import connect
-from tests.results import holder
 
 pytestmark = pytest.mark.slow
 
@@ -80,7 +79,7 @@ def test_retiring_the_champion_says_how_to_get_another(empty_registry, mlflow_st
     retire(2)
     said = capsys.readouterr().out
     assert "version 2 is retired" in said and "`mitoscope rollback`" in said
-    assert holder("champion") is None
+    assert find_alias("champion") is None
     retire(1)
     assert "rollback" not in capsys.readouterr().out
     registry()

@@ -3,6 +3,7 @@
 import json
 import uuid
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,10 +14,11 @@ from mitoscope.datasets.importers.table import read_centres_table
 from mitoscope.errors import InputError
 from mitoscope.reporting.exports import (
     FieldCount,
+    detected_annotations,
     read_counts,
+    write_annotations,
     write_detections_csv,
     write_evaluator_json,
-    write_geojson,
     write_summary,
 )
 from tests.disks import full_disk
@@ -33,6 +35,11 @@ def features(path: Path) -> list[dict]:
     return collection["features"]
 
 
+def write_detected(path: Path, centres: np.ndarray, probabilities: np.ndarray, **options: Any) -> None:
+    """Write detections as GeoJSON."""
+    write_annotations(path, detected_annotations(centres, probabilities), **options)
+
+
 def test_csv_keeps_the_order_and_rounds(tmp_path):
     path = tmp_path / "new" / "01_02.csv"
     write_detections_csv(path, CENTRES, PROBABILITIES)
@@ -46,7 +53,7 @@ def test_csv_of_float32_probabilities(tmp_path):
     assert (tmp_path / "a.csv").read_text() == "row,col,probability\n20.25,10.00,0.250000\n"
 
 
-@pytest.mark.parametrize("write", [write_detections_csv, lambda *args: write_geojson(*args, radius=8, shape=SHAPE)])
+@pytest.mark.parametrize("write", [write_detections_csv, lambda *args: write_detected(*args, radius=8, shape=SHAPE)])
 def test_every_centre_has_its_probability(tmp_path, write):
     with pytest.raises(ValueError, match="zip"):
         write(tmp_path / "a", CENTRES, PROBABILITIES[:1])
@@ -55,7 +62,7 @@ def test_every_centre_has_its_probability(tmp_path, write):
 
 def test_geojson_has_the_format_of_qupath(tmp_path):
     path = tmp_path / "01_02.geojson"
-    write_geojson(path, CENTRES, PROBABILITIES, radius=8, shape=SHAPE)
+    write_detected(path, CENTRES, PROBABILITIES, radius=8, shape=SHAPE)
     first, second = features(path)
     assert first["type"] == "Feature" and first["geometry"]["type"] == "Polygon"
     assert first["properties"] == {
@@ -68,7 +75,7 @@ def test_geojson_has_the_format_of_qupath(tmp_path):
 
 def test_geojson_rings_are_closed_circles_around_the_centre_of_the_pixel(tmp_path):
     path = tmp_path / "01_02.geojson"
-    write_geojson(path, CENTRES, PROBABILITIES, radius=8, shape=SHAPE)
+    write_detected(path, CENTRES, PROBABILITIES, radius=8, shape=SHAPE)
     for feature, centre in zip(features(path), CENTRES, strict=True):
         (ring,) = feature["geometry"]["coordinates"]
         assert len(ring) == 17 and ring[0] == ring[-1]
@@ -92,7 +99,7 @@ def at_borders(shape):
 @pytest.mark.parametrize("shape", [(1, 1), (9, 31), (300, 200)])
 def test_geojson_rings_stay_inside_the_image(tmp_path, shape):
     centres = np.clip(at_borders(shape), 0, np.array(shape) - 1)
-    write_geojson(tmp_path / "a.geojson", centres, np.full(len(centres), 0.5), radius=20, shape=shape)
+    write_detected(tmp_path / "a.geojson", centres, np.full(len(centres), 0.5), radius=20, shape=shape)
     for feature in features(tmp_path / "a.geojson"):
         (ring,) = feature["geometry"]["coordinates"]
         x, y = np.array(ring).T
@@ -105,7 +112,7 @@ def test_geojson_rings_stay_inside_the_image(tmp_path, shape):
 def test_the_importer_finds_the_same_centres(tmp_path, points, shape):
     centres = np.clip(at_borders(shape), 0, np.array(shape) - 1)
     path = tmp_path / "01_02_mitoses.geojson"
-    write_geojson(path, centres, np.full(len(centres), 0.5), radius=20.3, shape=shape, points=points)
+    write_detected(path, centres, np.full(len(centres), 0.5), radius=20.3, shape=shape, points=points)
     assert {feature["geometry"]["type"] for feature in features(path)} == {"Point" if points else "Polygon"}
     found = read_qupath([path], Classes()).by_image["01_02"]
     np.testing.assert_allclose(found.mitoses, centres, atol=0.01)
@@ -131,24 +138,24 @@ def test_the_evaluators_json_is_in_mm(tmp_path):
 def test_geojson_ids_are_unique_and_stable(tmp_path):
     centres, probabilities = np.repeat(CENTRES, 2, axis=0), np.repeat(PROBABILITIES, 2)  # every detection twice
     for name in ("a", "b"):
-        write_geojson(tmp_path / name, centres, probabilities, radius=8, shape=SHAPE)
+        write_detected(tmp_path / name, centres, probabilities, radius=8, shape=SHAPE)
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
     ids = [feature["id"] for feature in features(tmp_path / "a")]
     assert len(set(ids)) == 4
     assert {uuid.UUID(text).version for text in ids} == {5}
-    write_geojson(tmp_path / "b", centres + 1, probabilities, radius=8, shape=SHAPE)
+    write_detected(tmp_path / "b", centres + 1, probabilities, radius=8, shape=SHAPE)
     assert not {feature["id"] for feature in features(tmp_path / "b")} & set(ids)
 
 
 def test_geojson_without_detections(tmp_path):
-    write_geojson(tmp_path / "a.geojson", *NONE, radius=8, shape=SHAPE)
+    write_detected(tmp_path / "a.geojson", *NONE, radius=8, shape=SHAPE)
     assert features(tmp_path / "a.geojson") == []
 
 
 def test_geojson_rejects_values_that_are_not_finite(tmp_path):
     (tmp_path / "a.geojson").write_text("old")
     with pytest.raises(ValueError, match="JSON"):
-        write_geojson(tmp_path / "a.geojson", CENTRES, np.array([np.nan, 0.5]), radius=8, shape=SHAPE)
+        write_detected(tmp_path / "a.geojson", CENTRES, np.array([np.nan, 0.5]), radius=8, shape=SHAPE)
     assert (tmp_path / "a.geojson").read_text() == "old"
 
 
@@ -206,7 +213,7 @@ def test_what_is_no_summary_is_rejected(tmp_path, content):
     "write",
     [
         lambda path: write_detections_csv(path, CENTRES, PROBABILITIES),
-        lambda path: write_geojson(path, CENTRES, PROBABILITIES, radius=8, shape=SHAPE),
+        lambda path: write_detected(path, CENTRES, PROBABILITIES, radius=8, shape=SHAPE),
         lambda path: write_summary(path, [FieldCount("a", 1, 1, 0, 1.0)]),
     ],
 )

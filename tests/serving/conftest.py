@@ -41,6 +41,11 @@ def text(image: Pixels, kind: str, **options: Any) -> str:
 
 
 def claiming(width: int, height: int) -> str:
+    """Base64 of `claiming_bytes`."""
+    return base64.b64encode(claiming_bytes(width, height)).decode()
+
+
+def claiming_bytes(width: int, height: int) -> bytes:
     """A PNG of a few bytes that claims so many pixels."""
 
     def chunk(name: bytes, content: bytes) -> bytes:
@@ -48,7 +53,7 @@ def claiming(width: int, height: int) -> str:
 
     header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
     pixels = chunk(b"IDAT", zlib.compress(bytes(1000)))
-    return base64.b64encode(b"\x89PNG\r\n\x1a\n" + header + pixels + chunk(b"IEND", b"")).decode()
+    return b"\x89PNG\r\n\x1a\n" + header + pixels + chunk(b"IEND", b"")
 
 
 def expected_answer(detector: Detector, image: Pixels, microns: float | None = None) -> dict[str, Any]:

@@ -43,12 +43,12 @@ BAD_FIELDS = {
     "transparency": (text(ALPHA, "PNG"), "field: has transparent parts"),
     "16 bits": (text(NOISE[..., 0].astype(np.uint16), "TIFF"), "field: has 16 bits"),
     "a bomb": (claiming(30000, 30000), "field has 30000 x 30000 px, more than 100,000,000 px at once; split the image"),
-    "a BMP": (text(NOISE, "BMP"), "not base64 of a PNG, JPEG or TIFF file"),
+    "a BMP": (text(NOISE, "BMP"), "not a PNG, JPEG or TIFF file"),
     "cut off": (part("TIFF", 90), "truncated or damaged"),
     "half a JPEG": (part("JPEG", -40), "field: the image is truncated or damaged"),
     "half a header": (part("PNG", 11), "field: the image is truncated or damaged"),
     "no base64": ("%%%", "not base64 of a PNG, JPEG or TIFF file"),
-    "no text at all": ("", "not base64 of a PNG, JPEG or TIFF file"),
+    "no text at all": ("", "not a PNG, JPEG or TIFF file"),
 }
 
 
@@ -73,7 +73,7 @@ def test_a_field_is_read_as_from_a_file(tmp_path, kind):
     field = text(NOISE[:20], kind)
     (row,) = read_rows(pd.DataFrame({"field": [field], "microns_per_pixel": [0.5]}), SIZE)
     assert isinstance(row, FieldRow)
-    assert (row.width, row.height, row.microns_per_pixel) == (32, 20, 0.5)
+    assert (row.field.width, row.field.height, row.microns_per_pixel) == (32, 20, 0.5)
     (tmp_path / "01_01").write_bytes(base64.b64decode(field))
     np.testing.assert_array_equal(row.decode(), read_image(tmp_path / "01_01"))
 
@@ -81,7 +81,8 @@ def test_a_field_is_read_as_from_a_file(tmp_path, kind):
 def test_a_field_without_a_pixel_size_has_that_of_its_file():
     field = text(NOISE, "PNG", dpi=(50800, 50800))
     rows_read = read_rows(pd.DataFrame({"field": [field] * 2, "microns_per_pixel": [None, 0.3]}), SIZE)
-    assert [row.microns_per_pixel for row in rows_read if isinstance(row, FieldRow)] == [0.5, 0.3]
+    sizes = [(row.field.microns_per_pixel, row.microns_per_pixel) for row in rows_read if isinstance(row, FieldRow)]
+    assert sizes == [(0.5, None), (0.5, 0.3)]
 
 
 def test_an_opaque_alpha_channel_of_a_field_is_dropped():

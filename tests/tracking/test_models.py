@@ -68,9 +68,7 @@ def test_a_network_of_version_0_1_is_said(run_id):
         read("models:/mitoscope/1")
 
 
-@pytest.mark.parametrize(
-    "model", ["models:/mitoscope/7", "models:/other/1", "models:/mitoscope@mine", "runs:/0/detector"]
-)
+@pytest.mark.parametrize("model", ["models:/mitoscope/7", "models:/other/1", "models:/other@mine", "runs:/0/detector"])
 def test_what_the_store_lacks_is_said_in_one_line(run_id, model):
     with pytest.raises(InputError, match=f"{model}: no such model in the MLflow store sqlite:///") as caught:
         read(model)

@@ -11,7 +11,13 @@ from mitoscope.commands.pixel_sizes import PixelSizes
 from mitoscope.datasets.fields import PixelSize
 from mitoscope.datasets.readers import Image, Picture, read_candidate_mask, read_picture
 from mitoscope.errors import InputError, printable
-from mitoscope.reporting.exports import FieldCount, write_detections_csv, write_evaluator_json, write_geojson
+from mitoscope.reporting.exports import (
+    FieldCount,
+    detected_annotations,
+    write_annotations,
+    write_detections_csv,
+    write_evaluator_json,
+)
 from mitoscope.reporting.overlays import NUCLEUS_UM, Marks, draw_overlay
 
 if TYPE_CHECKING:
@@ -162,4 +168,5 @@ def _write(
         messages.append((f"{start.name}: {size} are too large for a JPEG; the overlay is {overlay.name}", None))
     geojson = start.with_name(f"{start.name}_mitoses.geojson")
     shape = (count.height, count.width)
-    write_geojson(geojson, centres, probabilities, radius=radius, shape=shape, points=task.points)
+    annotations = detected_annotations(centres, probabilities)
+    write_annotations(geojson, annotations, radius=radius, shape=shape, points=task.points)

@@ -8,7 +8,7 @@ import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -96,39 +96,35 @@ class Annotation(NamedTuple):
     measurements: Mapping[str, float] = {}
 
 
-def write_geojson(
-    path: Path,
-    centres: Centres,
-    probabilities: Probabilities,
-    *,
-    radius: float,
-    shape: tuple[int, int],
-    points: bool = False,
-) -> None:
-    """Write the detections of a field as GeoJSON for QuPath, as `write_annotations` does.
+def detected_annotations(centres: Centres, probabilities: Probabilities) -> list[Annotation]:
+    """Return the detections of a field as annotations, in the order given.
 
     Args:
-        path: the GeoJSON.
         centres: (N, 2) row, col in full-resolution px.
-        probabilities: (N,), written as the measurement "Probability".
-        radius: radius of the annotations, px.
-        shape: rows and columns of the image.
-        points: write points instead of outlines.
-
-    Raises:
-        ValueError: a number is not finite.
+        probabilities: (N,), the measurement "Probability".
     """
-    annotations = [
+    return [
         Annotation(row, col, measurements={"Probability": probability})
         for (row, col), probability in zip(centres.tolist(), probabilities.tolist(), strict=True)
     ]
-    write_annotations(path, annotations, radius=radius, shape=shape, points=points)
 
 
 def write_annotations(
     path: Path, annotations: Sequence[Annotation], *, radius: float, shape: tuple[int, int], points: bool = False
 ) -> None:
-    """Write annotations of a field as GeoJSON for QuPath (0.3 and later).
+    """Write annotations of a field as GeoJSON, as `geojson` returns them.
+
+    Raises:
+        ValueError: a number is not finite.
+    """
+    content = geojson(annotations, radius=radius, shape=shape, points=points)
+    write_text(path, json.dumps(content, allow_nan=False) + "\n")
+
+
+def geojson(
+    annotations: Sequence[Annotation], *, radius: float, shape: tuple[int, int], points: bool = False
+) -> dict[str, Any]:
+    """Return annotations of a field as GeoJSON for QuPath (0.3 and later).
 
     In QuPath (0, 0) is the top left corner of the first pixel; in this project it is the pixel's centre. So
     x = col + 0.5 and y = row + 0.5. Ids depend only on the content: the same annotations give the same file.
@@ -140,14 +136,10 @@ def write_annotations(
     GsonTools.java, which read and write the format.
 
     Args:
-        path: the GeoJSON.
         annotations: in the order of the file; measurements are rounded to 6 decimals.
         radius: radius of the outlines, px.
         shape: rows and columns of the image.
-        points: write points instead of outlines.
-
-    Raises:
-        ValueError: a number is not finite.
+        points: points instead of outlines.
     """
     features = []
     for number, (row, col, kind, colour, name, measurements) in enumerate(annotations):
@@ -167,8 +159,7 @@ def write_annotations(
         }
         feature = {"type": "Feature", "id": str(uuid.uuid5(uuid.NAMESPACE_OID, identity))}
         features.append(feature | {"geometry": geometry, "properties": properties})
-    collection = {"type": "FeatureCollection", "features": features}
-    write_text(path, json.dumps(collection, allow_nan=False) + "\n")
+    return {"type": "FeatureCollection", "features": features}
 
 
 def write_evaluator_json(

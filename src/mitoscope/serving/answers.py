@@ -7,7 +7,7 @@ import pandas as pd
 from mitoscope.detection.detector import Detector
 from mitoscope.errors import InputError
 from mitoscope.learning.batches import Windows
-from mitoscope.serving.rows import FieldRow, Patches, PatchRow, RowRejected, check_size, read_rows
+from mitoscope.serving.rows import FieldRow, Patches, PatchRow, RowRejected, read_rows
 
 
 def answer(detector: Detector, table: pd.DataFrame) -> list[dict[str, Any]]:
@@ -26,30 +26,27 @@ def answer(detector: Detector, table: pd.DataFrame) -> list[dict[str, Any]]:
         RowRejected: a row cannot be answered. All rows are checked before any is answered.
     """
     rows = read_rows(table, detector.model.patch_size)
-    for row in rows:
-        if isinstance(row, FieldRow):
-            _check_field(detector, row)
+    sizes = {row.row: _pixels_for(detector, row) for row in rows if isinstance(row, FieldRow)}
     patches = [row for row in rows if isinstance(row, PatchRow)]
     probabilities = iter(detector.classify(Windows.of(Patches(patches))).tolist())
     return [
-        _answer_field(detector, row) if isinstance(row, FieldRow) else _answer_patch(detector, next(probabilities))
+        _answer_field(detector, row, sizes[row.row])
+        if isinstance(row, FieldRow)
+        else _answer_patch(detector, next(probabilities))
         for row in rows
     ]
 
 
-def _check_field(detector: Detector, row: FieldRow) -> None:
-    """Check that the detector accepts the pixel size, and that the field is not too large after resizing."""
-    extract = detector.extract
+def _pixels_for(detector: Detector, row: FieldRow) -> float:
+    """Return the pixel size to use for a field, um, if the detector takes the field."""
     try:
-        microns = detector.check_pixels(row.microns_per_pixel)
-        finest = min(extract.microns_per_pixel, extract.blue_ratio_microns_per_pixel)
-        check_size(row.width, row.height, microns / finest)
-    except (InputError, ValueError) as error:
+        return row.field.pixels_for(detector, row.microns_per_pixel)
+    except InputError as error:
         raise RowRejected(row.row, str(error)) from error
 
 
-def _answer_field(detector: Detector, row: FieldRow) -> dict[str, Any]:
-    found = detector.detect(row.decode(), row.microns_per_pixel)
+def _answer_field(detector: Detector, row: FieldRow, microns: float) -> dict[str, Any]:
+    found = detector.detect(row.decode(), microns)
     mitoses = [
         {"row": point[0], "col": point[1], "probability": probability}
         for point, probability in zip(found.points.tolist(), found.probabilities.tolist(), strict=True)

@@ -12,7 +12,8 @@ from mlflow.types.schema import Array, Object, Property
 import mitoscope
 from mitoscope.datasets.readers import Image
 from mitoscope.detection.detector import Detector
-from mitoscope.serving.rows import FIELD, MICRONS, PATCH, encode_patch
+from mitoscope.detection.sent import FIELD
+from mitoscope.serving.rows import MICRONS, PATCH, encode_patch
 
 # Distributions that the code of a served model imports. `mitoscope` itself is logged as code.
 _NEEDS = (

@@ -13,14 +13,15 @@ import pandas as pd
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
 
-from mitoscope.datasets.readers import Image, ImageError, Stored, decode_picture, encode_image, kind_of, open_image
+from mitoscope.datasets.readers import Image, ImageError, decode_picture, encode_image, kind_of, open_image
+from mitoscope.detection.sent import FIELD, MOST_PIXELS, SentField
+from mitoscope.errors import InputError
 
-FIELD, MICRONS, PATCH = "field", "microns_per_pixel", "patch"
-MOST_PIXELS = 100_000_000  # of a field, as sent and as enlarged by the detector; 6 mm2 at 0.25 um per pixel
+MICRONS, PATCH = "microns_per_pixel", "patch"
 MOST_BYTES = 4 * MOST_PIXELS  # of a file: an uncompressed TIFF with alpha
 
 _COLOURS = {0: "grey", 2: "RGB", 3: "palette", 4: "grey and alpha", 6: "RGBA"}  # PNG's colour types
-_FIELD_KINDS, _PATCH_KIND = ("PNG", "JPEG", "TIFF"), "PNG"
+_PATCH_KIND = "PNG"
 
 
 class RowRejected(MlflowException):
@@ -42,16 +43,12 @@ class FieldRow:
 
     Attributes:
         row: row number, from 0.
-        content: content of the image file.
-        width: px, from the file's header.
-        height: px, from the file's header.
-        microns_per_pixel: um per pixel as sent, or else as the file says; None = neither says it.
+        field: the field.
+        microns_per_pixel: um per pixel as sent; None = not sent.
     """
 
     row: int
-    content: bytes
-    width: int
-    height: int
+    field: SentField
     microns_per_pixel: float | None
 
     def decode(self) -> Image:
@@ -61,12 +58,12 @@ class FieldRow:
             RowRejected: the image is damaged, not 8-bit RGB, or partly transparent: the answer has no place to say so.
         """
         try:
-            picture = decode_picture(open_image(BytesIO(self.content)))
-            if picture.opaque is not None:
-                raise ImageError("has transparent parts; send an 8-bit RGB image")
-            return picture.pixels
-        except ImageError as error:
-            raise RowRejected(self.row, f"{FIELD}: {error}") from error
+            picture = self.field.decode()
+        except InputError as error:
+            raise RowRejected(self.row, str(error)) from error
+        if picture.opaque is not None:
+            raise RowRejected(self.row, f"{FIELD}: has transparent parts; send an 8-bit RGB image")
+        return picture.pixels
 
 
 @dataclass(frozen=True)
@@ -146,16 +143,13 @@ def _read_row(row: int, field: Any, microns: float | None, patch: Any, *, patch_
         raise RowRejected(row, f"has {has} of {FIELD} and {PATCH}; send one of them")
     try:
         if field is not None:
-            content = _from_base64(field, FIELD, "PNG, JPEG or TIFF")
-            header = _read_header(content)
-            size = header.microns_per_pixel if microns is None else microns
-            return FieldRow(row, content, header.width, header.height, size)
+            return FieldRow(row, SentField.read(_from_base64(field, FIELD, "PNG, JPEG or TIFF")), microns)
         if microns is not None:
             raise ValueError(f"{MICRONS} belongs to a {FIELD}; a {PATCH} has the pixels that the detector works on")
         content = _from_base64(patch, PATCH, "PNG")
         _check_patch(content, patch_size)
         return PatchRow(row, content)
-    except ValueError as error:
+    except (InputError, ValueError) as error:
         raise RowRejected(row, str(error)) from error
 
 
@@ -175,35 +169,6 @@ def _from_base64(text: Any, column: str, formats: str) -> bytes:
         return base64.b64decode(text, validate=True)
     except (binascii.Error, TypeError, ValueError) as error:
         raise ValueError(f"{column} is not base64 of a {formats} file") from error
-
-
-def _read_header(content: bytes) -> Stored:
-    """Return the header of a field's image file.
-
-    Raises:
-        ValueError: it is not a PNG, JPEG or TIFF file, or its header is damaged or gives too many pixels.
-    """
-    if kind_of(content) not in _FIELD_KINDS:
-        raise ValueError(f"{FIELD} is not base64 of a PNG, JPEG or TIFF file")
-    try:
-        header = open_image(BytesIO(content))
-    except ImageError as error:
-        raise ValueError(f"{FIELD}: {error}") from error
-    check_size(header.width, header.height, 1)
-    return header
-
-
-def check_size(width: int, height: int, scale: float) -> None:
-    """Check that an image is not too large for memory.
-
-    Raises:
-        ValueError: it has more than `MOST_PIXELS` as it is, or resized by `scale`.
-    """
-    if width * height * max(scale, 1) ** 2 > MOST_PIXELS:
-        enlarged = f", which the detector enlarges {scale:.3g} times" if scale > 1 else ""
-        raise ValueError(
-            f"{FIELD} has {width} x {height} px{enlarged}, more than {MOST_PIXELS:,} px at once; split the image"
-        )
 
 
 def _check_patch(content: bytes, patch_size: int) -> None:

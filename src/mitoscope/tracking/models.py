@@ -8,7 +8,7 @@ from pathlib import Path
 import yaml
 
 from mitoscope.errors import InputError
-from mitoscope.tracking.registry import CHAMPION, MODEL, list_versions, require_champion
+from mitoscope.tracking.registry import CHAMPION, MODEL, find_alias, list_versions, no_version
 from mitoscope.tracking.runs import DETECTOR
 from mitoscope.tracking.store import open_store, require_database, store, without_passwords
 
@@ -38,8 +38,9 @@ def detector_file(model: str) -> Iterator[Path]:
         raise InputError(f"{model}: this is a run, not a model; add /{DETECTOR}")
     require_database(model)
     open_store()
-    if model == f"models:/{MODEL}@{CHAMPION}":
-        require_champion()
+    alias = model.removeprefix(f"models:/{MODEL}@")
+    if alias != model and find_alias(alias) is None:
+        raise InputError(no_version(alias))
     with tempfile.TemporaryDirectory() as folder:
         try:
             logged = Path(download_artifacts(model, dst_path=folder))

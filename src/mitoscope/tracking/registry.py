@@ -99,17 +99,18 @@ def champions() -> list[Version]:
     return [versions[number] for number in numbers if number in versions and versions[number].eligible]
 
 
-def require_champion() -> None:
-    """Check that there is a champion.
+def find_alias(alias: str) -> Version | None:
+    """Return the version that has an alias, if any."""
+    return next((version for version in list_versions() if alias in version.aliases), None)
 
-    Raises:
-        InputError: there is none; the message names the command that chooses one.
-    """
-    versions = list_versions()
-    if not any(CHAMPION in version.aliases for version in versions):
-        before = _predecessor(None, versions)
-        remedy = f"`mitoscope rollback` makes version {before.number} the champion again" if before else _PROMOTE
-        raise InputError(f"{_BY_ID}{MODEL}@{CHAMPION}: there is no champion; {remedy}")
+
+def no_version(alias: str) -> str:
+    """Return one line that says that no version has an alias, and what gives it one."""
+    if alias != CHAMPION:
+        return f"{_BY_ID}{MODEL}@{alias}: no version has this alias; `mitoscope registry` lists the versions"
+    before = _predecessor(None, list_versions())
+    remedy = f"`mitoscope rollback` makes version {before.number} the champion again" if before else _PROMOTE
+    return f"{_BY_ID}{MODEL}@{CHAMPION}: there is no champion; {remedy}"
 
 
 def register(model_id: str, run_id: str, tags: Mapping[str, str], card: str) -> Version:

@@ -1,0 +1,157 @@
+"""Command `serve`: answer fields over HTTP with a detector, and follow the champion."""
+
+import os
+import socket
+from importlib.util import find_spec
+from typing import TYPE_CHECKING
+
+from mitoscope import __version__
+from mitoscope.errors import InputError
+from mitoscope.files import hash_file
+from mitoscope.progress import console
+from mitoscope.tracking.models import detector_file
+from mitoscope.tracking.registry import MODEL, find_alias, no_version
+
+if TYPE_CHECKING:
+    from mitoscope.service.answers import Served
+
+TOKEN = "MITOSCOPE_TOKEN"
+_LOOPBACK = ("127.0.0.1", "localhost", "::1")
+_NEEDS = {"fastapi_offline": "fastapi-offline", "multipart": "python-multipart", "prometheus_client": "", "uvicorn": ""}
+_SHORTEST_TOKEN = 16
+_LAST_SECONDS = 60  # for the requests that are there when the service is stopped
+
+
+def serve(model: str, *, host: str, port: int, most_mb: int, most_requests: int, look_every: float) -> None:
+    """Serve a detector until the process gets SIGTERM or Ctrl-C; requests that are there then are answered first.
+
+    Args:
+        model: a file detector.pt, `runs:/<run>/detector` or `models:/<name>@<alias>`, which is followed when it moves.
+        host: address to listen on.
+        port: port to listen on.
+        most_mb: size of a request, MB.
+        most_requests: how many are taken at once.
+        look_every: seconds after which to look whether the alias has moved.
+
+    Raises:
+        InputError: the detector does not exist, a package is missing, the port is taken, or others than this machine
+            are served without a token.
+    """
+    _require_packages()
+    token = _token(host)
+    listener = _listen(host, port)
+    import uvicorn
+
+    from mitoscope.service.app import Limits, create_app
+    from mitoscope.service.desk import Desk
+
+    alias = model.removeprefix(f"models:/{MODEL}@")
+    source = FromAlias(alias) if alias != model else FromName(model)
+    desk = Desk(source, most_requests, lambda line: console.print(f"{model}: {line}", markup=False))
+    served = desk.served().model
+    note = ", trained on synthetic data" if served.synthetic else ""
+    which = f"{model} (version {served.version})" if served.version else model
+    console.print(f"{which}: threshold {served.threshold:.3f}{note}; for research only", markup=False)
+    hosts = ["*"] if token else _LOOPBACK
+    limits = Limits(most_mb * 1_000_000, token, hosts)
+    app = create_app(desk, limits, version=__version__, look_every=look_every if isinstance(source, FromAlias) else 0)
+    shown = f"[{host}]" if ":" in host else host
+    console.print(f"serving on http://{shown}:{listener.getsockname()[1]} (Ctrl-C stops it)", markup=False)
+    settings = uvicorn.Config(app, log_level="warning", server_header=False, timeout_graceful_shutdown=_LAST_SECONDS)
+    try:
+        uvicorn.Server(settings).run(sockets=[listener])
+    except KeyboardInterrupt:  # uvicorn raises it again when it has stopped
+        console.print("stopped; all requests that were here are answered")
+
+
+class FromName:
+    """A detector that never changes.
+
+    Args:
+        model: a file or the name of a run.
+    """
+
+    def __init__(self, model: str) -> None:
+        self._model = model
+
+    def version(self) -> None:
+        """Return None."""
+
+    def load(self, version: int | None) -> "Served":
+        """Load the detector."""
+        return _load(self._model, self._model, version)
+
+
+class FromAlias:
+    """The version of the registry that has an alias.
+
+    Args:
+        alias: the alias.
+    """
+
+    def __init__(self, alias: str) -> None:
+        self._alias = alias
+
+    def version(self) -> int:
+        """Return the number of the version."""
+        from mitoscope.service.desk import NoVersionError
+
+        version = find_alias(self._alias)
+        if version is None:
+            raise NoVersionError(no_version(self._alias))
+        return version.number
+
+    def load(self, version: int | None) -> "Served":
+        """Load a version."""
+        return _load(f"models:/{MODEL}/{version}", f"models:/{MODEL}@{self._alias}", version)
+
+
+def _load(model: str, name: str, version: int | None) -> "Served":
+    """Load the detector `model`, which the answers call `name`, onto this process's device."""
+    from mitoscope.detection.detector import Detector
+    from mitoscope.learning.devices import join
+    from mitoscope.service.answers import Served
+
+    with detector_file(model) as file, join(keep_memory=False) as device:
+        return Served.of(Detector.load(file).to(device.torch), name=name, version=version, sha256=hash_file(file))
+
+
+def _require_packages() -> None:
+    missing = [name or module for module, name in _NEEDS.items() if find_spec(module) is None]
+    if missing:
+        raise InputError(f"serve needs {', '.join(missing)}; install the extra serve: pip install 'mitoscope[serve]'")
+
+
+def _token(host: str) -> str | None:
+    """Return the token that requests must carry; None on this machine, unless the variable gives one.
+
+    Raises:
+        InputError: others are served without a token, or it is easy to guess.
+    """
+    token = os.environ.get(TOKEN, "")
+    if not token and host not in _LOOPBACK:
+        raise InputError(
+            f"{host}: other machines can reach this address, so requests need a token; set {TOKEN}, for example to "
+            "what `openssl rand -hex 16` prints"
+        )
+    if token and (len(token) < _SHORTEST_TOKEN or not token.isascii() or not token.isprintable()):
+        raise InputError(f"{TOKEN}: must have {_SHORTEST_TOKEN} or more letters, digits and signs")
+    return token or None
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    """Return a socket that listens on an address.
+
+    Raises:
+        InputError: it is not available.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+    except OSError as error:
+        listener.close()
+        line = f"port {port} of {host} is not available ({error.strerror}); choose another with --port"
+        raise InputError(line) from error
+    return listener

@@ -1,0 +1,95 @@
+"""The service as a FastAPI application."""
+
+import asyncio
+import hmac
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from fastapi import Depends, FastAPI
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from fastapi_offline import FastAPIOffline
+from starlette.exceptions import HTTPException
+from starlette.middleware.trustedhost import TrustedHostMiddleware
+from starlette.requests import Request
+
+from mitoscope.detection.sent import FIELD, MOST_PIXELS
+from mitoscope.service.body import Linger
+from mitoscope.service.desk import Desk
+from mitoscope.service.metrics import Metrics
+from mitoscope.service.routes import State, anybody, with_token
+
+_ABOUT = f"""Finds the mitoses of H&E fields, as `mitoscope detect` does. For research only.
+
+Send an 8-bit RGB image (PNG, JPEG or TIFF, at most {MOST_PIXELS:,} pixels), as the body or as the file `{FIELD}` of a
+form:
+
+    curl --data-binary @field.tif 'http://127.0.0.1:8080/detect?microns_per_pixel=0.25'
+    curl --form {FIELD}=@field.tif http://127.0.0.1:8080/detect
+"""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How the service protects itself.
+
+    Attributes:
+        most_bytes: size of a request's body.
+        token: what a request must carry as `Authorization: Bearer TOKEN`; None = nothing.
+        hosts: names of the host that a request may ask for; `*` = any. A page on the internet whose name leads to this
+            machine asks for another one.
+    """
+
+    most_bytes: int
+    token: str | None
+    hosts: Sequence[str]
+
+
+def create_app(desk: Desk, limits: Limits, *, version: str, look_every: float) -> FastAPI:
+    """Return the service.
+
+    Args:
+        desk: takes the requests.
+        limits: of a request.
+        version: of mitoscope.
+        look_every: seconds after which to look for another version of the detector; 0 = never.
+    """
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        following = asyncio.create_task(desk.follow(look_every)) if look_every else None
+        yield
+        if following:
+            following.cancel()
+            with suppress(asyncio.CancelledError):
+                await following
+
+    app = FastAPIOffline(title="mitoscope", version=version, description=_ABOUT, lifespan=lifespan, redoc_url=None)
+    app.state.service = State(desk, Metrics(lambda: desk.here), limits.most_bytes)
+    app.add_middleware(Linger)
+    app.add_middleware(TrustedHostMiddleware, allowed_hosts=list(limits.hosts))
+    app.add_exception_handler(RequestValidationError, _say_in_one_line)
+    app.include_router(anybody)
+    app.include_router(with_token, dependencies=[Depends(_bearer(limits.token))] if limits.token else [])
+    return app
+
+
+async def _say_in_one_line(_: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, RequestValidationError)
+    first = error.errors()[0]
+    return JSONResponse({"detail": f"{first['loc'][-1]}: {first['msg']}"}, 422)
+
+
+def _bearer(token: str) -> Any:
+    """Return a dependency that lets requests with this token pass."""
+    scheme = HTTPBearer(auto_error=False)
+
+    async def check(given: Annotated[HTTPAuthorizationCredentials | None, Depends(scheme)]) -> None:
+        if given is None or not hmac.compare_digest(given.credentials.encode(), token.encode()):
+            line = "the token is missing or wrong; send it as Authorization: Bearer TOKEN"
+            raise HTTPException(401, line, {"WWW-Authenticate": "Bearer"})
+
+    return check

@@ -1,0 +1,104 @@
+"""Read the body of a request within limits of bytes and time."""
+
+import asyncio
+from contextlib import suppress
+
+from starlette.datastructures import UploadFile
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from mitoscope.detection.sent import FIELD
+
+SECONDS = 60.0  # in which a body must arrive
+_LINGER_SECONDS = 5.0  # for what is still on its way when the answer is an error
+
+
+async def read_file(request: Request, most_bytes: int) -> bytes:
+    """Return the image file of a request: its body, or the part `field` of a form (multipart/form-data).
+
+    FastAPI's own limit of bytes would answer without the line that says what to do.
+
+    Args:
+        request: the request, of whose body nothing has been read.
+        most_bytes: size that a body may have.
+
+    Raises:
+        HTTPException: 413, it has more bytes; 408, it takes too long; 422, the form has no file `field`.
+    """
+    too_large = HTTPException(413, f"the request has more than {most_bytes:,} bytes; split the image or compress it")
+    if int(request.headers.get("content-length") or 0) > most_bytes:
+        raise too_large
+    got = 0
+
+    async def receive() -> Message:
+        """Receive the next part of the body, and count its bytes: they may be more than the header says."""
+        nonlocal got
+        message = await request.receive()
+        got += len(message.get("body", b""))
+        if got > most_bytes:
+            raise too_large
+        return message
+
+    counted = Request(request.scope, receive)
+    try:
+        async with asyncio.timeout(SECONDS):
+            if request.headers.get("content-type", "").lower().startswith("multipart/form-data"):
+                return await _read_form(counted)
+            return await counted.body()
+    except TimeoutError as error:
+        raise HTTPException(408, f"the request did not arrive within {SECONDS:.0f} s") from error
+    except ClientDisconnect as error:
+        raise HTTPException(400, "the connection was closed before the request was complete") from error
+
+
+async def _read_form(request: Request) -> bytes:
+    """Return the content of the file `field` of a form."""
+    try:
+        form = await request.form(max_files=1, max_fields=1)
+    except HTTPException as error:  # of the parser, or the one of `receive`
+        if error.status_code == 413:
+            raise
+        line = f"the form cannot be read ({error.detail}); send one file with the name {FIELD}"
+        raise HTTPException(422, line) from error
+    try:
+        file = form.get(FIELD)
+        if not isinstance(file, UploadFile):
+            raise HTTPException(422, f"the form has no file with the name {FIELD}")
+        return await file.read()
+    finally:
+        await form.close()
+
+
+class Linger:
+    """Middleware that takes the rest of a body before it answers with an error.
+
+    Otherwise the connection is closed while the client still sends, and the client never sees the answer.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle a connection."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        # A client that asks first sends nothing before somebody receives.
+        more = b"expect" not in dict(scope["headers"])
+
+        async def noting() -> Message:
+            nonlocal more
+            message = await receive()
+            more = message.get("more_body", False)
+            return message
+
+        async def lingering(message: Message) -> None:
+            if message["type"] == "http.response.start" and message["status"] >= 400:
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(_LINGER_SECONDS):
+                        while more:
+                            await noting()
+            await send(message)
+
+        await self._app(scope, noting, lingering)

@@ -1,0 +1,175 @@
+"""The routes of the service, and what its interface says of them."""
+
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Depends, Query
+from fastapi.responses import JSONResponse, RedirectResponse
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+
+from mitoscope.datasets.field_table import COARSEST_UM, FINEST_UM
+from mitoscope.detection.sent import FIELD, SentField, SizeError
+from mitoscope.errors import InputError
+from mitoscope.service.answers import Answer, Problem, ServedModel, answer, as_geojson
+from mitoscope.service.body import read_file
+from mitoscope.service.desk import Desk
+from mitoscope.service.metrics import Metrics
+
+GEOJSON = "application/geo+json"
+_FILE = {"type": "string", "format": "binary"}
+_FORM = {"type": "object", "required": [FIELD], "properties": {FIELD: _FILE}}
+_TYPES = ("application/octet-stream", "image/png", "image/jpeg", "image/tiff")
+_BODY = {
+    "required": True,
+    "content": {kind: {"schema": _FILE} for kind in _TYPES} | {"multipart/form-data": {"schema": _FORM}},
+}
+_PROBLEMS = {
+    400: "The connection was closed, or the request asks for another host.",
+    401: "The token is missing or wrong.",
+    408: "The request takes too long to arrive.",
+    413: "Too many bytes, or too many pixels.",
+    422: "No image that can be read, or a pixel size that does not fit.",
+    429: "Too many requests at once; Retry-After says when to try again.",
+    503: "There is no detector now; Retry-After says when to try again.",
+}
+
+anybody = APIRouter()
+"""Routes that need no token."""
+with_token = APIRouter()
+"""Routes that need the token, if there is one."""
+
+
+@dataclass(frozen=True)
+class State:
+    """What the routes work with.
+
+    Attributes:
+        desk: takes the requests.
+        metrics: counts them.
+        most_bytes: size of a request's body.
+    """
+
+    desk: Desk
+    metrics: Metrics
+    most_bytes: int
+
+
+def state_of(request: Request) -> State:
+    """Return the state of the service that got a request."""
+    state: State = request.app.state.service
+    return state
+
+
+def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """Return the descriptions of these statuses for OpenAPI."""
+    return {status: {"model": Problem, "description": _PROBLEMS[status]} for status in statuses}
+
+
+_State = Annotated[State, Depends(state_of)]
+_GEOJSON: Mapping[int | str, dict[str, Any]] = {200: {"content": {GEOJSON: {"schema": {"type": "object"}}}}}
+
+
+@with_token.post(
+    "/detect",
+    response_model=Answer,
+    responses={**_GEOJSON, **problems(*_PROBLEMS)},
+    openapi_extra={"requestBody": _BODY},
+)
+async def detect(
+    request: Request,
+    state: _State,
+    microns_per_pixel: Annotated[
+        float | None,
+        Query(ge=FINEST_UM, le=COARSEST_UM, description="Pixel size, um; by default the file's, or else the model's."),
+    ] = None,
+    format: Annotated[Literal["json", "geojson"], Query(description="geojson: outlines that QuPath opens.")] = "json",
+) -> Response:
+    """Find the mitoses of a field."""
+    started, status = time.perf_counter(), 500
+    try:
+        with state.desk.place():
+            found = await _find(state, request, microns_per_pixel)
+        status = 200
+    except HTTPException as error:
+        status = error.status_code
+        raise
+    finally:
+        state.metrics.answers.labels(status).inc()
+    state.metrics.seconds.observe(time.perf_counter() - started)
+    if format == "geojson":
+        return JSONResponse(as_geojson(found), media_type=GEOJSON)
+    return Response(found.model_dump_json(), media_type="application/json")
+
+
+async def _find(state: State, request: Request, microns_per_pixel: float | None) -> Answer:
+    """Read a request, wait for its turn, and answer it.
+
+    Raises:
+        HTTPException: it cannot be answered.
+    """
+    desk, metrics = state.desk, state.metrics
+    desk.served()  # without a detector the body need not be read
+    content = await read_file(request, state.most_bytes)
+    try:
+        field = SentField.read(content)
+        async with desk.turn:
+            if await request.is_disconnected():
+                raise HTTPException(400, "the connection was closed")
+            started = time.perf_counter()
+            found = await desk.compute(partial(answer, desk.served(), field, microns_per_pixel))
+            metrics.computing.observe(time.perf_counter() - started)
+    except SizeError as error:
+        raise HTTPException(413, str(error)) from error
+    except InputError as error:
+        raise HTTPException(422, str(error)) from error
+    metrics.pixels.inc(found.width * found.height)
+    metrics.mitoses.inc(found.count)
+    return found
+
+
+@with_token.get("/model", responses=problems(400, 401, 503))
+async def model(state: _State) -> ServedModel:
+    """Say which detector answers."""
+    return state.desk.served().model
+
+
+@with_token.get(
+    "/metrics",
+    response_class=Response,
+    responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}, **problems(400, 401)},
+)
+async def metrics(state: _State) -> Response:
+    """Return the counters, for Prometheus."""
+    counters = state.metrics
+    counters.model.clear()
+    with suppress(HTTPException):  # there is none now
+        served = state.desk.served().model
+        counters.model.labels(served.version or "", served.run_id, served.detector_sha256).set(1)
+    return Response(generate_latest(counters.registry), media_type=CONTENT_TYPE_LATEST)
+
+
+@anybody.get("/health", responses=problems(400))
+async def health() -> dict[str, str]:
+    """Say that the process lives."""
+    return {"status": "lives"}
+
+
+@anybody.get("/ready", responses=problems(400, 429, 503))
+async def ready(state: _State) -> dict[str, str]:
+    """Say whether a field would be taken now."""
+    state.desk.served()
+    with state.desk.place():
+        return {"status": "ready"}
+
+
+@anybody.get("/", include_in_schema=False)
+async def start() -> RedirectResponse:
+    """Lead people to the page that shows how to ask."""
+    return RedirectResponse("docs")

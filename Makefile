@@ -52,11 +52,14 @@ ui: .venv/.installed ## Open the MLflow UI
 test: .venv/.installed ## Run the test suite
 	pytest -n 3 --dist loadfile --no-loadscope-reorder
 
-lint: .venv/.installed ## Check style, types, the dependencies of each stage, and the docs site
+lint: .venv/.installed ## Check style, types, the dependencies of each stage, the container, and the docs site
 	ruff check .
 	ruff format --check .
 	mypy
 	python scripts/check_stage_deps.py
+	check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/ci.yml
+	zizmor --quiet --offline .github/workflows
+	hadolint Dockerfile
 	sphinx-build -q -E -W --keep-going docs docs/_build
 
 docs: .venv/.installed ## Build the docs site and serve it on port 8000

@@ -40,6 +40,7 @@ def serve(model: str, *, host: str, port: int, most_mb: int, most_requests: int,
     _require_packages()
     token = _token(host)
     listener = _listen(host, port)
+    console.print(f"loading {model}", markup=False)
     import uvicorn
 
     from mitoscope.service.app import Limits, create_app
@@ -61,7 +62,7 @@ def serve(model: str, *, host: str, port: int, most_mb: int, most_requests: int,
     try:
         uvicorn.Server(settings).run(sockets=[listener])
     except KeyboardInterrupt:  # uvicorn raises it again when it has stopped
-        console.print("stopped; all requests that were here are answered")
+        console.print("stopped")
 
 
 class FromName:

@@ -1,6 +1,7 @@
 """Suspects for a pathologist: a GeoJSON per field for QuPath, and a sheet with a window around each."""
 
 from collections.abc import Callable, Mapping
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import pandas as pd
 from mitoscope.datasets.fields import FieldOfView
 from mitoscope.datasets.importers.classes import LOOKALIKE_NAMES, MITOSIS_NAMES, SUSPECT
 from mitoscope.datasets.readers import Image, read_image
+from mitoscope.evaluation.fields import UNNAMED
 from mitoscope.evaluation.suspects import LOOKALIKE, MITOSIS, NONE
 from mitoscope.histology.windows import FieldWindows
 from mitoscope.reporting.exports import Annotation, write_annotations
@@ -18,7 +20,7 @@ from mitoscope.reporting.overlays import DETECTED, FALSE, MISSED, NUCLEUS_UM
 NO_CANDIDATE = "no candidate"
 _CLASSES = {MITOSIS: MITOSIS_NAMES[0], LOOKALIKE: LOOKALIKE_NAMES[0], NONE: SUSPECT}
 _COLOURS = {MITOSIS: DETECTED.colour, LOOKALIKE: MISSED.colour, NONE: FALSE.colour}
-_SHOWN, _SHOWN_UM = 60, 32  # number of windows on the sheet, and their width
+_SHOWN, _SHOWN_UM = 60, 32  # number of windows of a domain on the sheet, and their width
 
 
 def describe_suspect(row: Mapping[Any, Any]) -> str:
@@ -66,7 +68,9 @@ def draw_suspects(
     note: str,
     on_field: Callable[[int, int], None] | None = None,
 ) -> None:
-    """Draw a sheet with the first suspects, those annotated as mitosis and the others apart, in the order of ranks.
+    """Draw a sheet with the first suspects of each domain, in the order of ranks.
+
+    Those annotated as mitosis and the others are apart.
 
     Args:
         path: PNG to write.
@@ -79,7 +83,8 @@ def draw_suspects(
     Raises:
         InputError: an image cannot be read.
     """
-    shown = suspects.head(_SHOWN)
+    domains = (suspects.patient + "_" + suspects.field).map(lambda name: fields[name].domain)
+    shown = suspects.groupby(domains).head(_SHOWN)
     windows: dict[int, Image] = {}
     by_field = list(shown.groupby(shown.patient + "_" + shown.field))
     for done, (name, rows) in enumerate(by_field, start=1):
@@ -88,10 +93,17 @@ def draw_suspects(
         windows |= dict(zip(rows["rank"], cut, strict=True))
         if on_field:
             on_field(done, len(by_field))
+    kinds = (("annotated mitoses that score low", True), ("other places that score high", False))
     sections = []
-    for title, is_mitosis in (("annotated mitoses that score low", True), ("other places that score high", False)):
-        chosen, drawn = (table[(table.label == MITOSIS) == is_mitosis] for table in (suspects, shown))
+    for domain, (title, is_mitosis) in product(sorted(set(domains)) or [""], kinds):
+        chosen, drawn = (
+            table[(domains[table.index] == domain) & ((table.label == MITOSIS) == is_mitosis)]
+            for table in (suspects, shown)
+        )
         tiles = [(describe_suspect(row), windows[row["rank"]]) for row in drawn.to_dict("records")]
-        heading = f"{len(chosen)} {title}{note}: the first {len(tiles)}, {_SHOWN_UM} um wide, with rank and score"
+        where = f"{domain or UNNAMED}: " if domains.nunique() > 1 else ""
+        heading = (
+            f"{where}{len(chosen)} {title}{note}: the first {len(tiles)}, {_SHOWN_UM} um wide, with rank and score"
+        )
         sections.append((heading, tiles))
     draw_gallery(path, sections)

@@ -163,12 +163,16 @@ class TestVersions:
         wait_until(lambda: len(service.said) > 1)
         assert service.ask(sent(rows=100))[0] == 200
 
-    def test_a_registry_that_does_not_answer_changes_nothing_and_is_said_once(self, service, registry, sent):
-        registry.error = InputError("the store cannot be opened")
+    @pytest.mark.parametrize("kind", [InputError, RuntimeError])
+    def test_a_registry_that_does_not_answer_changes_nothing_and_is_said_once(self, service, registry, sent, kind):
+        registry.error = kind("the store cannot be opened")
         wait_until(lambda: service.said)
         time.sleep(0.1)
         assert service.said == ["version 1 stays: the store cannot be opened"]
         assert service.ask(sent(rows=100))[1]["model"]["version"] == 1
+        registry.error, registry.number = None, 2
+        wait_until(lambda: len(service.said) > 1)
+        assert service.ask(sent(rows=100))[1]["model"]["version"] == 2
 
     def test_a_version_that_cannot_be_loaded_leaves_the_one_before(self, service, registry, sent, monkeypatch):
         def fail(version: int) -> Any:

@@ -8,7 +8,7 @@ from typing import Protocol, TypeVar
 
 from starlette.exceptions import HTTPException
 
-from mitoscope.errors import InputError
+from mitoscope.errors import InputError, printable
 from mitoscope.service.answers import Served
 
 _Result = TypeVar("_Result")
@@ -114,8 +114,8 @@ class Desk:
             except NoVersionError as error:
                 self._served, self._reason = None, str(error)
                 line = f"nothing is served now: {error}"
-            except InputError as error:
-                line = f"version {self._version} stays: {error}"
+            except Exception as error:  # whatever happens to the registry must not end the service, nor this loop
+                line = f"version {self._version} stays: {printable(str(error))}"
             else:
                 continue
             if line != said:

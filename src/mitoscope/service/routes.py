@@ -31,7 +31,7 @@ _BODY = {
     "content": {kind: {"schema": _FILE} for kind in _TYPES} | {"multipart/form-data": {"schema": _FORM}},
 }
 _PROBLEMS = {
-    400: "The connection was closed, or the request asks for another host.",
+    400: "The connection was closed before the request was complete.",
     401: "The token is missing or wrong.",
     408: "The request takes too long to arrive.",
     413: "Too many bytes, or too many pixels.",
@@ -134,7 +134,7 @@ async def _find(state: State, request: Request, microns_per_pixel: float | None)
     return found
 
 
-@with_token.get("/model", responses=problems(400, 401, 503))
+@with_token.get("/model", responses=problems(401, 503))
 async def model(state: _State) -> ServedModel:
     """Say which detector answers."""
     return state.desk.served().model
@@ -143,7 +143,7 @@ async def model(state: _State) -> ServedModel:
 @with_token.get(
     "/metrics",
     response_class=Response,
-    responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}, **problems(400, 401)},
+    responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}, **problems(401)},
 )
 async def metrics(state: _State) -> Response:
     """Return the counters, for Prometheus."""
@@ -155,13 +155,13 @@ async def metrics(state: _State) -> Response:
     return Response(generate_latest(counters.registry), media_type=CONTENT_TYPE_LATEST)
 
 
-@anybody.get("/health", responses=problems(400))
+@anybody.get("/health")
 async def health() -> dict[str, str]:
     """Say that the process lives."""
     return {"status": "lives"}
 
 
-@anybody.get("/ready", responses=problems(400, 429, 503))
+@anybody.get("/ready", responses=problems(429, 503))
 async def ready(state: _State) -> dict[str, str]:
     """Say whether a field would be taken now."""
     state.desk.served()

@@ -48,7 +48,10 @@ def detector_file(model: str) -> Iterator[Path]:
             artifacts = description["flavors"]["python_function"]["artifacts"]
         except (mlflow.MlflowException, OSError, KeyError, TypeError) as error:
             reason = without_passwords((str(error).splitlines() or [type(error).__name__])[0])
-            raise InputError(f"{model}: no such model in the MLflow store {store(Path())} ({reason})") from error
+            known = "`mitoscope registry` lists the versions, `mitoscope ui` the runs"
+            raise InputError(
+                f"{model}: no such model in the MLflow store {store(Path())} ({reason}); {known}"
+            ) from error
         if DETECTOR not in artifacts:
             raise InputError(f"{model}: contains a network of mitoscope 0.1, not a detector; make one with `dvc repro`")
         yield logged / artifacts[DETECTOR]["path"]

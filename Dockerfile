@@ -18,15 +18,12 @@ RUN apt-get update \
     && useradd --uid 1000 --create-home mitoscope \
     && chmod 1777 /home/mitoscope
 COPY --from=build /opt/mitoscope/.venv /opt/mitoscope/.venv
-# The code of the project that is mounted is the one that runs there. HOME is for a user of any number.
+# HOME is for a user of any number.
 ENV PATH=/opt/mitoscope/.venv/bin:$PATH \
-    PYTHONPATH=/project/src \
     HOME=/home/mitoscope \
     DVC_NO_ANALYTICS=1 \
     MLFLOW_DISABLE_TELEMETRY=true
 USER 1000
 WORKDIR /project
 EXPOSE 8080
-HEALTHCHECK --start-period=60s \
-    CMD ["python", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:8080/health', timeout=5)"]
 CMD ["mitoscope", "serve", "--host", "0.0.0.0"]

@@ -102,7 +102,8 @@ def made_once(folder: Path, make: Callable[[Path], object]) -> Path:
     """Return `folder`, which the first worker that comes here makes with `make`."""
     with FileLock(f"{folder}.lock"):
         if not folder.exists():
-            (unfinished := folder.with_suffix(".new")).mkdir()
+            shutil.rmtree(unfinished := folder.with_suffix(".new"), ignore_errors=True)  # of one that failed
+            unfinished.mkdir()
             make(unfinished)
             unfinished.rename(folder)
     return folder

@@ -62,13 +62,17 @@ def train(store: str, **case: Any) -> None:
     threading.Thread(target=_watch, args=(peaks := [0.0],), daemon=True).start()
     windows = Windows.of(np.load(store, mmap_mode="r"))
     Case(**case).train(PatchSet(windows, np.arange(len(windows)) % 2), alone())
+    _note(peaks)
     print(max(peaks))
 
 
 def _watch(peaks: list[float]) -> None:
-    """Append this process's RssAnon, MB, whenever it is higher than ever."""
     while True:
-        found = re.search(r"RssAnon:\s+(\d+) kB", Path("/proc/self/status").read_text())
-        if found and (size := int(found[1]) * 1024 / 1e6) > peaks[-1]:
-            peaks.append(size)
+        _note(peaks)
         time.sleep(_POLL_SECONDS)
+
+
+def _note(peaks: list[float]) -> None:
+    """Append this process's RssAnon, MB."""
+    found = re.search(r"RssAnon:\s+(\d+) kB", Path("/proc/self/status").read_text())
+    peaks.append(int(found[1]) * 1024 / 1e6 if found else 0.0)

@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from statistics import median
 
@@ -39,28 +40,30 @@ def measure(bench: Bench, case: Case = CASE, requests: int = 1000, at_once: int 
     statuses: Counter[str] = Counter()
     seconds: list[float] = []
     memory: dict[float, list[float]] = {}
+
+    def ask(url: str, body: bytes) -> tuple[bool, str, float]:
+        started = time.perf_counter()
+        return body is field, _ask(url, body), time.perf_counter() - started
+
     with bench.folder() as folder, _serving(bench, case, Path(folder)) as (url, process):
-
-        def ask(body: bytes) -> None:
-            started = time.perf_counter()
-            status = _ask(url, body)
-            if body is field:
-                seconds.append(time.perf_counter() - started)
-            statuses[f"{'fields' if body is field else 'garbage'}: {status}"] += 1
-
         _ask(url, field)  # the first field takes more
         started = time.perf_counter()
         with ThreadPoolExecutor(at_once) as askers:
-            for done, _ in enumerate(askers.map(ask, bodies), start=1):
+            for done, (good, status, took) in enumerate(askers.map(partial(ask, url), bodies), start=1):
                 bench.show("service", done, requests)
+                if status not in (("200",) if good else ("413", "422")):
+                    raise InputError(f"a {'field' if good else 'piece of garbage'} got {status}")
+                statuses[f"{'fields' if good else 'garbage'}: {status}"] += 1
+                if good:
+                    seconds.append(took)
                 if done % max(1, requests // 10) == 0:
                     memory[float(done)] = [_resident_mb(process)]
-        took = time.perf_counter() - started
+        total = time.perf_counter() - started
     found = ", ".join(f"{count} {what}" for what, count in sorted(statuses.items()))
     seconds.sort()
     note = (
         f"{case.title}, one view, fields of {SIDE} x {SIDE} px as PNG, {at_once} at a time over the loopback address. "
-        f"Statuses: {found}. {len(seconds) / took:.1f} fields a second; a field waits and is answered within "
+        f"Statuses: {found}. {len(seconds) / total:.1f} fields a second; a field waits and is answered within "
         f"{median(seconds):.1f} s (median), {seconds[int(0.95 * len(seconds))]:.1f} s (95 %)."
     )
     return [Growth("Memory of the service", "MB", "requests answered", {"resident": memory}, note)]
@@ -86,6 +89,8 @@ def _serving(bench: Bench, case: Case, folder: Path) -> Iterator[tuple[str, "sub
                 if process.poll() is not None:
                     raise InputError(f"the service ended: {(folder / 'log').read_text()}") from error
                 time.sleep(0.1)
+        else:
+            raise InputError("the service does not answer")
         yield url, process
     finally:
         process.terminate()

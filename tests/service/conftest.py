@@ -98,7 +98,7 @@ class Service:
 
 @contextmanager
 def running(
-    registry: Registry, *, token: str | None = None, hosts: tuple[str, ...] = ("*",), most_requests: int = 4
+    registry: Registry, *, token: str | None = None, hosts: tuple[str, ...] = ("testserver",), most_requests: int = 4
 ) -> Iterator[Service]:
     """A service that looks for another version all the time."""
     said: list[str] = []

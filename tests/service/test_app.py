@@ -139,10 +139,22 @@ class TestRejections:
             assert service.ask(sent(rows=100), headers={"Authorization": f"Bearer {TOKEN}"})[0] == 200
             assert service.client.get("/ready").status_code == 200
 
-    def test_a_page_whose_name_leads_here_gets_nothing(self, registry):
-        with running(registry, hosts=("127.0.0.1", "localhost")) as service:
-            assert service.client.get("/health", headers={"Host": "localhost:8080"}).status_code == 200
-            assert service.client.get("/health", headers={"Host": "evil.example"}).status_code == 400
+    @pytest.mark.parametrize("host", ["localhost:8080", "127.0.0.1:8080", "[::1]:8080"])
+    def test_pages_elsewhere_get_nothing(self, registry, sent, host):
+        content = sent(rows=100)
+        with running(registry, hosts=("127.0.0.1", "localhost", "::1")) as service:
+            for origin in ({}, {"Origin": f"http://{host}"}):
+                assert service.ask(content, headers={"Host": host} | origin)[0] == 200
+            # A page whose name leads here, and pages that let a browser send a request.
+            for others in (
+                {"Host": "evil.example"},
+                {"Host": "["},
+                *({"Origin": o} for o in ("http://evil.example", "null")),
+            ):
+                for path in ("/detect", "/model", "/metrics", "/health"):
+                    ask = service.client.post if path == "/detect" else service.client.get
+                    response = ask(path, headers={"Host": host} | others)
+                    assert response.status_code == 403 and "of this machine" in response.json()["detail"]
 
 
 class TestVersions:
@@ -159,8 +171,12 @@ class TestVersions:
         assert (status, answer["detail"]) == (503, str(registry.error))
         assert service.client.get("/ready").status_code == service.client.get("/model").status_code == 503
         assert service.client.get("/health").status_code == 200
-        registry.error = None
+        registry.error = InputError("the store cannot be opened")
         wait_until(lambda: len(service.said) > 1)
+        assert service.said[1] == "nothing is served now: the store cannot be opened"
+        assert service.ask(sent(rows=100)) == (503, {"detail": "the store cannot be opened"})
+        registry.error = None
+        wait_until(lambda: len(service.said) > 2)
         assert service.ask(sent(rows=100))[0] == 200
 
     @pytest.mark.parametrize("kind", [InputError, RuntimeError])
@@ -168,7 +184,8 @@ class TestVersions:
         registry.error = kind("the store cannot be opened")
         wait_until(lambda: service.said)
         time.sleep(0.1)
-        assert service.said == ["version 1 stays: the store cannot be opened"]
+        reason = "the store cannot be opened" if kind is InputError else "RuntimeError"
+        assert service.said == [f"version 1 stays: {reason}"]
         assert service.ask(sent(rows=100))[1]["model"]["version"] == 1
         registry.error, registry.number = None, 2
         wait_until(lambda: len(service.said) > 1)
@@ -189,10 +206,13 @@ def test_the_counters_count(service, sent):
     content = sent(rows=100)
     found = [service.ask(content)[1]["count"] for _ in range(2)]
     service.ask(b"x")
+    service.ask(b"x", params={"microns_per_pixel": 9})
+    service.ask(b"x", headers={"Host": "evil.example"})
     lines = service.client.get("/metrics").text.splitlines()
     values = dict(line.rsplit(" ", 1) for line in lines if not line.startswith("#"))
     assert values['mitoscope_answers_total{status="200"}'] == "2.0"
-    assert values['mitoscope_answers_total{status="422"}'] == "1.0"
+    assert values['mitoscope_answers_total{status="422"}'] == "2.0"
+    assert values['mitoscope_answers_total{status="403"}'] == "1.0"
     assert float(values["mitoscope_mitoses_total"]) == sum(found)
     assert float(values["mitoscope_pixels_total"]) == 2 * 400 * 100
     assert values["mitoscope_requests_here"] == "0.0"

@@ -1,7 +1,8 @@
 """Bodies are read within limits of bytes and time."""
 
 import asyncio
-from collections.abc import Iterable
+import time
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import pytest
@@ -9,7 +10,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
 from mitoscope.service import body
-from mitoscope.service.body import Linger, read_file
+from mitoscope.service.body import Edge, read_file
 
 FORM = {"content-type": "multipart/form-data; boundary=x"}
 PART = b'--x\r\nContent-Disposition: form-data; name="field"; filename="a"\r\n\r\n'
@@ -17,12 +18,13 @@ PART = b'--x\r\nContent-Disposition: form-data; name="field"; filename="a"\r\n\r
 
 def read(parts: Iterable[bytes | None], most_bytes: int = 1000, **headers: str) -> bytes:
     """Read a body that arrives in these parts; None = the connection is closed."""
-    waiting = list(parts)
+    waiting = iter(parts)
 
     async def receive() -> dict[str, Any]:
-        if not waiting:
+        try:
+            part = next(waiting)
+        except StopIteration:
             await asyncio.sleep(60)
-        part = waiting.pop(0)
         if part is None:
             return {"type": "http.disconnect"}
         return {"type": "http.request", "body": part, "more_body": part != b""}
@@ -51,10 +53,18 @@ def test_more_bytes_than_allowed_are_not_read():
     assert read([bytes(1000), b""]) == bytes(1000)
 
 
-def test_a_body_that_does_not_arrive_is_given_up(monkeypatch):
+def test_a_body_that_does_not_arrive_is_given_up_and_a_slow_one_has_more_time(monkeypatch):
     monkeypatch.setattr(body, "SECONDS", 0.05)
     assert rejection([b"a"]) == 408
     assert rejection([b"a", None]) == 400
+    monkeypatch.setattr(body, "BYTES_PER_SECOND", 10)
+
+    def slowly() -> Iterator[bytes]:
+        for part in (b"a", b"b", b""):
+            time.sleep(0.04)
+            yield part
+
+    assert read(slowly()) == b"ab"
 
 
 @pytest.mark.parametrize(
@@ -63,7 +73,8 @@ def test_a_body_that_does_not_arrive_is_given_up(monkeypatch):
 )
 def test_a_form_without_the_file_is_rejected(content):
     assert rejection([content, b""], content_type=FORM["content-type"]) == 422
-    assert rejection([content, b""], content_type="multipart/form-data") == 422
+    for kind in ("multipart/form-data", f"{FORM['content-type']}; charset=idna"):
+        assert rejection([content, b""], content_type=kind) == 422
 
 
 @pytest.mark.parametrize(
@@ -84,5 +95,7 @@ def test_an_error_comes_when_the_body_has_been_sent(status, headers, left):
         sent.append((message["status"], len(waiting)))
 
     named = [(name.encode(), value.encode()) for name, value in headers.items()]
-    asyncio.run(Linger(app)({"type": "http", "headers": named}, receive, send))
-    assert sent == [(status, left)]
+    counted: list[tuple[str, int]] = []
+    scope = {"type": "http", "path": "/detect", "headers": named}
+    asyncio.run(Edge(app, lambda *answer: counted.append(answer))(scope, receive, send))
+    assert sent == [(status, left)] and counted == [("/detect", status)]

@@ -1,8 +1,11 @@
 """Command `serve`: answer fields over HTTP with a detector, and follow the champion."""
 
+import errno
 import os
+import re
 import socket
 from importlib.util import find_spec
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mitoscope import __version__
@@ -11,6 +14,7 @@ from mitoscope.files import hash_file
 from mitoscope.progress import console
 from mitoscope.tracking.models import detector_file
 from mitoscope.tracking.registry import MODEL, find_alias, no_version
+from mitoscope.tracking.store import require_database, store, telling
 
 if TYPE_CHECKING:
     from mitoscope.service.answers import Served
@@ -47,15 +51,17 @@ def serve(model: str, *, host: str, port: int, most_mb: int, most_requests: int,
     from mitoscope.service.desk import Desk
 
     alias = model.removeprefix(f"models:/{MODEL}@")
-    source = FromAlias(alias) if alias != model else FromName(model)
+    follows = alias != model
+    if follows:
+        require_database(model)
+    source = FromAlias(alias) if follows else FromName(model)
     desk = Desk(source, most_requests, lambda line: console.print(f"{model}: {line}", markup=False))
     served = desk.served().model
     note = ", trained on synthetic data" if served.synthetic else ""
     which = f"{model} (version {served.version})" if served.version else model
     console.print(f"{which}: threshold {served.threshold:.3f}{note}; for research only", markup=False)
-    hosts = ["*"] if token else _LOOPBACK
-    limits = Limits(most_mb * 1_000_000, token, hosts)
-    app = create_app(desk, limits, version=__version__, look_every=look_every if isinstance(source, FromAlias) else 0)
+    limits = Limits(most_mb * 1_000_000, token, _LOOPBACK)
+    app = create_app(desk, limits, version=__version__, look_every=look_every if follows else None)
     shown = f"[{host}]" if ":" in host else host
     console.print(f"serving on http://{shown}:{listener.getsockname()[1]} (Ctrl-C stops it)", markup=False)
     settings = uvicorn.Config(app, log_level="warning", server_header=False, timeout_graceful_shutdown=_LAST_SECONDS)
@@ -95,9 +101,13 @@ class FromAlias:
 
     def version(self) -> int:
         """Return the number of the version."""
+        import mlflow
+        from sqlalchemy.exc import SQLAlchemyError
+
         from mitoscope.service.desk import NoVersionError
 
-        version = find_alias(self._alias)
+        with telling("MLflow failed ({})", store(Path()), mlflow.MlflowException, SQLAlchemyError):
+            version = find_alias(self._alias)
         if version is None:
             raise NoVersionError(no_version(self._alias))
         return version.number
@@ -135,8 +145,8 @@ def _token(host: str) -> str | None:
             f"{host}: other machines can reach this address, so requests need a token; set {TOKEN}, for example to "
             "what `openssl rand -hex 16` prints"
         )
-    if token and (len(token) < _SHORTEST_TOKEN or not token.isascii() or not token.isprintable()):
-        raise InputError(f"{TOKEN}: must have {_SHORTEST_TOKEN} or more letters, digits and signs")
+    if token and not re.fullmatch(rf"[!-~]{{{_SHORTEST_TOKEN},}}", token):
+        raise InputError(f"{TOKEN}: must have {_SHORTEST_TOKEN} or more letters, digits and signs, without spaces")
     return token or None
 
 
@@ -151,8 +161,10 @@ def _listen(host: str, port: int) -> socket.socket:
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((host, port))
+        listener.listen()
     except OSError as error:
         listener.close()
-        line = f"port {port} of {host} is not available ({error.strerror}); choose another with --port"
+        option = "--port" if error.errno in (errno.EADDRINUSE, errno.EACCES) else "--host"
+        line = f"port {port} of {host} is not available ({error.strerror}); choose another with {option}"
         raise InputError(line) from error
     return listener

@@ -22,7 +22,7 @@ class ServedModel(BaseModel):
     """The detector that answers."""
 
     name: str = Field(description="As the service was started: a file, a run, or models:/mitoscope@champion.")
-    version: int | None = Field(description="Version in the registry; null for a file or a run.")
+    version: int | None = Field(description="Version in the registry; null unless the service follows an alias.")
     network: str
     run_id: str = Field(description="MLflow run of the training.")
     detector_sha256: str = Field(description="Of the file detector.pt; `mitoscope detect` writes it to model.json.")

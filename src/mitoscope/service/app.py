@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Annotated, Any
+from urllib.parse import urlsplit
 
 from fastapi import Depends, FastAPI
 from fastapi.exceptions import RequestValidationError
@@ -13,14 +14,13 @@ from fastapi.responses import JSONResponse
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from fastapi_offline import FastAPIOffline
 from starlette.exceptions import HTTPException
-from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import Request
 
 from mitoscope.detection.sent import FIELD, MOST_PIXELS
-from mitoscope.service.body import Linger
+from mitoscope.service.body import Edge
 from mitoscope.service.desk import Desk
 from mitoscope.service.metrics import Metrics
-from mitoscope.service.routes import State, anybody, with_token
+from mitoscope.service.routes import DETECT, State, anybody, with_token
 
 _ABOUT = f"""Finds the mitoses of H&E fields, as `mitoscope detect` does. For research only.
 
@@ -39,8 +39,8 @@ class Limits:
     Attributes:
         most_bytes: size of a request's body.
         token: what a request must carry as `Authorization: Bearer TOKEN`; None = nothing.
-        hosts: names of the host that a request may ask for; `*` = any. A page on the internet whose name leads to this
-            machine asks for another one.
+        hosts: names of this machine that a request without a token must ask for. A page elsewhere whose name leads to
+            this machine asks for another one.
     """
 
     most_bytes: int
@@ -48,14 +48,14 @@ class Limits:
     hosts: Sequence[str]
 
 
-def create_app(desk: Desk, limits: Limits, *, version: str, look_every: float) -> FastAPI:
+def create_app(desk: Desk, limits: Limits, *, version: str, look_every: float | None) -> FastAPI:
     """Return the service.
 
     Args:
         desk: takes the requests.
         limits: of a request.
         version: of mitoscope.
-        look_every: seconds after which to look for another version of the detector; 0 = never.
+        look_every: seconds after which to look for another version of the detector; None = never.
     """
 
     @asynccontextmanager
@@ -68,12 +68,18 @@ def create_app(desk: Desk, limits: Limits, *, version: str, look_every: float) -
                 await following
 
     app = FastAPIOffline(title="mitoscope", version=version, description=_ABOUT, lifespan=lifespan, redoc_url=None)
-    app.state.service = State(desk, Metrics(lambda: desk.here), limits.most_bytes)
-    app.add_middleware(Linger)
-    app.add_middleware(TrustedHostMiddleware, allowed_hosts=list(limits.hosts))
+    metrics = Metrics(lambda: desk.here)
+
+    def count(path: str, status: int) -> None:
+        if path == DETECT:
+            metrics.answers.labels(status).inc()
+
+    app.state.service = State(desk, metrics, limits.most_bytes)
+    app.add_middleware(Edge, count=count)
     app.add_exception_handler(RequestValidationError, _say_in_one_line)
-    app.include_router(anybody)
-    app.include_router(with_token, dependencies=[Depends(_bearer(limits.token))] if limits.token else [])
+    may_ask = Depends(_bearer(limits.token) if limits.token else _from(limits.hosts))
+    app.include_router(anybody, dependencies=[] if limits.token else [may_ask])
+    app.include_router(with_token, dependencies=[may_ask])
     return app
 
 
@@ -81,6 +87,25 @@ async def _say_in_one_line(_: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)
     first = error.errors()[0]
     return JSONResponse({"detail": f"{first['loc'][-1]}: {first['msg']}"}, 422)
+
+
+def _from(hosts: Sequence[str]) -> Any:
+    """Return a dependency that lets requests for these hosts pass, if they are not from a page elsewhere.
+
+    A browser lets any page send a request to this machine, although the page does not get the answer.
+    """
+
+    async def check(request: Request) -> None:
+        host, origin = request.headers.get("host", ""), request.headers.get("origin")
+        try:
+            mine = urlsplit(f"//{host}").hostname in hosts and (origin is None or urlsplit(origin).netloc == host)
+        except ValueError:  # no address
+            mine = False
+        if not mine:
+            line = "only programs and pages of this machine are answered; set MITOSCOPE_TOKEN to answer others"
+            raise HTTPException(403, line)
+
+    return check
 
 
 def _bearer(token: str) -> Any:

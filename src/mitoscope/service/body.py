@@ -1,6 +1,7 @@
-"""Read the body of a request within limits of bytes and time."""
+"""Read the body of a request within limits of bytes and time, and answer whoever still sends."""
 
 import asyncio
+from collections.abc import Callable
 from contextlib import suppress
 
 from starlette.datastructures import UploadFile
@@ -10,7 +11,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from mitoscope.detection.sent import FIELD
 
-SECONDS = 60.0  # in which a body must arrive
+SECONDS, BYTES_PER_SECOND = 60.0, 50_000  # a body may take so many seconds, and more as it arrives
 _LINGER_SECONDS = 5.0  # for what is still on its way when the answer is an error
 
 
@@ -29,7 +30,7 @@ async def read_file(request: Request, most_bytes: int) -> bytes:
     too_large = HTTPException(413, f"the request has more than {most_bytes:,} bytes; split the image or compress it")
     if int(request.headers.get("content-length") or 0) > most_bytes:
         raise too_large
-    got = 0
+    got, started = 0, asyncio.get_running_loop().time()
 
     async def receive() -> Message:
         """Receive the next part of the body, and count its bytes: they may be more than the header says."""
@@ -38,16 +39,17 @@ async def read_file(request: Request, most_bytes: int) -> bytes:
         got += len(message.get("body", b""))
         if got > most_bytes:
             raise too_large
+        limit.reschedule(started + SECONDS + got / BYTES_PER_SECOND)
         return message
 
     counted = Request(request.scope, receive)
     try:
-        async with asyncio.timeout(SECONDS):
+        async with asyncio.timeout(SECONDS) as limit:
             if request.headers.get("content-type", "").lower().startswith("multipart/form-data"):
                 return await _read_form(counted)
             return await counted.body()
     except TimeoutError as error:
-        raise HTTPException(408, f"the request did not arrive within {SECONDS:.0f} s") from error
+        raise HTTPException(408, "the request arrives too slowly; compress the image, or try again") from error
     except ClientDisconnect as error:
         raise HTTPException(400, "the connection was closed before the request was complete") from error
 
@@ -56,11 +58,14 @@ async def _read_form(request: Request) -> bytes:
     """Return the content of the file `field` of a form."""
     try:
         form = await request.form(max_files=1, max_fields=1)
-    except HTTPException as error:  # of the parser, or the one of `receive`
-        if error.status_code == 413:
+    except (HTTPException, UnicodeError) as error:  # of the parser, or the one of `receive`
+        if isinstance(error, HTTPException) and error.status_code == 413:
             raise
-        line = f"the form cannot be read ({error.detail}); send one file with the name {FIELD}"
-        raise HTTPException(422, line) from error
+        reason = error.detail if isinstance(error, HTTPException) else "its text cannot be decoded"
+        raise HTTPException(422, f"the form cannot be read ({reason}); send one file with the name {FIELD}") from error
+    except OSError as error:  # a large file of a form is kept in a temporary one
+        line = f"the form cannot be stored ({error.strerror}); send the image as the body"
+        raise HTTPException(503, line, {"Retry-After": "30"}) from error
     try:
         file = form.get(FIELD)
         if not isinstance(file, UploadFile):
@@ -70,14 +75,18 @@ async def _read_form(request: Request) -> bytes:
         await form.close()
 
 
-class Linger:
-    """Middleware that takes the rest of a body before it answers with an error.
+class Edge:
+    """Middleware that counts every answer, and takes the rest of a body before it answers with an error.
 
     Otherwise the connection is closed while the client still sends, and the client never sees the answer.
+
+    Args:
+        app: the service.
+        count: called with the path and the status of each answer.
     """
 
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
+    def __init__(self, app: ASGIApp, count: Callable[[str, int], None]) -> None:
+        self._app, self._count = app, count
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle a connection."""
@@ -94,11 +103,13 @@ class Linger:
             return message
 
         async def lingering(message: Message) -> None:
-            if message["type"] == "http.response.start" and message["status"] >= 400:
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(_LINGER_SECONDS):
-                        while more:
-                            await noting()
+            if message["type"] == "http.response.start":
+                self._count(scope["path"], message["status"])
+                if message["status"] >= 400:
+                    with suppress(TimeoutError):
+                        async with asyncio.timeout(_LINGER_SECONDS):
+                            while more:
+                                await noting()
             await send(message)
 
         await self._app(scope, noting, lingering)

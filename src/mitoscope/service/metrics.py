@@ -15,7 +15,7 @@ class Metrics:
 
     Attributes:
         registry: holds all of them.
-        answers: answers on fields, by status.
+        answers: answers of the path /detect, by status.
         seconds: from a request's arrival to its answer, of fields that were answered with 200.
         computing: of them, the seconds in which their mitoses were found.
         pixels: pixels of these fields.

@@ -1,10 +1,10 @@
 """The routes of the service, and what its interface says of them."""
 
+import asyncio
 import time
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Query
@@ -22,7 +22,7 @@ from mitoscope.service.body import read_file
 from mitoscope.service.desk import Desk
 from mitoscope.service.metrics import Metrics
 
-GEOJSON = "application/geo+json"
+DETECT, GEOJSON = "/detect", "application/geo+json"
 _FILE = {"type": "string", "format": "binary"}
 _FORM = {"type": "object", "required": [FIELD], "properties": {FIELD: _FILE}}
 _TYPES = ("application/octet-stream", "image/png", "image/jpeg", "image/tiff")
@@ -33,6 +33,7 @@ _BODY = {
 _PROBLEMS = {
     400: "The connection was closed before the request was complete.",
     401: "The token is missing or wrong.",
+    403: "The request is from a page elsewhere, or asks for another host.",
     408: "The request takes too long to arrive.",
     413: "Too many bytes, or too many pixels.",
     422: "No image that can be read, or a pixel size that does not fit.",
@@ -77,7 +78,7 @@ _GEOJSON: Mapping[int | str, dict[str, Any]] = {200: {"content": {GEOJSON: {"sch
 
 
 @with_token.post(
-    "/detect",
+    DETECT,
     response_model=Answer,
     responses={**_GEOJSON, **problems(*_PROBLEMS)},
     openapi_extra={"requestBody": _BODY},
@@ -92,16 +93,9 @@ async def detect(
     format: Annotated[Literal["json", "geojson"], Query(description="geojson: outlines that QuPath opens.")] = "json",
 ) -> Response:
     """Find the mitoses of a field."""
-    started, status = time.perf_counter(), 500
-    try:
-        with state.desk.place():
-            found = await _find(state, request, microns_per_pixel)
-        status = 200
-    except HTTPException as error:
-        status = error.status_code
-        raise
-    finally:
-        state.metrics.answers.labels(status).inc()
+    started = time.perf_counter()
+    with state.desk.place():
+        found = await _find(state, request, microns_per_pixel)
     state.metrics.seconds.observe(time.perf_counter() - started)
     if format == "geojson":
         return JSONResponse(as_geojson(found), media_type=GEOJSON)
@@ -117,14 +111,14 @@ async def _find(state: State, request: Request, microns_per_pixel: float | None)
     desk, metrics = state.desk, state.metrics
     desk.served()  # without a detector the body need not be read
     content = await read_file(request, state.most_bytes)
+
+    def compute() -> Answer:
+        with metrics.computing.time():
+            return answer(desk.served(), field, microns_per_pixel)
+
     try:
-        field = SentField.read(content)
-        async with desk.turn:
-            if await request.is_disconnected():
-                raise HTTPException(400, "the connection was closed")
-            started = time.perf_counter()
-            found = await desk.compute(partial(answer, desk.served(), field, microns_per_pixel))
-            metrics.computing.observe(time.perf_counter() - started)
+        field = await asyncio.to_thread(SentField.read, content)
+        found = await desk.compute(compute, _until_gone(request))
     except SizeError as error:
         raise HTTPException(413, str(error)) from error
     except InputError as error:
@@ -134,7 +128,13 @@ async def _find(state: State, request: Request, microns_per_pixel: float | None)
     return found
 
 
-@with_token.get("/model", responses=problems(401, 503))
+async def _until_gone(request: Request) -> None:
+    """Wait until the client closes the connection; the whole body has been read."""
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+@with_token.get("/model", responses=problems(401, 403, 503))
 async def model(state: _State) -> ServedModel:
     """Say which detector answers."""
     return state.desk.served().model
@@ -143,7 +143,7 @@ async def model(state: _State) -> ServedModel:
 @with_token.get(
     "/metrics",
     response_class=Response,
-    responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}, **problems(401)},
+    responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}, **problems(401, 403)},
 )
 async def metrics(state: _State) -> Response:
     """Return the counters, for Prometheus."""
@@ -155,13 +155,13 @@ async def metrics(state: _State) -> Response:
     return Response(generate_latest(counters.registry), media_type=CONTENT_TYPE_LATEST)
 
 
-@anybody.get("/health")
+@anybody.get("/health", responses=problems(403))
 async def health() -> dict[str, str]:
     """Say that the process lives."""
     return {"status": "lives"}
 
 
-@anybody.get("/ready", responses=problems(429, 503))
+@anybody.get("/ready", responses=problems(403, 429, 503))
 async def ready(state: _State) -> dict[str, str]:
     """Say whether a field would be taken now."""
     state.desk.served()

@@ -8,6 +8,7 @@ import tifffile
 from PIL import Image as Pillow
 
 from mitoscope.datasets.readers import read_picture
+from mitoscope.datasets.readers.pixel_size import from_description
 from tests.datasets.conftest import tissue
 
 FIELD = tissue()
@@ -119,3 +120,7 @@ def test_the_resolution_in_exif(tmp_path, suffix):
     path = tmp_path / f"01_01{suffix}"
     Pillow.fromarray(FIELD).save(path, exif=exif)
     assert read_picture(path).microns_per_pixel == pytest.approx(0.25)
+
+
+def test_a_description_that_never_ends_is_read_at_once():
+    assert from_description("<Pixels " * 500_000, 0, 0) is None  # in square time this takes hours

@@ -28,7 +28,7 @@ _TYPES = {
     17: (8, "q"),
     18: (8, "Q"),
 }
-_MOST_DIRECTORIES = 1 << 16
+_MOST_ENTRIES = 1 << 19  # of all directories; those of a small file may overlap, and then take hours
 
 
 class Directory:
@@ -89,12 +89,16 @@ def read_directories(file: BinaryIO) -> Iterator[Directory]:
     position = 8 if big else 4
     (start,) = struct.unpack(order + word, _read(file, position, struct.calcsize("<" + word)))
     seen: set[int] = set()
+    left = _MOST_ENTRIES
     while start:
-        if start in seen or len(seen) > _MOST_DIRECTORIES:
+        if start in seen:
             raise ValueError("directories in a loop")
         seen.add(start)
         length = struct.calcsize("<" + count_letter)
         (number,) = struct.unpack(order + count_letter, _read(file, start, length))
+        left -= number + 1
+        if left < 0:
+            raise ValueError("too many entries")
         table = _read(file, start + length, number * entry_size)
         entries = dict[int, tuple[int, int, int]]()
         for index in range(number):

@@ -44,7 +44,7 @@ def from_description(description: str, x: float, y: float) -> float | None:
         unit = re.search(r"^unit=(.+)$", description, re.MULTILINE)
         microns = _UNITS.get(unit[1].strip().lower()) if unit else None
         return from_resolution(x, y, microns) if microns else None
-    if pixels := re.search(r"<(?:\w+:)?Pixels\b[^>]*>", description):  # OME-XML
+    if pixels := re.search(r"<(?:\w+:)?Pixels\b[^<>]*>", description):  # OME-XML
         sizes = [_ome_size(pixels[0], axis) for axis in "XY"]
         return plausible(sizes[0], sizes[1])
     # Aperio writes MPP, of the slide as it was scanned: "46920x33014 -> 1024x732" is a reduced copy.

@@ -413,7 +413,8 @@ def serve(
         ),
     ] = "models:/mitoscope@champion",
     host: Annotated[
-        str, typer.Option(help="Address to listen on; others than 127.0.0.1 need a token in MITOSCOPE_TOKEN.")
+        str,
+        typer.Option(help="Address to listen on; one that other machines can reach needs a token in MITOSCOPE_TOKEN."),
     ] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 = any that is free.")] = 8080,
     most_mb: Annotated[int, typer.Option(min=1, max=1000, help="Size that a request may have, MB.")] = 50,

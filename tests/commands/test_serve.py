@@ -1,6 +1,7 @@
 """`mitoscope serve` as a process: it follows the champion without losing a request, and ends politely."""
 
 import json
+import re
 import signal
 import socket
 import subprocess
@@ -20,6 +21,7 @@ from typer.testing import CliRunner
 from mitoscope.cli import app
 from mitoscope.commands import serve as command
 from mitoscope.datasets.readers import read_image
+from mitoscope.errors import InputError
 from mitoscope.paths import Outputs
 from mitoscope.tracking import registry
 from tests.conftest import NETWORK, small_detector
@@ -114,8 +116,18 @@ def test_the_champion_is_followed_without_a_lost_request_and_the_end_is_polite(c
     assert process.wait(60) == 0
     said = log.read_text()
     assert f"{MODEL} (version 1): threshold 0.500, trained on synthetic data; for research only" in said
-    assert f"{MODEL}: version 2 is served now" in said
+    assert re.search(r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d version 2 is served now$", said, re.MULTILINE)
     assert said.endswith("stopped\n") and "Traceback" not in said
+
+
+def test_another_database_in_the_place_of_the_first_is_said(no_mlflow_environment, monkeypatch, tmp_path):
+    (database := tmp_path / "mlflow.db").touch()
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{database}")
+    source = command.FromAlias(registry.CHAMPION)
+    (tmp_path / "other.db").touch()
+    (tmp_path / "other.db").rename(database)
+    with pytest.raises(InputError, match=r"mlflow\.db: was replaced or removed; start the service again"):
+        source.version()
 
 
 class TestRejections:
@@ -134,6 +146,7 @@ class TestRejections:
     def test_other_machines_need_a_token(self, model, monkeypatch):
         monkeypatch.delenv(command.TOKEN, raising=False)
         assert "requests need a token; set MITOSCOPE_TOKEN" in self.line("--model", model, "--host", "0.0.0.0")
+        assert "no such model file" in self.line("--model", "none.pt", "--host", "127.0.0.2", "--port", "0")
         for token in ("short", "a" * 16 + " "):
             monkeypatch.setenv(command.TOKEN, token)
             assert "must have 16 or more" in self.line("--model", model, "--host", "0.0.0.0")

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from starlette.testclient import TestClient
 
 from mitoscope import __version__
 from mitoscope.errors import InputError
@@ -95,7 +96,8 @@ class TestRejections:
     @pytest.mark.parametrize(
         ("content", "query", "status", "line"),
         [
-            (b"", {}, 422, "field is not a PNG, JPEG or TIFF file"),
+            (b"", {}, 422, "the request has no body"),
+            (b"x", {"micron": 0.5}, 422, "micron: "),
             (b"BM" + bytes(100), {}, 422, "field is not a PNG, JPEG or TIFF file"),
             (encoded(np.zeros((9, 9), np.uint8), "PNG"), {}, 422, "field: is a grey image"),
             (encoded(np.zeros((90, 90, 3), np.uint8), "PNG")[:-60], {}, 422, "field: "),
@@ -117,6 +119,8 @@ class TestRejections:
     def test_a_form_has_one_file(self, service, files):
         response = service.client.post("/detect", files=files)
         assert response.status_code == 422 and "the form" in response.json()["detail"]
+        response = service.client.post("/detect", files={"field": b"x"}, data={"microns_per_pixel": "0.5"})
+        assert response.status_code == 422 and "the form" in response.json()["detail"]
 
     def test_more_requests_than_places_are_turned_away(self, service, sent):
         with service.desk.place(), service.desk.place(), service.desk.place():
@@ -128,6 +132,13 @@ class TestRejections:
                 assert service.client.get("/ready").status_code == 429
                 assert service.client.get("/health").status_code == 200
         assert service.ask(sent(rows=100))[0] == 200
+
+    def test_a_failure_of_the_service_is_one_line_too(self, service, sent, monkeypatch):
+        monkeypatch.setattr("mitoscope.service.routes.answer", lambda *_: 1 / 0)
+        client = TestClient(service.client.app, raise_server_exceptions=False)
+        response = client.post("/detect", content=sent(rows=100))
+        assert (response.status_code, list(response.json())) == (500, ["detail"])
+        assert service.desk.here == 0
 
     def test_a_token_is_asked_for(self, registry, sent):
         with running(registry, token=TOKEN) as service:

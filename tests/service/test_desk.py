@@ -42,6 +42,23 @@ def test_one_is_computed_at_a_time_and_who_has_gone_is_left_out(desk):
     assert computed == ["first", "last"]
 
 
+def test_who_waits_when_the_service_stops_is_told(desk):
+    go_on = threading.Event()
+
+    async def stop() -> None:
+        stays = asyncio.Event()
+        running = asyncio.create_task(desk.compute(lambda: go_on.wait(30), stays.wait()))
+        waiting = asyncio.create_task(desk.compute(lambda: None, stays.wait()))
+        await asyncio.sleep(0.05)
+        waiting.cancel()
+        with pytest.raises(HTTPException, match="503: the service is stopping"):
+            await waiting
+        go_on.set()
+        assert await running
+
+    asyncio.run(stop())
+
+
 def test_an_error_of_the_work_is_that_of_the_turn(desk):
     async def fail() -> None:
         await desk.compute(lambda: 1 / 0, asyncio.Event().wait())

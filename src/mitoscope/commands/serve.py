@@ -4,7 +4,9 @@ import errno
 import os
 import re
 import socket
+from datetime import datetime
 from importlib.util import find_spec
+from ipaddress import ip_address
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -55,12 +57,12 @@ def serve(model: str, *, host: str, port: int, most_mb: int, most_requests: int,
     if follows:
         require_database(model)
     source = FromAlias(alias) if follows else FromName(model)
-    desk = Desk(source, most_requests, lambda line: console.print(f"{model}: {line}", markup=False))
+    desk = Desk(source, most_requests, lambda line: console.print(f"{datetime.now():%F %T} {line}", markup=False))
     served = desk.served().model
     note = ", trained on synthetic data" if served.synthetic else ""
     which = f"{model} (version {served.version})" if served.version else model
     console.print(f"{which}: threshold {served.threshold:.3f}{note}; for research only", markup=False)
-    limits = Limits(most_mb * 1_000_000, token, _LOOPBACK)
+    limits = Limits(most_mb * 1_000_000, token, (*_LOOPBACK, host.lower()))
     app = create_app(desk, limits, version=__version__, look_every=look_every if follows else None)
     shown = f"[{host}]" if ":" in host else host
     console.print(f"serving on http://{shown}:{listener.getsockname()[1]} (Ctrl-C stops it)", markup=False)
@@ -98,15 +100,19 @@ class FromAlias:
 
     def __init__(self, alias: str) -> None:
         self._alias = alias
+        self._database = _identity(store(Path()).database)
 
     def version(self) -> int:
         """Return the number of the version."""
+        place = store(Path())
+        if _identity(place.database) != self._database:  # what is open is still the former file
+            raise InputError(f"{place}: was replaced or removed; start the service again")
         import mlflow
         from sqlalchemy.exc import SQLAlchemyError
 
         from mitoscope.service.desk import NoVersionError
 
-        with telling("MLflow failed ({})", store(Path()), mlflow.MlflowException, SQLAlchemyError):
+        with telling("MLflow failed ({})", place, mlflow.MlflowException, SQLAlchemyError):
             version = find_alias(self._alias)
         if version is None:
             raise NoVersionError(no_version(self._alias))
@@ -115,6 +121,14 @@ class FromAlias:
     def load(self, version: int | None) -> "Served":
         """Load a version."""
         return _load(f"models:/{MODEL}/{version}", f"models:/{MODEL}@{self._alias}", version)
+
+
+def _identity(path: Path | None) -> tuple[int, int] | None:
+    """Return what tells a file from another one in its place; None if there is none."""
+    if path is None or not path.exists():
+        return None
+    status = path.stat()
+    return status.st_dev, status.st_ino
 
 
 def _load(model: str, name: str, version: int | None) -> "Served":
@@ -140,7 +154,7 @@ def _token(host: str) -> str | None:
         InputError: others are served without a token, or it is easy to guess.
     """
     token = os.environ.get(TOKEN, "")
-    if not token and host not in _LOOPBACK:
+    if not token and not _is_loopback(host):
         raise InputError(
             f"{host}: other machines can reach this address, so requests need a token; set {TOKEN}, for example to "
             "what `openssl rand -hex 16` prints"
@@ -148,6 +162,13 @@ def _token(host: str) -> str | None:
     if token and not re.fullmatch(rf"[!-~]{{{_SHORTEST_TOKEN},}}", token):
         raise InputError(f"{TOKEN}: must have {_SHORTEST_TOKEN} or more letters, digits and signs, without spaces")
     return token or None
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host.lower() in _LOOPBACK
 
 
 def _listen(host: str, port: int) -> socket.socket:

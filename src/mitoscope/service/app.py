@@ -77,6 +77,7 @@ def create_app(desk: Desk, limits: Limits, *, version: str, look_every: float | 
     app.state.service = State(desk, metrics, limits.most_bytes)
     app.add_middleware(Edge, count=count)
     app.add_exception_handler(RequestValidationError, _say_in_one_line)
+    app.add_exception_handler(Exception, _say_that_it_failed)
     may_ask = Depends(_bearer(limits.token) if limits.token else _from(limits.hosts))
     app.include_router(anybody, dependencies=[] if limits.token else [may_ask])
     app.include_router(with_token, dependencies=[may_ask])
@@ -87,6 +88,10 @@ async def _say_in_one_line(_: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)
     first = error.errors()[0]
     return JSONResponse({"detail": f"{first['loc'][-1]}: {first['msg']}"}, 422)
+
+
+async def _say_that_it_failed(_: Request, __: Exception) -> JSONResponse:
+    return JSONResponse({"detail": "the service failed at this request; its log says why"}, 500)
 
 
 def _from(hosts: Sequence[str]) -> Any:

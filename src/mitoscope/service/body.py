@@ -57,7 +57,7 @@ async def read_file(request: Request, most_bytes: int) -> bytes:
 async def _read_form(request: Request) -> bytes:
     """Return the content of the file `field` of a form."""
     try:
-        form = await request.form(max_files=1, max_fields=1)
+        form = await request.form(max_files=1, max_fields=0)
     except (HTTPException, UnicodeError) as error:  # of the parser, or the one of `receive`
         if isinstance(error, HTTPException) and error.status_code == 413:
             raise

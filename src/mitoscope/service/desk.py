@@ -96,7 +96,7 @@ class Desk:
             gone: ends when the client has gone; a function that waits for its turn is then left out.
 
         Raises:
-            HTTPException: 400, the client has gone.
+            HTTPException: 400, the client has gone; 503, the service stops.
         """
         turn = asyncio.get_running_loop().run_in_executor(self._thread, work)
         leaving = asyncio.ensure_future(gone)
@@ -106,6 +106,8 @@ class Desk:
             if not turn.done():
                 raise HTTPException(400, "the connection was closed")
             return await turn
+        except asyncio.CancelledError as error:  # the server gives up who still waits when it has to stop
+            raise HTTPException(503, "the service is stopping; try again", {"Retry-After": "30"}) from error
         finally:
             turn.cancel()
             leaving.cancel()

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Depends, Query
 from fastapi.responses import JSONResponse, RedirectResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
@@ -62,6 +63,17 @@ class State:
     most_bytes: int
 
 
+class Options(BaseModel):
+    """What a request may say of its field; another name is rejected, since it may be a misspelt pixel size."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    microns_per_pixel: float | None = Field(
+        None, ge=FINEST_UM, le=COARSEST_UM, description="Pixel size, um; by default the file's, or else the model's."
+    )
+    format: Literal["json", "geojson"] = Field("json", description="geojson: outlines that QuPath opens.")
+
+
 def state_of(request: Request) -> State:
     """Return the state of the service that got a request."""
     state: State = request.app.state.service
@@ -83,21 +95,13 @@ _GEOJSON: Mapping[int | str, dict[str, Any]] = {200: {"content": {GEOJSON: {"sch
     responses={**_GEOJSON, **problems(*_PROBLEMS)},
     openapi_extra={"requestBody": _BODY},
 )
-async def detect(
-    request: Request,
-    state: _State,
-    microns_per_pixel: Annotated[
-        float | None,
-        Query(ge=FINEST_UM, le=COARSEST_UM, description="Pixel size, um; by default the file's, or else the model's."),
-    ] = None,
-    format: Annotated[Literal["json", "geojson"], Query(description="geojson: outlines that QuPath opens.")] = "json",
-) -> Response:
+async def detect(request: Request, state: _State, options: Annotated[Options, Query()]) -> Response:
     """Find the mitoses of a field."""
     started = time.perf_counter()
     with state.desk.place():
-        found = await _find(state, request, microns_per_pixel)
+        found = await _find(state, request, options.microns_per_pixel)
     state.metrics.seconds.observe(time.perf_counter() - started)
-    if format == "geojson":
+    if options.format == "geojson":
         return JSONResponse(as_geojson(found), media_type=GEOJSON)
     return Response(found.model_dump_json(), media_type="application/json")
 
@@ -111,6 +115,8 @@ async def _find(state: State, request: Request, microns_per_pixel: float | None)
     desk, metrics = state.desk, state.metrics
     desk.served()  # without a detector the body need not be read
     content = await read_file(request, state.most_bytes)
+    if not content:
+        raise HTTPException(422, "the request has no body; send an image")
 
     def compute() -> Answer:
         with metrics.computing.time():

@@ -47,7 +47,8 @@ def detector_file(model: str) -> Iterator[Path]:
             description = yaml.safe_load((logged / "MLmodel").read_text(encoding="utf-8"))
             artifacts = description["flavors"]["python_function"]["artifacts"]
         except (mlflow.MlflowException, OSError, KeyError, TypeError) as error:
-            reason = without_passwords((str(error).splitlines() or [type(error).__name__])[0])
+            said = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+            reason = without_passwords((said.splitlines() or [type(error).__name__])[0])
             known = "`mitoscope registry` lists the versions, `mitoscope ui` the runs"
             raise InputError(
                 f"{model}: no such model in the MLflow store {store(Path())} ({reason}); {known}"

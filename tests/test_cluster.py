@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -35,6 +35,7 @@ from mitoscope.errors import InputError
 from mitoscope.stages import extract as stage
 from mitoscope.stages.extract import extract
 from tests.conftest import small_detector
+from tests.threads import wait_until
 
 NAMES = [Path(name) for name in "abcdef"]
 NOWHERE = "tcp://127.0.0.1:9"
@@ -88,14 +89,6 @@ def die(folder: Path, path: Path) -> str:
         time.sleep(0.5)  # so that the result of another item has been sent
         os.kill(os.getpid(), signal.SIGKILL)
     return path.name.upper()
-
-
-def wait_until(done: Callable[[], object]) -> None:
-    """Wait for another process, however slow the machine is, but not for ever."""
-    end = time.monotonic() + 60
-    while not done():
-        assert time.monotonic() < end
-        time.sleep(0.01)
 
 
 def work_until_released(folder: Path, path: Path) -> str:

@@ -1,6 +1,7 @@
-"""The same thing done by several threads at once."""
+"""Things that happen at once: in several threads, or somewhere else."""
 
 import threading
+import time
 from collections.abc import Callable
 
 
@@ -20,3 +21,11 @@ def at_once(action: Callable[[], object], times: int) -> None:
     for thread in threads:
         thread.join()
     assert not errors
+
+
+def wait_until(done: Callable[[], object]) -> None:
+    """Wait for another process, however slow the machine is, but not for ever."""
+    end = time.monotonic() + 60
+    while not done():
+        assert time.monotonic() < end
+        time.sleep(0.01)

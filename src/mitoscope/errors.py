@@ -1,7 +1,8 @@
-"""The exception for bad input, and messages for invalid settings."""
+"""The exception for bad input, and messages for invalid settings and missing packages."""
 
 import difflib
 import json
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, get_args
 
 if TYPE_CHECKING:
@@ -46,6 +47,22 @@ class InputError(Exception):
 
     The command line prints the message without a traceback and exits with code 2.
     """
+
+
+def require_packages(user: str, extra: str, *packages: str) -> None:
+    """Check that the packages of an extra are installed.
+
+    Args:
+        user: the command that needs them.
+        extra: the extra.
+        packages: the packages, as they are imported.
+
+    Raises:
+        InputError: one is missing.
+    """
+    for package in packages:
+        if find_spec(package) is None:
+            raise InputError(f"{user} needs the package {package}: install the extra mitoscope[{extra}]")
 
 
 def first_problem(error: "ValidationError", model: "type[BaseModel] | None" = None) -> str:

@@ -18,6 +18,7 @@ import mlflow
 import pytest
 from typer.testing import CliRunner
 
+from mitoscope import errors
 from mitoscope.cli import app
 from mitoscope.commands import serve as command
 from mitoscope.datasets.readers import read_image
@@ -176,8 +177,6 @@ class TestRejections:
         assert "there is no champion; `mitoscope promote` chooses one" in self.line("--port", "0")
 
     def test_missing_packages_are_said_with_the_extra(self, model, monkeypatch):
-        found = command.find_spec
-        monkeypatch.setattr(command, "find_spec", lambda name: None if name == "multipart" else found(name))
-        assert self.line("--model", model) == (
-            "serve needs python-multipart; install the extra serve: pip install 'mitoscope[serve]'"
-        )
+        found = errors.find_spec
+        monkeypatch.setattr(errors, "find_spec", lambda name: None if name == "multipart" else found(name))
+        assert self.line("--model", model) == ("serve needs the package multipart: install the extra mitoscope[serve]")

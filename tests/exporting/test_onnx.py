@@ -7,9 +7,7 @@ import onnx
 import pytest
 from scipy.stats import spearmanr
 
-from mitoscope.errors import InputError
-from mitoscope.exporting import onnx as exporting
-from mitoscope.exporting.onnx import Run, export_network, open_network, quantise, require_packages, torch_network
+from mitoscope.exporting.onnx import Run, export_network, open_network, quantise, torch_network
 from mitoscope.learning.augment import crop
 from mitoscope.learning.networks import PatchNetwork, head_names
 
@@ -74,10 +72,3 @@ def test_the_last_layer_keeps_its_weights(exported, patches, tmp_path):
     last = dict(model.inner.named_parameters())[head_names(model.inner)[-2]].detach().numpy()
     assert any(array.shape in (last.shape, last.T.shape) and array.dtype == np.float32 for array in kept)
     assert sum(array.dtype == np.int8 for array in kept) > 10
-
-
-def test_a_missing_package_is_named(monkeypatch):
-    require_packages()
-    monkeypatch.setattr(exporting, "find_spec", lambda name: name == "onnx" or None)  # as if the others were missing
-    with pytest.raises(InputError, match=r"needs the package onnxscript: install the extra mitoscope\[onnx\]"):
-        require_packages()

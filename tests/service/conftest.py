@@ -1,6 +1,5 @@
 """A service in this process, with a detector of chance, and images as a client sends them."""
 
-import io
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -8,9 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pytest
-from PIL import Image as Pillow
 from starlette.testclient import TestClient
 
 from mitoscope import __version__
@@ -20,17 +17,10 @@ from mitoscope.service.answers import Served
 from mitoscope.service.app import Limits, create_app
 from mitoscope.service.desk import Desk
 from tests.conftest import small_detector
+from tests.serving.conftest import Pixels, encoded
 
-Pixels = npt.NDArray[Any]
 MOST_BYTES = 2_000_000
 NAME = "models:/mitoscope@champion"
-
-
-def encoded(image: Pixels, kind: str, **options: Any) -> bytes:
-    """The content of a file of this kind: PNG, JPEG, TIFF, ..."""
-    file = io.BytesIO()
-    Pillow.fromarray(image).save(file, kind, **options)
-    return file.getvalue()
 
 
 @pytest.fixture(scope="session")

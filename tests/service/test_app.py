@@ -2,7 +2,6 @@
 
 import json
 import time
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -14,18 +13,11 @@ from mitoscope.errors import InputError
 from mitoscope.reporting.exports import detected_annotations, write_annotations
 from mitoscope.reporting.overlays import NUCLEUS_UM
 from mitoscope.service.desk import NoVersionError
-from tests.service.conftest import MOST_BYTES, NAME, encoded, running
-from tests.serving.conftest import claiming_bytes
+from tests.service.conftest import MOST_BYTES, NAME, running
+from tests.serving.conftest import claiming_bytes, encoded
+from tests.threads import wait_until
 
 TOKEN = "0123456789abcdef"
-
-
-def wait_until(done: Callable[[], object]) -> None:
-    """Wait for the service's own tasks."""
-    end = time.monotonic() + 30
-    while not done():
-        assert time.monotonic() < end
-        time.sleep(0.01)
 
 
 class TestAnswers:

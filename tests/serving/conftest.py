@@ -34,10 +34,15 @@ NOISE = np.random.default_rng(0).integers(0, 256, (SIZE, SIZE, 3)).astype(np.uin
 
 
 def text(image: Pixels, kind: str, **options: Any) -> str:
-    """An image as base64 of a file of this kind: PNG, JPEG, TIFF, ..."""
+    """Base64 of `encoded`."""
+    return base64.b64encode(encoded(image, kind, **options)).decode()
+
+
+def encoded(image: Pixels, kind: str, **options: Any) -> bytes:
+    """The content of a file of this kind: PNG, JPEG, TIFF, ..."""
     file = io.BytesIO()
     Pillow.fromarray(image).save(file, kind, **options)
-    return base64.b64encode(file.getvalue()).decode()
+    return file.getvalue()
 
 
 def claiming(width: int, height: int) -> str:

@@ -12,6 +12,8 @@ from mitoscope.datasets.fields import PixelSize
 from mitoscope.datasets.readers import Image, Picture, read_candidate_mask, read_picture
 from mitoscope.errors import InputError, printable
 from mitoscope.reporting.exports import (
+    TRANSPARENT,
+    UNNORMALISED,
     FieldCount,
     detected_annotations,
     write_annotations,
@@ -131,11 +133,10 @@ def _detect(path: Path, picture: Picture, detector: "Detector", microns: float, 
     if mask is not None:
         messages.append((f"{name}: candidates only from the mask next to it; densities are for the whole field", None))
     if share := picture.transparent:
-        line = f"{name}: {share} of it is transparent; this part has no candidates and does not count as area"
-        messages.append((line, None))
+        messages.append((f"{name}: {share} {TRANSPARENT}", None))
     detections = detector.detect(picture.pixels, microns, mask, picture.opaque)
     if detector.extract.stain != "none" and not detections.normalised:
-        messages.append((f"{name}: too little tissue for stain normalisation; left unchanged", "yellow"))
+        messages.append((f"{name}: {UNNORMALISED}", "yellow"))
     return detections
 
 

@@ -13,7 +13,7 @@ from rich.table import Table
 
 from mitoscope import __version__
 from mitoscope.datasets.patches import read_summary
-from mitoscope.errors import InputError
+from mitoscope.errors import InputError, require_packages
 from mitoscope.evaluation.metrics import scores
 from mitoscope.files import atomic_folder, hash_file, write_json
 from mitoscope.params import Extract
@@ -65,9 +65,9 @@ def export(model: str, *, out: Path, replace: bool) -> None:
         InputError: the detector does not exist, the patch store does not fit it or has no candidates, the extra `onnx`
             is missing, ONNX Runtime gives other probabilities than torch, or `out` has other files.
     """
+    require_packages("export", "onnx", "onnx", "onnxscript", "onnxruntime")
     from mitoscope.exporting import onnx
 
-    onnx.require_packages()
     if out.is_dir() and any(out.iterdir()) and not (out / DETECTOR).exists():
         raise InputError(f"{out}: has files, but no {DETECTOR} of an earlier export; choose another folder")
     from mitoscope.detection.detector import Detector

@@ -1,17 +1,15 @@
 """Command `serve`: answer fields over HTTP with a detector, and follow the champion."""
 
-import errno
 import os
 import re
-import socket
 from datetime import datetime
-from importlib.util import find_spec
 from ipaddress import ip_address
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mitoscope import __version__
-from mitoscope.errors import InputError
+from mitoscope.commands.listening import listen
+from mitoscope.errors import InputError, require_packages
 from mitoscope.files import hash_file
 from mitoscope.progress import console
 from mitoscope.tracking.models import detector_file
@@ -23,7 +21,6 @@ if TYPE_CHECKING:
 
 TOKEN = "MITOSCOPE_TOKEN"
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
-_NEEDS = {"fastapi_offline": "fastapi-offline", "multipart": "python-multipart", "prometheus_client": "", "uvicorn": ""}
 _SHORTEST_TOKEN = 16
 _LAST_SECONDS = 60  # for the requests that are there when the service is stopped
 
@@ -43,9 +40,9 @@ def serve(model: str, *, host: str, port: int, most_mb: int, most_requests: int,
         InputError: the detector does not exist, a package is missing, the port is taken, or others than this machine
             are served without a token.
     """
-    _require_packages()
+    require_packages("serve", "serve", "fastapi_offline", "multipart", "prometheus_client", "uvicorn")
     token = _token(host)
-    listener = _listen(host, port)
+    listener = listen(host, port)
     console.print(f"loading {model}", markup=False)
     import uvicorn
 
@@ -141,12 +138,6 @@ def _load(model: str, name: str, version: int | None) -> "Served":
         return Served.of(Detector.load(file).to(device.torch), name=name, version=version, sha256=hash_file(file))
 
 
-def _require_packages() -> None:
-    missing = [name or module for module, name in _NEEDS.items() if find_spec(module) is None]
-    if missing:
-        raise InputError(f"serve needs {', '.join(missing)}; install the extra serve: pip install 'mitoscope[serve]'")
-
-
 def _token(host: str) -> str | None:
     """Return the token that requests must carry; None on this machine, unless the variable gives one.
 
@@ -169,23 +160,3 @@ def _is_loopback(host: str) -> bool:
         return ip_address(host).is_loopback
     except ValueError:
         return host.lower() in _LOOPBACK
-
-
-def _listen(host: str, port: int) -> socket.socket:
-    """Return a socket that listens on an address.
-
-    Raises:
-        InputError: it is not available.
-    """
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.socket(family)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listener.bind((host, port))
-        listener.listen()
-    except OSError as error:
-        listener.close()
-        option = "--port" if error.errno in (errno.EADDRINUSE, errno.EACCES) else "--host"
-        line = f"port {port} of {host} is not available ({error.strerror}); choose another with {option}"
-        raise InputError(line) from error
-    return listener

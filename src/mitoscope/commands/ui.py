@@ -1,11 +1,10 @@
 """Command `ui`: start the MLflow UI on this project's runs."""
 
 import os
-import socket
 import sys
 from pathlib import Path
 
-from mitoscope.errors import InputError
+from mitoscope.commands.listening import listen
 from mitoscope.progress import console
 from mitoscope.tracking.store import EXPERIMENT, connect, how_to_restore, open_store, require_database, store
 from mitoscope.tracking.views import share_view
@@ -29,14 +28,7 @@ def ui(host: str, port: int) -> None:
         console.print(f"The runs are on a server: open {place.uri.rstrip('/')}/{page}")
         return
     os.environ.setdefault("MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "false")  # avoids a dozen unused processes
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # like the server
-        try:
-            probe.bind((host, port))
-        except OSError as error:
-            raise InputError(
-                f"port {port} of {host} is not available ({error.strerror}); choose another with --port"
-            ) from error
+    listen(host, port).close()  # the server would say it in many lines
     os.environ["MLFLOW_BACKEND_STORE_URI"] = place.uri  # not an argument: all users can see those, including a password
     arguments = ["ui", "--host", host, "--port", str(port), "--workers", "1"]
     arguments += ["--artifacts-destination", str(place.artifacts)]

@@ -4,7 +4,6 @@ import contextlib
 import logging
 import textwrap
 from collections.abc import Callable, Iterator, Sequence
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -144,17 +143,6 @@ def _last_weighted(nodes: Sequence[Any]) -> str:
     while node.op_type not in _WEIGHTED:  # activations, reshaping
         node = makers[next(name for name in node.input if name in makers)]
     return str(node.name)
-
-
-def require_packages() -> None:
-    """Check that the packages of the extra `onnx` are installed.
-
-    Raises:
-        InputError: one is missing.
-    """
-    for package in ("onnx", "onnxscript", "onnxruntime"):
-        if find_spec(package) is None:
-            raise InputError(f"export needs the package {package}: install the extra mitoscope[onnx]")
 
 
 @contextlib.contextmanager

@@ -20,6 +20,9 @@ from mitoscope.reporting.overlays import DETECTED
 
 Probabilities = npt.NDArray[np.floating]
 
+# What is special about a field; the first begins with a share.
+TRANSPARENT = "of it is transparent; this part has no candidates and does not count as area"
+UNNORMALISED = "too little tissue for stain normalisation; left unchanged"
 _CORNERS = 16
 _THINNEST = 0.05  # px, of an outline at the border
 _HEADER = ("field", "width", "height", "mitoses", "area_mm2", "per_mm2", "per_2mm2")

@@ -8,7 +8,7 @@ from pydantic import BaseModel, Field
 
 from mitoscope.detection.detector import Detector
 from mitoscope.detection.sent import SentField
-from mitoscope.reporting.exports import FieldCount, detected_annotations, geojson
+from mitoscope.reporting.exports import TRANSPARENT, UNNORMALISED, FieldCount, detected_annotations, geojson
 from mitoscope.reporting.overlays import NUCLEUS_UM
 
 
@@ -114,9 +114,9 @@ def answer(served: Served, field: SentField, microns_per_pixel: float | None) ->
     count = FieldCount("", columns, rows, len(found.points), picture.area_mm2(microns), microns)
     notes = []
     if share := picture.transparent:
-        notes.append(f"{share} of it is transparent; this part has no candidates and does not count as area")
+        notes.append(f"{share} {TRANSPARENT}")
     if detector.extract.stain != "none" and not found.normalised:
-        notes.append("too little tissue for stain normalisation; left unchanged")
+        notes.append(UNNORMALISED)
     return Answer(
         model=served.model,
         width=columns,

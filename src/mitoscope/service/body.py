@@ -25,7 +25,8 @@ async def read_file(request: Request, most_bytes: int) -> bytes:
         most_bytes: size that a body may have.
 
     Raises:
-        HTTPException: 413, it has more bytes; 408, it takes too long; 422, the form has no file `field`.
+        HTTPException: 400, the client has gone; 408, it takes too long; 413, it has more bytes; 422, the form has no
+            file `field`; 503, the form cannot be stored.
     """
     too_large = HTTPException(413, f"the request has more than {most_bytes:,} bytes; split the image or compress it")
     if int(request.headers.get("content-length") or 0) > most_bytes:

@@ -24,6 +24,7 @@ from mitoscope.params import Mining, Model, Optimisation, Sampling, Train
 
 _FEWEST = 32  # patches that are scored
 _SECONDS = 1.0  # for which matrix products are computed
+_QUEUED = 50  # matrix products that a GPU gets at once
 
 
 @dataclass(frozen=True)
@@ -100,18 +101,30 @@ class Case:
         return self.train(samples, device)[0]["throughput/train_patches_per_second"]
 
     def lasting(self, seconds: float, samples: PatchSet, device: Device) -> Self:
-        """Return this case with an epoch of about so many seconds; the two batches that tell warm up, too."""
-        rate = replace(self, batches=2).train_rate(samples, device)
-        return replace(self, batches=max(2, round(seconds * rate / self.batch_size)))
+        """Return this case with an epoch of about so many seconds.
+
+        The first batches only warm up, which takes a GPU seconds. Then the epoch grows until one is long enough.
+        """
+        replace(self, batches=2).train_rate(samples, device)
+        batches, needed = 0, 2
+        while needed > 2 * batches:
+            batches = needed
+            rate = replace(self, batches=batches).train_rate(samples, device)
+            needed = max(2, round(seconds * rate / self.batch_size))
+        return replace(self, batches=needed)
 
 
 def scored_in(seconds: float, model: PatchNetwork, samples: PatchSet, device: Device) -> int:
     """Return how many patches are scored in about so many seconds, and warm up."""
-    windows = repeat(samples, _FEWEST).windows
-    score_patches(model, windows, device)
-    started = time.perf_counter()
-    score_patches(model, windows, device)
-    return max(_FEWEST, round(seconds * _FEWEST / (time.perf_counter() - started)))
+    count, needed = 0, _FEWEST
+    score_patches(model, repeat(samples, needed).windows, device)
+    while needed > 2 * count:
+        count = needed
+        windows = repeat(samples, count).windows
+        started = time.perf_counter()
+        score_patches(model, windows, device)
+        needed = max(_FEWEST, round(seconds * count / (time.perf_counter() - started)))
+    return needed
 
 
 def training_step(model: PatchNetwork, device: Device) -> Callable[[Tensor, Tensor], None]:
@@ -144,8 +157,12 @@ def product_rate(device: Device, side: int) -> float:
     matrix @ matrix  # the first one prepares the kernel
     done, started = 0, time.perf_counter()
     while time.perf_counter() - started < _SECONDS:
-        matrix @ matrix
         if device.torch.type == "cuda":
+            for _ in range(_QUEUED):
+                matrix @ matrix
             torch.cuda.synchronize()
-        done += 1
+            done += _QUEUED
+        else:
+            matrix @ matrix
+            done += 1
     return float(done * 2 * side**3 / (time.perf_counter() - started))

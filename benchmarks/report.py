@@ -13,6 +13,7 @@ from mitoscope.reporting.colours import BLUE, ORANGE, line_cycle
 
 _PICTURES = "pictures"
 _COLUMNS = 3  # of panels
+_LONG = 10_000  # a number that leaves room for few others on an axis
 _INTRODUCTION = """\
 # Measured speed
 
@@ -108,6 +109,8 @@ def _draw_row(axes: Axes, row: Row) -> None:
     axes.invert_yaxis()
     axes.set_xlabel(row.unit, fontsize=7)
     axes.set_xlim(0, 1.05 * axes.dataLim.xmax)
+    if axes.dataLim.xmax >= _LONG:
+        axes.locator_params(axis="x", nbins=4)
 
 
 def _draw_growth(axes: Axes, growth: Growth) -> None:

@@ -107,7 +107,7 @@ def describe_machine(device: Device) -> dict[str, str]:
         "cores": str(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()),
         "threads": str(torch.get_num_threads()),
         "of avx512, bf16, amx": ", ".join(name for name, flag in units.items() if capabilities.get(flag)) or "none",
-        "GPU": torch.cuda.get_device_name(device.torch) if cuda else "none",
+        "GPU": f"{torch.cuda.get_device_name(device.torch)}, CUDA {torch.version.cuda}" if cuda else "none",
         "precision": "bf16" if device.bf16 else "fp32",
         "python": platform.python_version(),
         **{name: version(name) for name in ("torch", "torchvision", "numpy")},

@@ -189,6 +189,15 @@ def here() -> "Device":
     return replace(alone(), bf16=False)
 
 
+@pytest.fixture
+def float32_detectors(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Detectors score in float32, also on a processor with bf16, for tests that compare with a GPU or with `here`."""
+    from mitoscope.detection import detector
+    from mitoscope.learning.devices import alone
+
+    monkeypatch.setattr(detector, "alone", lambda device: replace(alone(device), bf16=False))
+
+
 @cache
 def _network_of_chance() -> "PatchNetwork":
     import torch

@@ -79,6 +79,31 @@ def test_variants_take_turns(bench):
     assert found == {"a": [1, 1], "b": [1, 1], "c": [1, 1]}
 
 
+def test_an_epoch_lasts_as_long_as_asked_however_slow_the_first_batches_are(monkeypatch):
+    epochs = []
+
+    def train_rate(case, samples, device):
+        epochs.append(case.batches)
+        return case.samples / (case.samples / 1000 + (2 if len(epochs) == 1 else 0.01))  # 1,000 patches per second
+
+    monkeypatch.setattr(Case, "train_rate", train_rate)
+    lasting = replace(CASE, batch_size=10).lasting(3, None, None)
+    assert lasting.batches == pytest.approx(300, rel=0.05)
+    assert epochs[:2] == [2, 2] and len(epochs) < 6
+
+
+@pytest.mark.slow
+def test_devices_are_compared_on_the_same_windows(bench, here):
+    from benchmarks.rows import scoring
+
+    model, windows = CASE.model, bench.data.samples.windows
+    scores, reference = scoring.on_both(model, windows, here)
+    assert scores.shape == reference.shape == (len(windows),)
+    assert (scores == reference).all() and scores.std() > 0
+    assert scoring.compare(scores, scores).startswith("The largest difference of a probability is 0.")
+    assert "is 0.5." in scoring.compare(scores, scores + 0.5)
+
+
 def test_a_program_that_fails_is_named(tmp_path):
     with pytest.raises(InputError, match=r"`python3 -c raise SystemExit\('no'\)` failed \(no\)"):
         run(["python3", "-c", "raise SystemExit('no')"], tmp_path)

@@ -8,8 +8,9 @@ from pathlib import Path
 from statistics import median
 
 import numpy as np
+import torch
 
-from benchmarks.bench import Bench, run, timed
+from benchmarks.bench import Bench, Work, run, timed
 from benchmarks.data import EXTRACT
 from benchmarks.networks import Case
 from benchmarks.results import Row
@@ -28,7 +29,10 @@ _FOUND = 0.95  # quantile of the scores that is the threshold, so that a field h
 
 
 def measure(bench: Bench, case: Case = CASE, slice_: int = 512) -> list[Row]:
-    """Measure the seconds per field of the detector, of a dense window, and of the command."""
+    """Measure the seconds per field of the detector, of its parts, of a dense window, and of the command.
+
+    On a GPU, also those of the detector on the processor beside it.
+    """
     detector, fields = make_detector(bench, case), bench.data.fields
     microns = bench.data.description.microns_per_pixel
     picture = read_picture(fields[0].image)
@@ -38,16 +42,28 @@ def measure(bench: Bench, case: Case = CASE, slice_: int = 512) -> list[Row]:
         for field in fields:
             detector.detect(read_picture(field.image).pixels, microns)
 
+    def propose() -> None:
+        for field in fields:
+            detector.propose(read_picture(field.image).pixels, None, microns)
+
     def slide() -> None:
         score_patches(detector.model, dense, bench.device)
 
-    variants = bench.in_turn(
-        "detect",
-        {
-            "mitoscope": lambda: timed(detect)() / len(fields),
-            "dense window": lambda: timed(slide)() / len(dense) * total,
-        },
-    )
+    def detect_on_processor() -> float:
+        detector.to(torch.device("cpu"))
+        seconds = timed(detect)()
+        detector.to(bench.device.torch)
+        return seconds / len(fields)
+
+    works: dict[str, Work] = {
+        "mitoscope": lambda: timed(detect)() / len(fields),
+        "reading and candidates alone": lambda: timed(propose)() / len(fields),
+        "dense window": lambda: timed(slide)() / len(dense) * total,
+    }
+    if bench.device.torch.type == "cuda":
+        works["mitoscope, on the processor"] = detect_on_processor
+    detect()  # warms up
+    variants = bench.in_turn("detect", works)
     height, width = picture.pixels.shape[:2]
     candidates = len(detector.propose(picture.pixels, None, microns).points)
     area = picture.area_mm2(microns)
@@ -84,6 +100,8 @@ def _measure_command(bench: Bench, detector: Detector) -> Row:
         f"From calls with 1 and with {len(images)} fields. A field includes its files: CSV, GeoJSON and overlay. The "
         "start is all that does not grow with the fields."
     )
+    if min(each) < 0:
+        note += " It varies by more than the fields take, so a round came out negative."
     return Row("The command `mitoscope detect`", "s", {"start": start, "each field": each}, "each field", note)
 
 

@@ -1,6 +1,7 @@
 """Scoring against float32, eager."""
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,10 +12,14 @@ from benchmarks.bench import Bench, run, timed
 from benchmarks.data import repeat
 from benchmarks.networks import Case, scored_in
 from benchmarks.results import Row
+from mitoscope.learning.batches import Floats, Windows
 from mitoscope.learning.checkpoints import save_network
+from mitoscope.learning.devices import Device, alone
+from mitoscope.learning.networks import PatchNetwork
 from mitoscope.learning.scoring import score_patches
 
 CASES = (Case("alexnet", 224), Case("alexnet", 96), Case("densenet161", 64, batch_size=32))
+_COMPARED = 2048  # windows that a GPU and the processor score
 
 
 def measure(bench: Bench, cases: tuple[Case, ...] = CASES) -> list[Row]:
@@ -35,13 +40,32 @@ def _measure(bench: Bench, case: Case) -> Row:
     works = {"mitoscope": lambda: count / score(), "float32, eager": lambda: count / float(run(command, root))}
     variants = bench.in_turn(f"scoring, {case.title}", works)
     probabilities = score_patches(case.model, windows, bench.device), np.load(plain)
-    difference = np.abs(probabilities[0] - probabilities[1]).max()
-    labels = np.random.default_rng(0).random(count) < 0.1
-    precisions = [average_precision_score(labels, scores) for scores in probabilities]
+    cuda = bench.device.torch.type == "cuda"
+    tf32 = ", TensorFloat-32 in its convolutions (torch's default)" if cuda else ""
     note = (
-        f"{count} windows from the store; float32 with NCHW tensors in batches of 256, without its start. The largest "
-        f"difference of a probability is {difference:.2g}. With random labels the average precision differs by "
-        f"{abs(precisions[0] - precisions[1]):.2g}. The network has trained on {case.samples} synthetic samples from "
-        "random weights."
+        f"{count} windows from the store; float32 with NCHW tensors in batches of 256{tf32}, without its start. "
+        f"{compare(*probabilities)} The network has trained on {case.samples} synthetic samples from random weights."
     )
+    if cuda:
+        some = windows.take(np.arange(min(count, _COMPARED)))
+        note += f" Against float32 on the processor: {compare(*on_both(case.model, some, bench.device))}"
     return Row(case.title, "patches/s", variants, "float32, eager", note)
+
+
+def compare(first: Floats, second: Floats) -> str:
+    """Say how far (N,) probabilities of the same patches differ."""
+    labels = np.random.default_rng(0).random(len(first)) < 0.1
+    precisions = [average_precision_score(labels, scores) for scores in (first, second)]
+    return (
+        f"The largest difference of a probability is {np.abs(first - second).max():.2g}. With random labels the "
+        f"average precision differs by {abs(precisions[0] - precisions[1]):.2g}."
+    )
+
+
+def on_both(model: PatchNetwork, windows: Windows, device: Device) -> tuple[Floats, Floats]:
+    """Return the (N,) probabilities of windows on a device, and on the processor in float32; `model` is on `device`."""
+    scores = score_patches(model, windows, device)
+    processor = replace(alone(), bf16=False)
+    reference = score_patches(model.to(processor.torch), windows, processor)
+    model.to(device.torch)
+    return scores, reference

@@ -36,9 +36,9 @@ def _measure(bench: Bench, case: Case, side: int) -> Row:
     row = Row(case.title, "patches/s", variants, baseline="the capstone's way")
     share = row.ratio("mitoscope") / row.ratio(bound)
     note = (
-        f"{slice_.batches} batches of {case.batch_size}. mitoscope reaches {share:.0%} of the bound: products of "
-        f"{side} x {side} matrices with as many operations as a training step, {flops / 1e9:.1f} GFLOP per patch. The "
-        "start of the capstone's process and its workers is not counted."
+        f"{slice_.batches} batches of {case.batch_size}. mitoscope reaches {100 * share:.2g}% of the bound: products "
+        f"of {side} x {side} matrices with as many operations as a training step, {flops / 1e9:.1f} GFLOP per patch. "
+        "The start of the capstone's process and its workers is not counted."
     )
     return Row(row.title, row.unit, row.variants, row.baseline, note)
 

@@ -124,6 +124,7 @@ def test_single_patches_have_the_score_of_the_networks_own_head(detector, images
     np.testing.assert_array_equal(detector.classify(windows), alone)
 
 
+@pytest.mark.usefixtures("float32_detectors")
 def test_a_score_is_the_heads_over_all_views_calibrated(detector, images, here):
     points, windows, _ = detector.propose(images[0], None, MICRONS)
     expected = {}
@@ -233,6 +234,7 @@ def test_pixels_far_from_those_of_the_training_are_rejected(detectors, images, m
 # Devices
 
 
+@pytest.mark.usefixtures("float32_detectors")
 def test_a_move_to_a_device_changes_nothing(detector, images):
     before = detector.detect(images[0])
     for name in ("cpu", *(["cuda"] if torch.cuda.is_available() else [])):

@@ -202,6 +202,7 @@ def everybody(patches, split) -> tuple[PatchSet, StoredFields, InnerFolds]:
     return samples, fields, InnerFolds(*inner)
 
 
+@pytest.mark.usefixtures("float32_detectors")
 def test_with_inner_folds_the_head_learns_from_all_and_the_threshold_from_who_was_left_out(
     fit, pooled, here, everybody
 ):

@@ -11,11 +11,15 @@ from sklearn.metrics import average_precision_score
 
 from mitoscope.datasets.readers import read_image
 from mitoscope.detection.detector import Detector
+from mitoscope.detection.fit import fit_detector
+from mitoscope.detection.stored import StoredFields, read_samples
+from mitoscope.detection.whole_fields import score_whole_fields
 from mitoscope.evaluation.metrics import patch_scores
 from mitoscope.learning import loop
 from mitoscope.learning.devices import join
 from mitoscope.learning.networks import build, start_state
 from mitoscope.learning.scoring import pool_patches, score_patches
+from mitoscope.params import Detection, Evaluate
 from tests.conftest import small_detector
 from tests.learning.conftest import small
 
@@ -167,6 +171,46 @@ def test_a_detector_of_the_gpu_detects_the_same_on_a_processor(gpu, raw, tmp_pat
     order = [np.lexsort(detections.points.T) for detections in (found, again)]  # equal scores may change places
     np.testing.assert_array_equal(found.points[order[0]], again.points[order[1]])
     np.testing.assert_allclose(found.probabilities[order[0]], again.probabilities[order[1]], atol=1e-4)
+
+
+@pytest.mark.usefixtures("float32_detectors")
+@pytest.mark.parametrize(("backbone", "head"), [("alexnet", "classifier"), ("densenet161", "pooled")])
+def test_whole_fields_have_the_scores_of_a_processor(gpu, _extracted, tmp_path, backbone, head):
+    """A network and its detector, trained and fitted on the GPU, in all eight fields of the four patients."""
+    patches, split = _extracted / "patches", _extracted / "results/split.csv"
+    training, validation = (read_samples(patches, split, subset)[0] for subset in ("train", "validation"))
+    model = build(
+        {"backbone": backbone, "head": head, "patch_size": 32, "input_size": 64},
+        start_state(backbone, None, 3, head)[0],
+    )
+    settings = small(samples_per_epoch=512, batch_size=32, lr=3e-4, epochs=2)
+    loop.fit(model, training, validation, settings, device=gpu, measure=patch_scores, work=None, fingerprint="")
+    fitted, _ = fit_detector(
+        model,
+        training,
+        StoredFields.read(patches, split, "validation"),
+        inner=None,
+        extract=small_detector().extract,
+        detection=Detection(views=2, refit_fields=head == "pooled"),
+        patch_threshold=0.5,
+        origin=small_detector().origin,
+        device=gpu,
+        cache=None,
+        work=tmp_path,
+        show=lambda *_: None,
+    )
+    fields = StoredFields.read(patches, split, "train", "validation", "test")
+    on_cpu, on_gpu = (
+        score_whole_fields(fitted.to(device), fields, Evaluate(bootstrap=100))
+        for device in (torch.device("cpu"), gpu.torch)
+    )
+    assert len(fields.areas_mm2) == 8 and on_cpu.metrics["ap"] > 0.4  # else any network would agree
+    assert on_gpu.metrics["ap"] == pytest.approx(on_cpu.metrics["ap"], abs=0.002)
+    found = [
+        scores.objects[scores.objects.predicted == 1].set_index(["patient", "field", "row", "col"]).index
+        for scores in (on_cpu, on_gpu)
+    ]
+    assert len(found[0]) > 0 and set(found[0]) == set(found[1])
 
 
 def test_bfloat16_is_for_training_only(train, gpu, here, patches):

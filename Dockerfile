@@ -7,6 +7,9 @@ COPY requirements.lock ./
 RUN uv pip sync --compile-bytecode --require-hashes requirements.lock
 COPY pyproject.toml README.md LICENSE ./
 COPY src src
+COPY scripts scripts
+COPY web web
+RUN .venv/bin/python scripts/npm.py ci && .venv/bin/python scripts/npm.py run build && rm -r web/node_modules
 RUN uv pip install --no-deps --no-build-isolation .
 
 FROM python:3.11-slim-bookworm

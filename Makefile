@@ -10,7 +10,7 @@ export MLFLOW_DISABLE_TELEMETRY := true
 # Empty means off: containers often set it, and then every command compiles torch and MLflow again (10 s each).
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help setup shared repro ui test lint docs bench
+.PHONY: help setup page shared repro ui test lint docs bench
 
 help: ## Show this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-7s %s\n", $$1, $$2}'
@@ -25,7 +25,19 @@ help: ## Show this list
 	uv pip install --quiet --no-deps --no-build-isolation --editable .
 	@touch $@
 
-setup: .venv/.installed ## Create .venv with the pinned packages and this project
+web/node_modules/.installed: .venv/.installed web/package.json web/package-lock.json
+	@python scripts/npm.py ci --silent
+	@touch $@
+
+# The page of `mitoscope page`, with the Node of .venv.
+src/mitoscope/site/index.html: web/node_modules/.installed web/index.html web/vite.config.ts \
+		$(shell find web/src web/public -type f)
+	python scripts/npm.py run --silent build -- --logLevel error
+	@touch $@
+
+page: src/mitoscope/site/index.html
+
+setup: .venv/.installed page ## Create .venv with the pinned packages and this project, and build the web page
 
 # MITOSCOPE_REMOTE: a DVC remote, such as a folder shared by several machines. Results in it are fetched, not computed,
 # and new results are pushed to it. Its URL is stored in .dvc/config.local, which git ignores.
@@ -40,6 +52,7 @@ data: | shared
 	dvc pull --quiet data.dvc || { rm -rf data; exit 1; }
 
 repro: shared data ## Run the stages that have changed, promote the best detector, and print the comparison
+	@$(MAKE) --no-print-directory page || echo "note: the web page is not built, which only \`mitoscope page\` needs"
 	dvc repro $(if $(MITOSCOPE_REMOTE),--pull)
 	mitoscope promote
 	$(if $(MITOSCOPE_REMOTE),dvc push --run-cache)
@@ -49,14 +62,15 @@ repro: shared data ## Run the stages that have changed, promote the best detecto
 ui: .venv/.installed ## Open the MLflow UI
 	mitoscope ui
 
-test: .venv/.installed ## Run the test suite
+test: setup ## Run the test suite
 	pytest -n 3 --dist loadfile --no-loadscope-reorder
 
-lint: .venv/.installed ## Check style, types, the dependencies of each stage, the container, and the docs site
+lint: setup ## Check style, types, the dependencies of each stage, the web page, the container, and the docs site
 	ruff check .
 	ruff format --check .
 	mypy
 	python scripts/check_stage_deps.py
+	python scripts/npm.py run --silent lint
 	check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/ci.yml
 	zizmor --quiet --offline .github/workflows
 	hadolint Dockerfile

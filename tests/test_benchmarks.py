@@ -14,6 +14,7 @@ from benchmarks.results import Growth, Measured, Row
 from typer.testing import CliRunner
 
 from mitoscope.errors import InputError
+from tests.web.chromium import CHROMIUM
 
 CASE = Case("squeezenet1_1", 64, batch_size=4)
 MACHINE = {"processor": "A", "torch": "2"}
@@ -28,6 +29,7 @@ ROWS = {  # and in each what makes it small
     "input_path": {"cases": (CASE,)},
     "memory": {"case": CASE, "sizes_gb": (0.001,)},
     "mining": {"case": replace(CASE, mined=True), "pool": 50},
+    "page": {"cases": ((replace(CASE, head="pooled"), 1),), "side": 300, "networks": ("network.onnx",)},
     "scoring": {"cases": (CASE,)},
     "service": {"case": CASE, "requests": 20},
     "stain": {"count": 10},
@@ -47,6 +49,8 @@ def bench(tmp_path_factory, here):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ROWS)
 def test_a_row_runs(bench, name, programs, monkeypatch):
+    if name == "page" and CHROMIUM is None:
+        pytest.skip("needs Chromium")
     monkeypatch.setattr(sys, "executable", str(programs / "python"))
     tables = import_module(f"benchmarks.rows.{name}").measure(bench, **ROWS[name])
     assert tables

@@ -33,6 +33,7 @@ COMMANDS = [
     ),
     *("import imagescope", "import sliderunner", "import csv", "synthesize", "export-patches"),
     *(
+        "page",
         "detect",
         "serve",
         "crossvalidate",

@@ -92,7 +92,7 @@ def loaded(module: str) -> set[str]:
 
 
 def test_every_folder_is_a_room():
-    folders = {path.name for path in SOURCE.iterdir() if path.is_dir() and path.name != "__pycache__"}
+    folders = {path.parent.name for path in SOURCE.glob("*/__init__.py")}
     assert folders == {*ROOMS, "stages", "commands"}
 
 

@@ -348,6 +348,21 @@ def export(
 
 
 @app.command(rich_help_panel=_FIELDS)
+def page(
+    out: Annotated[Path, typer.Option(help="Output folder; it appears only when it is complete.")],
+    export: Annotated[Path, typer.Option(help="Folder that `mitoscope export` wrote.")] = Path("exported"),
+    int8: Annotated[
+        bool, typer.Option("--int8", help="The network with int8 weights: a quarter of the size, other scores.")
+    ] = False,
+    replace: Replace = False,
+) -> None:
+    """Write a web page that finds the mitoses of a field in the browser, also on a phone and offline."""
+    from mitoscope.commands.page import page as run
+
+    run(export, out=out, int8=int8, replace=replace)
+
+
+@app.command(rich_help_panel=_FIELDS)
 def detect(
     images: Annotated[
         list[Path],
@@ -424,6 +439,7 @@ def serve(
     look_every: Annotated[
         float, typer.Option(min=0.1, help="Seconds after which to look whether the alias has moved.")
     ] = 30,
+    page: Annotated[Path | None, typer.Option(help="Folder that `mitoscope page` wrote, to show at /.")] = None,
 ) -> None:
     """Answer fields over HTTP: the mitoses with their probabilities, the count and the density, as JSON or GeoJSON.
 
@@ -433,7 +449,7 @@ def serve(
     from mitoscope.commands.serve import serve as run
 
     limits = {"most_mb": most_mb, "most_requests": most_requests}
-    run(model, host=host, port=port, look_every=look_every, **limits)
+    run(model, host=host, port=port, look_every=look_every, page=page, **limits)
 
 
 @app.command(cls=InProject, rich_help_panel=_FIELDS)

@@ -65,7 +65,10 @@ def champion(extracted: Path, mlflow_store: str, empty_registry: None) -> mlflow
 def server(champion: mlflow.MlflowClient, tmp_path: Path) -> Iterator[tuple[str, "subprocess.Popen[bytes]", Path]]:
     """A service of the champion: its address, its process, and its log."""
     port, log = free_port(), tmp_path / "serve.log"
-    words = ["-m", "mitoscope", "serve", "--port", str(port), "--look-every", "0.1", "--most-mb", "1"]
+    (tmp_path / "page/detector").mkdir(parents=True)
+    (tmp_path / "page/index.html").write_text("The page")
+    (tmp_path / "page/detector/detector.json").write_text('{"detector_sha256": "of another"}')
+    words = ["-m", "mitoscope", "serve", "--port", str(port), "--look-every", "0.1", "--most-mb", "1", "--page", "page"]
     with log.open("wb") as output:
         process = subprocess.Popen([sys.executable, *words], stdout=output, stderr=output)
     try:
@@ -83,6 +86,8 @@ def test_the_champion_is_followed_without_a_lost_request_and_the_end_is_polite(c
     for version, threshold in THRESHOLDS.items():
         expected[version] = len(small_detector(threshold=threshold).detect(read_image(image)).points)
     assert 0 < expected[1] < expected[2]
+    with urllib.request.urlopen(url) as page:
+        assert page.read() == b"The page"
 
     def ask(_: int) -> int:
         """Ask until the second version answers; any status but 200 is an error. Returns the answers of the first."""
@@ -117,6 +122,7 @@ def test_the_champion_is_followed_without_a_lost_request_and_the_end_is_polite(c
     assert process.wait(60) == 0
     said = log.read_text()
     assert f"{MODEL} (version 1): threshold 0.500, trained on synthetic data; for research only" in said
+    assert f"warning: page: has another detector than {MODEL}; `mitoscope page` makes a new one" in said
     assert re.search(r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d version 2 is served now$", said, re.MULTILINE)
     assert said.endswith("stopped\n") and "Traceback" not in said
 
@@ -168,6 +174,10 @@ class TestRejections:
         monkeypatch.chdir(tmp_path)
         assert "there is no MLflow store" in self.line("--port", "0")
         assert not list(tmp_path.iterdir())
+
+    def test_a_folder_without_a_page_is_said(self, model, tmp_path):
+        line = self.line("--model", model, "--page", str(tmp_path))
+        assert line.endswith(f"has no index.html of a page; run `mitoscope page --out {tmp_path}`")
 
     def test_a_missing_model_is_said(self, tmp_path):
         assert "no such model file" in self.line("--model", str(tmp_path / "none.pt"), "--port", "0")

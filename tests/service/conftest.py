@@ -88,12 +88,18 @@ class Service:
 
 @contextmanager
 def running(
-    registry: Registry, *, token: str | None = None, hosts: tuple[str, ...] = ("testserver",), most_requests: int = 4
+    registry: Registry,
+    *,
+    token: str | None = None,
+    hosts: tuple[str, ...] = ("testserver",),
+    most_requests: int = 4,
+    page: Path | None = None,
 ) -> Iterator[Service]:
     """A service that looks for another version all the time."""
     said: list[str] = []
     desk = Desk(registry, most_requests, said.append)
-    with TestClient(create_app(desk, Limits(MOST_BYTES, token, hosts), version=__version__, look_every=0.01)) as client:
+    limits = Limits(MOST_BYTES, token, hosts)
+    with TestClient(create_app(desk, limits, version=__version__, look_every=0.01, page=page)) as client:
         yield Service(client, desk, said)
 
 

@@ -230,3 +230,18 @@ def test_the_page_of_the_interface_needs_no_other_server(service):
     assert "https://" not in page.text
     assert service.client.get("/static-offline-docs/swagger-ui-bundle.js").status_code == 200
     assert service.client.get("/openapi.json").json()["info"]["version"] == __version__
+
+
+def test_a_page_is_at_the_root_beside_the_interface(registry, sent, tmp_path):
+    """With the headers that its threads need; the token is for the routes alone."""
+    (tmp_path / "index.html").write_text("<title>The page</title>")
+    (tmp_path / "sw.js").write_text("self")
+    with running(registry, token="0123456789abcdef", page=tmp_path) as service:
+        page = service.client.get("/")
+        assert page.status_code == 200 and "The page" in page.text
+        assert page.headers["Cross-Origin-Opener-Policy"] == "same-origin"
+        assert page.headers["Cross-Origin-Embedder-Policy"] == "require-corp"
+        assert service.client.get("/sw.js").headers["Content-Type"].startswith("text/javascript")
+        assert service.client.get("/docs").status_code == service.client.get("/health").status_code == 200
+        assert service.ask(sent())[0] == 401
+        assert service.client.get("/missing.js").status_code == 404

@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Callable
-from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -15,6 +14,7 @@ from mitoscope import __version__
 from mitoscope.datasets.patches import read_summary
 from mitoscope.errors import InputError, require_packages
 from mitoscope.evaluation.metrics import scores
+from mitoscope.exporting.folder import DETECTOR, FLOAT, INT8, describe
 from mitoscope.files import atomic_folder, hash_file, write_json
 from mitoscope.params import Extract
 from mitoscope.paths import PATCHES, split_path
@@ -27,8 +27,6 @@ if TYPE_CHECKING:
     from mitoscope.exporting.onnx import Run
     from mitoscope.learning.batches import PatchSet
 
-FORMAT = 1  # of detector.json
-FLOAT, INT8, DETECTOR = "network.onnx", "network-int8.onnx", "detector.json"
 _LARGEST_DIFFERENCE = 1e-4  # of a probability, between torch and ONNX Runtime
 _MOST_LOST = 0.01  # field F1 that int8 may lose and still be the default
 _SAMPLED, _BATCH = 256, 32  # training patches that give the ranges of the int8 activations
@@ -109,6 +107,7 @@ def export(model: str, *, out: Path, replace: bool) -> None:
             row |= {"bytes": (folder / name).stat().st_size, "sha256": hash_file(folder / name)}
         worthwhile = reference.scores["f1"] > 0 and rows[INT8]["f1_lost"] <= _MOST_LOST
         content = {
+            "version": __version__,
             "network": INT8 if worthwhile else FLOAT,
             "networks": rows,
             "test": test | {"mitoses": len(tested.truths)},
@@ -117,7 +116,7 @@ def export(model: str, *, out: Path, replace: bool) -> None:
             "detector_sha256": sha256,
             "card": card,
         }
-        write_json(folder / DETECTOR, _content(detector) | content)
+        write_json(folder / DETECTOR, describe(detector) | content)
     _print(content, out, synthetic=detector.origin.synthetic)
 
 
@@ -179,23 +178,6 @@ def _compare(reference: Checked, checked: Checked) -> dict[str, Any]:
         "detections_changed": len(checked.found ^ reference.found),
         "largest_difference": float(np.abs(checked.probabilities - reference.probabilities).max()),
         "candidates_per_second": len(checked.probabilities) / checked.seconds,
-    }
-
-
-def _content(detector: "Detector") -> dict[str, Any]:
-    """Return what another program needs to do as the detector does."""
-    head, calibration = detector.head, detector.calibration
-    return {
-        "format": FORMAT,
-        "version": __version__,
-        "patch_size": detector.model.patch_size,
-        "extract": detector.extract.model_dump(mode="json"),
-        "detection": detector.detection.model_dump(mode="json"),
-        "field_head": head and {name: np.asarray(value).tolist() for name, value in head.content().items()},
-        "calibration": calibration and {"middle": calibration.middle, "upper": calibration.upper},
-        "threshold": detector.threshold,
-        "patch_threshold": detector.patch_threshold,
-        "origin": asdict(detector.origin),
     }
 
 

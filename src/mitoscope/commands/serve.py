@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from mitoscope import __version__
 from mitoscope.commands.listening import listen
+from mitoscope.commands.page import read_page
 from mitoscope.errors import InputError, require_packages
 from mitoscope.files import hash_file
 from mitoscope.progress import console
@@ -25,7 +26,9 @@ _SHORTEST_TOKEN = 16
 _LAST_SECONDS = 60  # for the requests that are there when the service is stopped
 
 
-def serve(model: str, *, host: str, port: int, most_mb: int, most_requests: int, look_every: float) -> None:
+def serve(
+    model: str, *, host: str, port: int, most_mb: int, most_requests: int, look_every: float, page: Path | None
+) -> None:
     """Serve a detector until the process gets SIGTERM or Ctrl-C; requests that are there then are answered first.
 
     Args:
@@ -35,13 +38,15 @@ def serve(model: str, *, host: str, port: int, most_mb: int, most_requests: int,
         most_mb: size of a request, MB.
         most_requests: how many are taken at once.
         look_every: seconds after which to look whether the alias has moved.
+        page: folder that `mitoscope page` wrote, to show at `/`; None = no page.
 
     Raises:
-        InputError: the detector does not exist, a package is missing, the port is taken, or others than this machine
-            are served without a token.
+        InputError: the detector does not exist, a package is missing, the port is taken, `page` is no page, or others
+            than this machine are served without a token.
     """
     require_packages("serve", "serve", "fastapi_offline", "multipart", "prometheus_client", "uvicorn")
     token = _token(host)
+    shown_detector = page and read_page(page)["detector_sha256"]
     listener = listen(host, port)
     console.print(f"loading {model}", markup=False)
     import uvicorn
@@ -59,8 +64,11 @@ def serve(model: str, *, host: str, port: int, most_mb: int, most_requests: int,
     note = ", trained on synthetic data" if served.synthetic else ""
     which = f"{model} (version {served.version})" if served.version else model
     console.print(f"{which}: threshold {served.threshold:.3f}{note}; for research only", markup=False)
+    if shown_detector and shown_detector != served.detector_sha256:
+        line = f"warning: {page}: has another detector than {model}; `mitoscope page` makes a new one"
+        console.print(line, style="yellow", markup=False)
     limits = Limits(most_mb * 1_000_000, token, (*_LOOPBACK, host.lower()))
-    app = create_app(desk, limits, version=__version__, look_every=look_every if follows else None)
+    app = create_app(desk, limits, version=__version__, look_every=look_every if follows else None, page=page)
     shown = f"[{host}]" if ":" in host else host
     console.print(f"serving on http://{shown}:{listener.getsockname()[1]} (Ctrl-C stops it)", markup=False)
     settings = uvicorn.Config(app, log_level="warning", server_header=False, timeout_graceful_shutdown=_LAST_SECONDS)

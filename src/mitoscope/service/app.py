@@ -5,6 +5,7 @@ import hmac
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import urlsplit
 
@@ -15,12 +16,14 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from fastapi_offline import FastAPIOffline
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
+from starlette.responses import Response
+from starlette.staticfiles import StaticFiles
 
 from mitoscope.detection.sent import FIELD, MOST_PIXELS
 from mitoscope.service.body import Edge
 from mitoscope.service.desk import Desk
 from mitoscope.service.metrics import Metrics
-from mitoscope.service.routes import DETECT, State, anybody, with_token
+from mitoscope.service.routes import DETECT, State, anybody, start, with_token
 
 _ABOUT = f"""Finds the mitoses of H&E fields, as `mitoscope detect` does. For research only.
 
@@ -30,6 +33,13 @@ form:
     curl --data-binary @field.tif 'http://127.0.0.1:8080/detect?microns_per_pixel=0.25'
     curl --form {FIELD}=@field.tif http://127.0.0.1:8080/detect
 """
+
+
+_ISOLATED = {
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Embedder-Policy": "require-corp",
+    "X-Frame-Options": "DENY",
+}
 
 
 @dataclass(frozen=True)
@@ -48,7 +58,19 @@ class Limits:
     hosts: Sequence[str]
 
 
-def create_app(desk: Desk, limits: Limits, *, version: str, look_every: float | None) -> FastAPI:
+class Page(StaticFiles):
+    """The files that `mitoscope page` wrote, with what its threads need from the first load on."""
+
+    def file_response(self, *args: Any, **kwargs: Any) -> Response:
+        """Return a file."""
+        response = super().file_response(*args, **kwargs)
+        response.headers.update(_ISOLATED)
+        return response
+
+
+def create_app(
+    desk: Desk, limits: Limits, *, version: str, look_every: float | None, page: Path | None = None
+) -> FastAPI:
     """Return the service.
 
     Args:
@@ -56,6 +78,7 @@ def create_app(desk: Desk, limits: Limits, *, version: str, look_every: float | 
         limits: of a request.
         version: of mitoscope.
         look_every: seconds after which to look for another version of the detector; None = never.
+        page: folder that `mitoscope page` wrote, for `/`; None = `/` leads to the interface.
     """
 
     @asynccontextmanager
@@ -81,6 +104,10 @@ def create_app(desk: Desk, limits: Limits, *, version: str, look_every: float | 
     may_ask = Depends(_bearer(limits.token) if limits.token else _from(limits.hosts))
     app.include_router(anybody, dependencies=[] if limits.token else [may_ask])
     app.include_router(with_token, dependencies=[may_ask])
+    if page:
+        app.mount("/", Page(directory=page, html=True))
+    else:
+        app.include_router(start)
     return app
 
 

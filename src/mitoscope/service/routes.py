@@ -46,6 +46,8 @@ anybody = APIRouter()
 """Routes that need no token."""
 with_token = APIRouter()
 """Routes that need the token, if there is one."""
+start = APIRouter()
+"""What is at `/` where there is no page."""
 
 
 @dataclass(frozen=True)
@@ -175,7 +177,7 @@ async def ready(state: _State) -> dict[str, str]:
         return {"status": "ready"}
 
 
-@anybody.get("/", include_in_schema=False)
-async def start() -> RedirectResponse:
+@start.get("/", include_in_schema=False)
+async def to_docs() -> RedirectResponse:
     """Lead people to the page that shows how to ask."""
     return RedirectResponse("docs")

@@ -25,13 +25,14 @@ help: ## Show this list
 	uv pip install --quiet --no-deps --no-build-isolation --editable .
 	@touch $@
 
-web/node_modules/.installed: .venv/.installed web/package.json web/package-lock.json
+web/node_modules/.installed: web/package.json web/package-lock.json | .venv/.installed
 	@python scripts/npm.py ci --silent
 	@touch $@
 
-# The page of `mitoscope page`, with the Node of .venv.
-src/mitoscope/site/index.html: web/node_modules/.installed web/index.html web/vite.config.ts \
-		$(shell find web/src web/public -type f)
+# The page of `mitoscope page`, with the Node of .venv. One that was brought from another machine needs no packages.
+src/mitoscope/site/index.html: web/index.html web/package-lock.json web/vite.config.ts \
+		$(shell find web/src web/public -type f) | .venv/.installed
+	@$(MAKE) --no-print-directory web/node_modules/.installed
 	python scripts/npm.py run --silent build -- --logLevel error
 	@touch $@
 
@@ -62,10 +63,10 @@ repro: shared data ## Run the stages that have changed, promote the best detecto
 ui: .venv/.installed ## Open the MLflow UI
 	mitoscope ui
 
-test: setup ## Run the test suite
+test: setup web/node_modules/.installed ## Run the test suite
 	pytest -n 3 --dist loadfile --no-loadscope-reorder
 
-lint: setup ## Check style, types, the dependencies of each stage, the web page, the container, and the docs site
+lint: setup web/node_modules/.installed ## Check style, types, the dependencies of each stage, the web page, the container, and the docs site
 	ruff check .
 	ruff format --check .
 	mypy

@@ -1,5 +1,20 @@
 import { defineConfig } from "vite";
 
+// No connection but to where the page came from. A worker has the policy of its own response, so a document's is not
+// enough: the service worker and `mitoscope serve` send it, too. Decoders of geotiff load from data: addresses.
+const policy = [
+    "default-src 'none'",
+    "script-src 'self' 'wasm-unsafe-eval'",
+    "worker-src 'self'",
+    "connect-src 'self' data:",
+    "img-src 'self'",
+    "style-src 'self'",
+    "manifest-src 'self'",
+    "base-uri 'none'",
+    "form-action 'none'",
+].join("; ");
+process.env.VITE_POLICY = policy; // for index.html and offline.ts
+
 const isolated = { "Cross-Origin-Opener-Policy": "same-origin", "Cross-Origin-Embedder-Policy": "require-corp" };
 
 export default defineConfig({

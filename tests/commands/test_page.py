@@ -2,14 +2,17 @@
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from mitoscope.commands import page as command
-from mitoscope.commands.page import page
+from mitoscope.commands.page import page, read_page
 from mitoscope.errors import InputError
+from mitoscope.exporting.folder import describe
 from mitoscope.files import hash_file
+from tests.conftest import NETWORK, small_detector
 
 EXPORT, OUT = Path("exported"), Path("page")
 
@@ -24,13 +27,16 @@ def exported(tmp_path, monkeypatch):
         (EXPORT / name).write_text(name)
         networks[name] = {"sha256": hash_file(EXPORT / name)}
     content = {
-        "format": 1,
         "network": "network-int8.onnx",
         "networks": networks,
         "model": "models:/mitoscope@champion",
-        "origin": {"synthetic": True},
+        "detector_sha256": "d" * 64,
+        "version": "0.2",
+        "card": "Tested on the patient Meier.",
     }
-    (EXPORT / "detector.json").write_text(json.dumps(content))
+    detector = small_detector()
+    origin = replace(detector.origin, patients={"train": ["Meier"], "validation": []})
+    (EXPORT / "detector.json").write_text(json.dumps(describe(replace(detector, origin=origin)) | content))
 
 
 def write(**options):
@@ -57,6 +63,16 @@ def test_a_page_has_one_network_and_keeps_every_file(int8, name, capsys):
     assert f"page: models:/mitoscope@champion ({name}), trained on synthetic data" in said and "http.server" in said
 
 
+def test_a_page_names_no_patient():
+    """It may be public."""
+    assert "Meier" in (EXPORT / "detector.json").read_text()
+    write()
+    for path in OUT.rglob("*"):
+        assert path.is_dir() or b"Meier" not in path.read_bytes()
+    origin = json.loads((OUT / "detector" / "detector.json").read_text())["origin"]
+    assert origin == {"network": NETWORK, "microns_per_pixel": 0.25, "synthetic": True}
+
+
 def test_another_export_gives_another_worker():
     """Else a browser would not notice it."""
     write()
@@ -81,10 +97,22 @@ def test_a_folder_without_an_export_names_the_command():
         write()
 
 
-def test_an_export_of_another_version_is_rejected():
-    (EXPORT / "detector.json").write_text('{"format": 2}')
-    with pytest.raises(InputError, match="has another format than this version's"):
+@pytest.mark.parametrize(
+    ("content", "line"),
+    [('{"format": 2}', "has another format than this version's"), ('{"format": 1}', r"is damaged \(networks\)")],
+)
+def test_an_export_of_another_version_is_rejected(content, line):
+    (EXPORT / "detector.json").write_text(content)
+    with pytest.raises(InputError, match=line):
         write()
+
+
+def test_the_page_is_read_again_by_the_service():
+    write()
+    assert read_page(OUT)["detector_sha256"] == "d" * 64
+    (OUT / "detector" / "detector.json").write_text("{}")
+    with pytest.raises(InputError, match="page: has no detector of a page; run `mitoscope page --out page --replace`"):
+        read_page(OUT)
 
 
 def test_other_files_are_left_alone():

@@ -9,9 +9,11 @@ import pytest
 from starlette.testclient import TestClient
 
 from mitoscope import __version__
+from mitoscope.commands.page import SITE
 from mitoscope.errors import InputError
 from mitoscope.reporting.exports import detected_annotations, write_annotations
 from mitoscope.reporting.overlays import NUCLEUS_UM
+from mitoscope.service.app import _PAGE_HEADERS
 from mitoscope.service.desk import NoVersionError
 from tests.service.conftest import MOST_BYTES, NAME, running
 from tests.serving.conftest import claiming_bytes, encoded
@@ -232,16 +234,38 @@ def test_the_page_of_the_interface_needs_no_other_server(service):
     assert service.client.get("/openapi.json").json()["info"]["version"] == __version__
 
 
-def test_a_page_is_at_the_root_beside_the_interface(registry, sent, tmp_path):
-    """With the headers that its threads need; the token is for the routes alone."""
+@pytest.fixture
+def page(tmp_path):
     (tmp_path / "index.html").write_text("<title>The page</title>")
     (tmp_path / "sw.js").write_text("self")
-    with running(registry, token="0123456789abcdef", page=tmp_path) as service:
-        page = service.client.get("/")
-        assert page.status_code == 200 and "The page" in page.text
-        assert page.headers["Cross-Origin-Opener-Policy"] == "same-origin"
-        assert page.headers["Cross-Origin-Embedder-Policy"] == "require-corp"
-        assert service.client.get("/sw.js").headers["Content-Type"].startswith("text/javascript")
+    return tmp_path
+
+
+def test_a_page_is_at_the_root_beside_the_interface(registry, sent, page):
+    """With the headers that its threads and its worker need; the token is for the routes alone."""
+    with running(registry, token=TOKEN, page=page) as service:
+        answer = service.client.get("/")
+        assert answer.status_code == 200 and "The page" in answer.text
+        assert answer.headers["Cross-Origin-Opener-Policy"] == "same-origin"
+        assert answer.headers["Cross-Origin-Embedder-Policy"] == "require-corp"
+        worker = service.client.get("/sw.js").headers
+        assert worker["Content-Type"].startswith("text/javascript")
+        assert "connect-src 'self' data:;" in worker["Content-Security-Policy"]
         assert service.client.get("/docs").status_code == service.client.get("/health").status_code == 200
         assert service.ask(sent())[0] == 401
         assert service.client.get("/missing.js").status_code == 404
+
+
+@pytest.mark.parametrize("headers", [{"Host": "elsewhere.example"}, {"Origin": "http://elsewhere.example"}])
+def test_without_a_token_the_page_is_for_this_machine(registry, page, headers):
+    """A page elsewhere whose name leads to this machine must not get the detector."""
+    with running(registry, page=page) as service:
+        assert service.client.get("/").status_code == 200
+        assert service.client.get("/", headers=headers).status_code == 403
+
+
+def test_the_service_and_the_page_have_one_policy():
+    if not (SITE / "index.html").exists():
+        pytest.skip("the page is not built")
+    for name in ("index.html", "sw.js"):
+        assert _PAGE_HEADERS["Content-Security-Policy"] in (SITE / name).read_text()

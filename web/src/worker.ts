@@ -11,7 +11,8 @@ import type { Reply, Request } from "./messages";
 const MOST_THREADS = 4;
 
 let picture: Picture | null = null;
-let current = 0; // number of the newest job
+let opening = 0; // number of the newest job of each kind
+let detecting = 0;
 
 env.wasm.wasmPaths = { mjs: new URL(wasmModule, import.meta.url).href, wasm: new URL(wasm, import.meta.url).href };
 env.wasm.numThreads = globalThis.crossOriginIsolated ? Math.min(navigator.hardwareConcurrency, MOST_THREADS) : 1;
@@ -23,28 +24,30 @@ detector
 
 globalThis.addEventListener("message", (event: MessageEvent<Request>) => {
     const request = event.data;
-    current = request.job;
     answer(request).catch((error: unknown) => send({ kind: "failed", job: request.job, reason: text(error) }));
 });
 
 async function answer(request: Request): Promise<void> {
     const { job } = request;
     if (request.kind === "open") {
-        picture = null;
-        const opened = await readPicture(request.file);
-        if (job !== current) return;
+        opening = job;
+        const opened = await readPicture(request.file); // until it is read, the field before stays
+        if (job !== opening) return;
         picture = opened;
+        detecting = job;
         const bitmap = await createImageBitmap(asImageData(opened));
         const { micronsPerPixel, opaque } = opened;
-        send({ kind: "opened", job, bitmap, micronsPerPixel, isPartlyTransparent: opaque !== null }, [bitmap]);
+        const transparent = opaque ? opaque.filter((value) => value === 0).length / opaque.length : 0;
+        send({ kind: "opened", job, bitmap, micronsPerPixel, transparent }, [bitmap]);
         return;
     }
     if (!picture) throw new Error("no field is open");
+    detecting = job;
     const { settings, run } = await detector;
     const found = await detect(settings, run, picture, request.micronsPerPixel, async (done, total) => {
-        send({ kind: "progress", what: "Scoring candidates", done, total });
+        send({ kind: "scoring", job, done, total });
         await new Promise((resolve) => setTimeout(resolve)); // let a newer job come in
-        return job === current;
+        return job === detecting;
     });
     if (found) send({ kind: "found", job, found });
 }
@@ -76,14 +79,15 @@ async function get(url: URL): Promise<Response> {
 /** Read a body, and say how far it is. */
 async function download(response: Response): Promise<Uint8Array<ArrayBuffer>> {
     const total = Number(response.headers.get("Content-Length") ?? 0);
-    const parts: Uint8Array[] = [];
+    const parts: Uint8Array<ArrayBuffer>[] = [];
     let done = 0;
-    for await (const part of response.body as unknown as AsyncIterable<Uint8Array>) {
-        parts.push(part);
-        done += part.length;
-        send({ kind: "progress", what: "Loading the network", done, total: Math.max(done, total) });
+    const reader = response.body?.getReader();
+    for (let part = await reader?.read(); part?.value; part = await reader?.read()) {
+        parts.push(part.value);
+        done += part.value.length;
+        send({ kind: "loading", done, total: Math.max(done, total) });
     }
-    return new Uint8Array(await new Blob(parts as BlobPart[]).arrayBuffer());
+    return new Uint8Array(await new Blob(parts).arrayBuffer());
 }
 
 /** A network of another export would give wrong scores without a word. Browsers hash only where the connection is safe. */

@@ -36,17 +36,17 @@ def page(export: Path, *, out: Path, int8: bool, replace: bool) -> None:
     network = INT8 if int8 else FLOAT
     content = read_export(export, network)
     with atomic_folder(out, replace=replace) as folder:
-        shutil.copytree(SITE, folder, dirs_exist_ok=True)
+        shutil.copytree(SITE, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns(_DETECTOR_FOLDER))
         detector = folder / _DETECTOR_FOLDER
         detector.mkdir()
         shutil.copyfile(export / network, detector / network)
-        write_json(detector / DETECTOR, content | {"network": network})
+        write_json(detector / DETECTOR, _shown(content, network))
         _list_files(folder)
     size = sum(path.stat().st_size for path in out.rglob("*") if path.is_file()) / 1e6
     synthetic = ", trained on synthetic data" if content["origin"]["synthetic"] else ""
     console.print(f"{out}: {content['model']} ({network}){synthetic}, {size:.1f} MB; for research only", markup=False)
     console.print(
-        f"Put the folder on any web server with https, or try it: python -m http.server --bind 127.0.0.1 -d {out}",
+        f"Put the folder on any web server with https, or try it: python -m http.server --bind 127.0.0.1 -d {out} 8200",
         markup=False,
     )
 
@@ -57,10 +57,22 @@ def read_page(folder: Path) -> dict[str, Any]:
     Raises:
         InputError: `folder` has no page.
     """
-    remedy = f"run `mitoscope page --out {folder}`"
+    remedy = f"run `mitoscope page --out {folder} --replace`"
     if not (folder / INDEX).exists():
         raise InputError(f"{folder}: has no {INDEX} of a page; {remedy}")
-    return read_json(folder / _DETECTOR_FOLDER / DETECTOR, remedy)
+    content = read_json(folder / _DETECTOR_FOLDER / DETECTOR, remedy)
+    if "detector_sha256" not in content:
+        raise InputError(f"{folder}: has no detector of a page; {remedy}")
+    return content
+
+
+def _shown(content: dict[str, Any], network: str) -> dict[str, Any]:
+    """Return what the page uses: nothing on the patients, since the page may be public."""
+    origin = {name: content["origin"][name] for name in ("network", "microns_per_pixel", "synthetic")}
+    networks = {network: {"sha256": content["networks"][network]["sha256"]}}
+    used = ("format", "version", "patch_size", "extract", "detection", "field_head", "calibration", "threshold")
+    kept = {name: content[name] for name in (*used, "model", "detector_sha256")}
+    return kept | {"network": network, "networks": networks, "origin": origin}
 
 
 def _list_files(folder: Path) -> None:

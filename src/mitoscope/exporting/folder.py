@@ -43,6 +43,10 @@ def read_export(folder: Path, network: str) -> dict[str, Any]:
     if content.get("format") != FORMAT:
         raise InputError(f"{folder / DETECTOR}: has another format than this version's; {remedy}")
     path = folder / network
-    if not path.exists() or hash_file(path) != content["networks"][network]["sha256"]:
+    try:
+        known = content["networks"][network]["sha256"]
+    except (KeyError, TypeError) as error:
+        raise InputError(f"{folder / DETECTOR}: is damaged (networks); {remedy}") from error
+    if not path.exists() or hash_file(path) != known:
         raise InputError(f"{path}: is missing or was changed; {remedy}")
     return content

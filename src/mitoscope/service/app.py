@@ -2,7 +2,7 @@
 
 import asyncio
 import hmac
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +18,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.staticfiles import StaticFiles
+from starlette.types import Scope
 
 from mitoscope.detection.sent import FIELD, MOST_PIXELS
 from mitoscope.service.body import Edge
@@ -35,11 +36,17 @@ form:
 """
 
 
-_ISOLATED = {
-    "Cross-Origin-Opener-Policy": "same-origin",
+_PAGE_HEADERS = {
+    "Cross-Origin-Opener-Policy": "same-origin",  # both for threads
     "Cross-Origin-Embedder-Policy": "require-corp",
+    # As in the page itself: a worker has the policy of its own response.
+    "Content-Security-Policy": "default-src 'none'; script-src 'self' 'wasm-unsafe-eval'; worker-src 'self'; "
+    "connect-src 'self' data:; img-src 'self'; style-src 'self'; manifest-src 'self'; base-uri 'none'; "
+    "form-action 'none'",
     "X-Frame-Options": "DENY",
 }
+Check = Callable[[Request], Awaitable[None]]
+"""Raises HTTPException if a request may not be answered."""
 
 
 @dataclass(frozen=True)
@@ -59,12 +66,23 @@ class Limits:
 
 
 class Page(StaticFiles):
-    """The files that `mitoscope page` wrote, with what its threads need from the first load on."""
+    """The files that `mitoscope page` wrote, with what its threads and its worker need from the first load on.
 
-    def file_response(self, *args: Any, **kwargs: Any) -> Response:
+    Args:
+        folder: the files.
+        check: of every request; None = anybody may have them.
+    """
+
+    def __init__(self, folder: Path, check: Check | None) -> None:
+        super().__init__(directory=folder, html=True)
+        self._check = check
+
+    async def get_response(self, path: str, scope: Scope) -> Response:
         """Return a file."""
-        response = super().file_response(*args, **kwargs)
-        response.headers.update(_ISOLATED)
+        if self._check:
+            await self._check(Request(scope))
+        response = await super().get_response(path, scope)
+        response.headers.update(_PAGE_HEADERS)
         return response
 
 
@@ -101,11 +119,12 @@ def create_app(
     app.add_middleware(Edge, count=count)
     app.add_exception_handler(RequestValidationError, _say_in_one_line)
     app.add_exception_handler(Exception, _say_that_it_failed)
-    may_ask = Depends(_bearer(limits.token) if limits.token else _from(limits.hosts))
+    from_here = None if limits.token else _from(limits.hosts)
+    may_ask = Depends(_bearer(limits.token) if limits.token else from_here)
     app.include_router(anybody, dependencies=[] if limits.token else [may_ask])
     app.include_router(with_token, dependencies=[may_ask])
     if page:
-        app.mount("/", Page(directory=page, html=True))
+        app.mount("/", Page(page, from_here))
     else:
         app.include_router(start)
     return app
@@ -121,7 +140,7 @@ async def _say_that_it_failed(_: Request, __: Exception) -> JSONResponse:
     return JSONResponse({"detail": "the service failed at this request; its log says why"}, 500)
 
 
-def _from(hosts: Sequence[str]) -> Any:
+def _from(hosts: Sequence[str]) -> Check:
     """Return a dependency that lets requests for these hosts pass, if they are not from a page elsewhere.
 
     A browser lets any page send a request to this machine, although the page does not get the answer.

@@ -9,6 +9,7 @@ import { type Method, normalise } from "./stain";
 
 const FORMAT = 1; // of detector.json
 const MOST_ZOOM = 4;
+export const MOST_PIXELS = 100e6; // of a field
 const BATCH = 32; // patches that are scored at once
 
 /** What the page uses of detector.json; lengths are in um. */
@@ -38,10 +39,13 @@ export interface Settings {
     readonly field_head: FieldHead | null;
     readonly calibration: { readonly middle: number; readonly upper: number } | null;
     readonly threshold: number;
-    readonly origin: { readonly microns_per_pixel: number; readonly synthetic: boolean };
+    readonly origin: {
+        readonly network: string;
+        readonly microns_per_pixel: number;
+        readonly synthetic: boolean;
+    };
     readonly model: string;
     readonly detector_sha256: string;
-    readonly card: string | null;
 }
 
 /** A candidate that no more probable one is too close to. */
@@ -94,6 +98,27 @@ export function checkPixels(settings: Settings, micronsPerPixel: number | null):
     return microns;
 }
 
+/**
+ * Check that a field is not too large, also as the detector enlarges it.
+ *
+ * @throws RangeError it is.
+ */
+export function checkSize(
+    { extract }: Settings,
+    image: { readonly width: number; readonly height: number },
+    micronsPerPixel: number,
+): void {
+    const finest = Math.min(extract.microns_per_pixel, extract.blue_ratio_microns_per_pixel);
+    const pixels = image.width * image.height * Math.max(1, micronsPerPixel / finest) ** 2;
+    if (pixels > MOST_PIXELS) {
+        const millions = Math.ceil(pixels / 1e6);
+        throw new RangeError(
+            `the detector would enlarge it to ${millions} million pixels, more than ${MOST_PIXELS / 1e6}; cut it into ` +
+                "smaller fields",
+        );
+    }
+}
+
 /** Find the mitoses of a field; null if `onProgress` stops it. */
 export async function detect(
     settings: Settings,
@@ -103,6 +128,7 @@ export async function detect(
     onProgress: OnProgress,
 ): Promise<Found | null> {
     const microns = checkPixels(settings, micronsPerPixel);
+    checkSize(settings, picture, microns);
     const { extract, detection } = settings;
     const restained = extract.stain === "none" ? null : normalise(picture, extract.stain);
     const image: Image = restained ?? picture;

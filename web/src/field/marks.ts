@@ -31,7 +31,7 @@ export class Marks {
     constructor(candidates: readonly Scored[]) {
         this.#candidates = candidates.map(
             ({ row, col, probability }): Mark => ({
-                id: crypto.randomUUID(),
+                id: newId(),
                 row,
                 col,
                 probability,
@@ -49,17 +49,6 @@ export class Marks {
         return [...known, ...added];
     }
 
-    /** The nearest candidate or mark within a distance of a point, px, also below the threshold; null if there is none. */
-    near(point: Point, distance: number): Mark | null {
-        let best: Mark | null = null;
-        let nearest = distance;
-        for (const mark of this.from(0)) {
-            const away = Math.hypot(mark.row - point.row, mark.col - point.col);
-            if (away <= nearest) [best, nearest] = [mark, away];
-        }
-        return best;
-    }
-
     /** Accept or reject a mark, or take that back. Rejecting an added mark removes it. */
     set(mark: Mark, state: "accepted" | "rejected" | "detected"): void {
         const isGone = mark.probability === null && state !== "accepted";
@@ -71,14 +60,14 @@ export class Marks {
         });
     }
 
-    /** Add a mitosis that the detector missed; where it has a candidate, that one is accepted. */
+    /** Add a mitosis; where there is a candidate or mark of the same nucleus, that one is accepted. */
     add(point: Point, distance: number): Mark {
-        const known = this.near(point, distance);
+        const known = this.#near(point, distance);
         if (known) {
             this.set(known, "accepted");
             return this.#corrected.get(known.id) ?? known;
         }
-        const mark: Mark = { id: crypto.randomUUID(), ...point, probability: null, state: "added" };
+        const mark: Mark = { id: newId(), ...point, probability: null, state: "added" };
         this.#do({ id: mark.id, before: null, after: mark });
         return mark;
     }
@@ -107,6 +96,17 @@ export class Marks {
         return this.#undone.length > 0;
     }
 
+    /** The nearest candidate or mark within a distance of a point, px, also below the threshold; null if none is. */
+    #near(point: Point, distance: number): Mark | null {
+        let best: Mark | null = null;
+        let nearest = distance;
+        for (const mark of this.from(0)) {
+            const away = Math.hypot(mark.row - point.row, mark.col - point.col);
+            if (away <= nearest) [best, nearest] = [mark, away];
+        }
+        return best;
+    }
+
     #do(change: Change): void {
         this.#apply(change.id, change.after);
         this.#done.push(change);
@@ -119,7 +119,16 @@ export class Marks {
     }
 }
 
-/** How many of the marks are mitoses. */
+/** Return a random UUID, which QuPath wants; `crypto.randomUUID` is only there where the connection is safe. */
+function newId(): string {
+    const bytes = crypto.getRandomValues(new Uint8Array(16));
+    bytes[6] = (bytes[6] & 0x0f) | 0x40; // version 4
+    bytes[8] = (bytes[8] & 0x3f) | 0x80;
+    const digits = [...bytes].map((byte) => byte.toString(16).padStart(2, "0")).join("");
+    return digits.replace(/^(.{8})(.{4})(.{4})(.{4})/, "$1-$2-$3-$4-");
+}
+
+/** The marks that are mitoses. */
 export function mitoses(marks: readonly Mark[]): Mark[] {
     return marks.filter((mark) => mark.state !== "rejected");
 }

@@ -1,11 +1,26 @@
 /** Decoded values as a picture. */
 
+import { MOST_PIXELS } from "../detector/detector";
 import type { Picture } from "../detector/image";
 
 const OPAQUE = 128; // alpha from which a pixel counts and keeps its colour; the others become white
 
 /** A file that cannot be a field; the message goes behind its name. */
 export class FileError extends Error {}
+
+/**
+ * Check the size of an image before it is decoded.
+ *
+ * @throws FileError it is empty or too large.
+ */
+export function checkShape(width: number, height: number): void {
+    if (width < 1 || height < 1) throw new FileError("has no pixels");
+    if (width * height > MOST_PIXELS) {
+        throw new FileError(
+            `has ${width} × ${height} pixels; cut it into fields of at most ${MOST_PIXELS / 1e6} million`,
+        );
+    }
+}
 
 /**
  * Make a picture of 8-bit values with 3 or 4 channels; the fourth is the alpha.

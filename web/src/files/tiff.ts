@@ -2,12 +2,13 @@
 
 import { fromArrayBuffer, type GeoTIFFImage } from "geotiff";
 import type { Picture } from "../detector/image";
+import { JPEG } from "./jpegTiles";
 import { CENTIMETRE, fromDescription, fromResolution, INCH } from "./pixelSize";
-import { asPicture, FileError } from "./pixels";
+import { asPicture, checkShape, FileError } from "./pixels";
 
 const REDUCED = 1; // bit of NewSubfileType
 const PALETTE = 3;
-const COLOURS: Readonly<Record<number, string>> = { 0: "grey", 1: "grey", 5: "CMYK", 8: "CIELab" };
+const COLOURS: Readonly<Record<number, string>> = { 0: "a grey image", 1: "a grey image", 5: "CMYK", 8: "CIELab" };
 const MULTIPLIED = 1; // kind of alpha
 
 /**
@@ -24,27 +25,39 @@ export async function readTiff(content: ArrayBuffer): Promise<Picture> {
     const full = images.length === 1 ? images : images.filter((_, page) => (kinds[page] & REDUCED) === 0);
     const image = full[0];
     if (full.length !== 1) throw new FileError(`has ${images.length} pages; save each as a file of its own`);
+    checkShape(image.getWidth(), image.getHeight());
     const photometric = await number(image, "PhotometricInterpretation", 0);
     const colours = COLOURS[photometric];
-    if (colours !== undefined) throw new FileError(`is ${colours}; convert it to 8-bit RGB`);
+    if (colours !== undefined) throw new FileError(`is ${colours}; fields must be 8-bit RGB`);
     const bits = image.getBitsPerSample();
     if (bits !== 8) throw new FileError(`has ${bits} bits per channel; convert it to 8-bit RGB`);
     const orientation = await number(image, "Orientation", 1);
     if (orientation > 1) throw new FileError(`is marked as turned or mirrored (${orientation}); save it upright`);
-    const values = (await image.readRGB({ interleave: true, enableAlpha: true })) as unknown as Uint8Array;
+    const samples = image.getSamplesPerPixel();
+    if (samples > 4 || samples === 2) throw new FileError(`has ${samples} channels; convert it to 8-bit RGB`);
+    const isJpeg = (await number(image, "Compression", 1)) === JPEG; // decoded to RGB
+    const read = isJpeg
+        ? image.readRasters({ interleave: true })
+        : image.readRGB({ interleave: true, enableAlpha: true });
+    const values = (await read) as unknown as Uint8Array;
     const channels = values.length === image.getWidth() * image.getHeight() * 4 ? 4 : 3;
-    if (channels === 4 && (await number(image, "ExtraSamples", 0)) === MULTIPLIED) divide(values);
+    const kind = await number(image, "ExtraSamples", 0);
+    if (channels === 4 && kind === MULTIPLIED) divide(values);
     const microns = await micronsOf(image);
     const eightBit = photometric === PALETTE ? Uint8Array.from(values) : values;
     return asPicture(image.getWidth(), image.getHeight(), eightBit, channels, microns);
 }
 
-/** Return the pixel size that an EXIF block gives, um; null if it gives none, or is damaged. */
-export async function micronsOfExif(content: ArrayBuffer): Promise<number | null> {
+/** Return what an EXIF block says of the pixel size, um, and of the direction; nothing if there is none. */
+export async function readExif(
+    content: ArrayBuffer | null,
+): Promise<{ readonly microns: number | null; readonly isTurned: boolean }> {
     try {
-        return await micronsOf(await (await fromArrayBuffer(content)).getImage(0));
+        if (content === null) throw new Error("no block");
+        const image = await (await fromArrayBuffer(content)).getImage(0);
+        return { microns: await micronsOf(image), isTurned: (await number(image, "Orientation", 1)) > 1 };
     } catch {
-        return null;
+        return { microns: null, isTurned: false }; // programs ignore a damaged block
     }
 }
 
@@ -69,6 +82,7 @@ async function number(image: GeoTIFFImage, tag: Tag, missing: number): Promise<n
 }
 
 type Tag =
+    | "Compression"
     | "ExtraSamples"
     | "NewSubfileType"
     | "Orientation"

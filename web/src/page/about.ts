@@ -5,13 +5,13 @@ import { elements } from "./elements";
 
 /** Fill the dialog. */
 export function fillAbout(settings: Settings, threads: number): void {
-    const { origin, card } = settings;
+    const { origin } = settings;
     const facts = {
         Detector: settings.model,
         "SHA-256": settings.detector_sha256,
         Threshold: settings.threshold.toFixed(3),
         "Trained at": `${origin.microns_per_pixel} µm per pixel${origin.synthetic ? ", on synthetic data" : ""}`,
-        Network: `${settings.network}, ${threads} thread${threads === 1 ? "" : "s"}`,
+        Network: `${origin.network}, ${settings.network}, ${threads} thread${threads === 1 ? "" : "s"}`,
         Mitoscope: settings.version,
     };
     const parts = Object.entries(facts).flatMap(([name, value]) => {
@@ -21,6 +21,4 @@ export function fillAbout(settings: Settings, threads: number): void {
         return [term, detail];
     });
     elements.facts.replaceChildren(...parts);
-    elements.card.textContent = card ?? "";
-    elements.card.hidden = !card;
 }

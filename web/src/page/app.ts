@@ -1,8 +1,8 @@
 /** The state of the page: the field that is open, what is found in it, and what a person makes of that. */
 
-import { checkPixels, type Found, type Settings } from "../detector/detector";
+import { checkPixels, checkSize, type Found, type Settings } from "../detector/detector";
 import type { Point } from "../detector/image";
-import { hotSpot } from "../field/hotSpot";
+import { type HotSpot, hotSpot } from "../field/hotSpot";
 import { type Mark, Marks, mitoses } from "../field/marks";
 import { asCsv, asGeoJson } from "../files/writing";
 import type { Reply, Request } from "../messages";
@@ -19,6 +19,8 @@ const DIGITS = 4; // of a pixel size
 interface Field {
     readonly name: string;
     readonly bitmap: ImageBitmap;
+    /** Share of the pixels. */
+    readonly transparent: number;
     found: Found | null;
     marks: Marks;
     isSaved: boolean;
@@ -34,8 +36,11 @@ export class App {
     #field: Field | null = null;
     #selected: Mark | null = null;
     #line: Line | null = null;
+    #spot: { readonly of: string; readonly found: HotSpot | null } = { of: "", found: null };
     #job = 0;
-    #opening = ""; // name of the file that is being read
+    #reading = 0; // numbers of the newest jobs
+    #detecting = 0;
+    #opening = ""; // name of the newest file
 
     constructor() {
         this.#worker.addEventListener("message", (event: MessageEvent<Reply>) => this.#take(event.data));
@@ -43,9 +48,9 @@ export class App {
         this.show();
     }
 
-    /** Whether a field is open. */
+    /** Whether a field is open, or is being read. */
     get isOpen(): boolean {
-        return this.#field !== null;
+        return this.#opening !== "";
     }
 
     /** Whether there are corrections that are not exported. */
@@ -67,7 +72,8 @@ export class App {
         if (this.isUnsaved && !confirm(question)) return;
         this.#opening = file.name;
         say(`Reading ${file.name} …`);
-        this.#ask({ kind: "open", job: ++this.#job, file });
+        this.#reading = ++this.#job;
+        this.#ask({ kind: "open", job: this.#reading, file });
     }
 
     #ask(request: Request): void {
@@ -75,20 +81,18 @@ export class App {
     }
 
     #take(reply: Reply): void {
-        if (reply.kind === "progress") {
-            showProgress(reply.what, reply.done, reply.total);
+        if (reply.kind === "loading") {
+            if (!this.#opening) showProgress("Loading the network", reply.done, reply.total);
         } else if (reply.kind === "ready") {
             this.#ready(reply.settings, reply.threads);
         } else if (reply.kind === "failed") {
-            if (reply.job !== null && reply.job !== this.#job) return;
-            elements.progress.hidden = true;
-            say(`${reply.job === null ? "The detector cannot be loaded" : this.#opening}: ${reply.reason}.`, true);
-        } else if (reply.job !== this.#job) {
-            if (reply.kind === "opened") reply.bitmap.close();
+            this.#failed(reply.job, reply.reason);
         } else if (reply.kind === "opened") {
-            this.#opened(reply.bitmap, reply.micronsPerPixel);
-        } else {
-            this.#found(reply.found);
+            if (reply.job === this.#reading) this.#opened(reply);
+            else reply.bitmap.close();
+        } else if (reply.job === this.#detecting) {
+            if (reply.kind === "scoring") showProgress("Scoring candidates", reply.done, reply.total);
+            else this.#found(reply.found);
         }
     }
 
@@ -102,11 +106,22 @@ export class App {
         this.show();
     }
 
-    #opened(bitmap: ImageBitmap, micronsPerPixel: number | null): void {
-        this.#field = { name: this.#opening, bitmap, found: null, marks: new Marks([]), isSaved: true };
+    #failed(job: number | null, reason: string): void {
+        if (job === null) say(`The detector cannot be loaded: ${reason}.`, true);
+        else if (job === this.#reading) say(`${this.#opening}: ${reason}.`, true);
+        else if (job === this.#detecting) say(`${this.#field?.name}: ${reason}.`, true);
+        else return;
+        if (job !== this.#reading) elements.progress.hidden = true;
+    }
+
+    #opened({ bitmap, micronsPerPixel, transparent }: Extract<Reply, { kind: "opened" }>): void {
+        const marks = new Marks([]);
+        this.#field = { name: this.#opening, bitmap, transparent, found: null, marks, isSaved: true };
         this.#selected = null;
+        this.#detecting = 0;
         this.aim("none");
         elements.hint.hidden = true;
+        elements.progress.hidden = true;
         elements.size.hidden = false;
         this.view.open(bitmap);
         if (micronsPerPixel !== null) {
@@ -126,21 +141,27 @@ export class App {
         elements.microns.value = String(Number(micronsPerPixel.toFixed(DIGITS)));
         elements.sizeFrom.textContent = from;
         this.show();
-        showProgress("Looking for candidates", 0, 1);
-        this.#ask({ kind: "detect", job: ++this.#job, micronsPerPixel });
+        showProgress("Looking for mitoses", 0, 1);
+        this.#detecting = ++this.#job;
+        this.#ask({ kind: "detect", job: this.#detecting, micronsPerPixel });
     }
 
     #found(found: Found): void {
         if (!this.#field || !this.#settings) return;
-        this.#field.found = found;
         this.#field.marks = new Marks(found.candidates);
+        this.#field.found = found;
         elements.progress.hidden = true;
-        const isUnchanged = this.#settings.extract.stain !== "none" && !found.normalised;
-        say(
-            `${this.#field.name}: ${found.area.toFixed(3)} mm², ${found.candidates.length} candidates.` +
-                (isUnchanged ? " Too little tissue for stain normalisation; left unchanged." : "") +
-                (this.#settings.origin.synthetic ? " The detector is trained on synthetic data." : ""),
-        );
+        const notes = [`${this.#field.name}: ${found.area.toFixed(3)} mm², ${found.candidates.length} candidates.`];
+        const { transparent } = this.#field;
+        if (transparent > 0) {
+            const share = transparent < 0.01 ? "<1" : (100 * transparent).toFixed(0);
+            notes.push(`${share}% of it is transparent; this part has no candidates and does not count as area.`);
+        }
+        if (this.#settings.extract.stain !== "none" && !found.normalised) {
+            notes.push("Too little tissue for stain normalisation; left unchanged.");
+        }
+        if (this.#settings.origin.synthetic) notes.push("The detector is trained on synthetic data.");
+        say(notes.join(" "));
         this.show();
     }
 
@@ -162,8 +183,7 @@ export class App {
         const marks = this.#marks();
         this.#selected = marks.find((mark) => mark.id === this.#selected?.id) ?? null;
         const counted = mitoses(marks);
-        const spot =
-            this.#field && found ? hotSpot(counted, this.#field.bitmap, found.micronsPerPixel, HOT_SPOT_MM2) : null;
+        const spot = this.#hotSpot(counted);
         elements.count.textContent = found ? String(counted.length) : "–";
         elements.density.textContent = found ? (counted.length / found.area).toFixed(1) : "–";
         elements.hotSpot.textContent = spot ? String(spot.count) : "–";
@@ -186,6 +206,17 @@ export class App {
             accept: (mark) => this.accept(mark),
             reject: (mark) => this.reject(mark),
         });
+    }
+
+    /** Where the mitoses are densest; computed when they change, and only if so much of the field is opaque. */
+    #hotSpot(counted: readonly Mark[]): HotSpot | null {
+        const found = this.#field?.found;
+        if (!this.#field || !found || found.area < HOT_SPOT_MM2) return null;
+        const of = `${found.micronsPerPixel} ${counted.map((mark) => mark.id).join()}`;
+        if (of !== this.#spot.of) {
+            this.#spot = { of, found: hotSpot(counted, this.#field.bitmap, found.micronsPerPixel, HOT_SPOT_MM2) };
+        }
+        return this.#spot.found;
     }
 
     // Correcting
@@ -221,17 +252,24 @@ export class App {
         }
         const away = (mark: Mark) => Math.hypot(mark.row - point.row, mark.col - point.col);
         const near = this.#marks().filter((mark) => away(mark) <= distance);
-        this.#selected = near.sort((one, other) => away(one) - away(other))[0] ?? null;
-        this.show();
+        const [mark] = near.sort((one, other) => away(one) - away(other));
+        if (mark && mark.id === this.#selected?.id) {
+            if (mark.state === "detected") this.accept(mark);
+            else this.reject(mark); // what is rejected is detected again
+        } else {
+            this.#selected = mark ?? null;
+            if (mark) say("Tap it again to accept it, and once more to reject it.");
+            this.show();
+        }
         elements.marks.querySelector("[aria-current]")?.scrollIntoView({ block: "nearest" });
     }
 
     /** Add a mitosis; where the detector has a candidate, that one is accepted. */
     add(point: Point): void {
-        if (!this.#field?.found || !this.#settings) return;
+        if (!this.#field?.found) return;
         const { width, height } = this.#field.bitmap;
         if (point.row < 0 || point.col < 0 || point.row > height - 1 || point.col > width - 1) return;
-        const reach = this.#settings.detection.suppress_um / this.#field.found.micronsPerPixel;
+        const reach = NUCLEUS_UM / this.#field.found.micronsPerPixel;
         this.#change((marks) => {
             this.#selected = marks.add(point, reach);
         });
@@ -291,7 +329,7 @@ export class App {
         if (!this.#line) return;
         const [start, end] = this.#line;
         this.aim("none");
-        this.useSize(microns / Math.hypot(end.row - start.row, end.col - start.col), "by the ruler");
+        this.useSize(microns / Math.hypot(end.row - start.row, end.col - start.col), "measured with the ruler");
     }
 
     /** Detect with another pixel size, um. */
@@ -303,6 +341,7 @@ export class App {
         }
         try {
             checkPixels(this.#settings, microns);
+            checkSize(this.#settings, this.#field.bitmap, microns);
         } catch (error) {
             say(`${this.#field.name}: ${(error as Error).message}.`, true);
             return;
@@ -339,7 +378,7 @@ export class App {
 
 /** Show a line about what happens, or about what is wrong. */
 export function say(text: string, isError = false): void {
-    elements.status.textContent = text;
+    if (elements.status.textContent !== text) elements.status.textContent = text; // else screen readers repeat it
     elements.status.classList.toggle("error", isError);
 }
 

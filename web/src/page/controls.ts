@@ -72,7 +72,11 @@ function press(app: App, event: KeyboardEvent): boolean {
         else return false;
         return true;
     }
-    if (event.target === elements.picture && key.startsWith("Arrow")) {
+    // Single keys act only where the marks are: whoever speaks to the machine, or types elsewhere, changes nothing.
+    const isHere = event.target === elements.picture || elements.marks.contains(event.target as Node);
+    if (!isHere) return false;
+    if (key.startsWith("Arrow")) {
+        if (event.target !== elements.picture) return false; // the list scrolls
         const moves: Readonly<Record<string, readonly [number, number]>> = {
             ArrowLeft: [-1, 0],
             ArrowRight: [1, 0],

@@ -15,7 +15,6 @@ export const elements = {
     about: button("about"),
     aboutDialog: find("about-dialog", HTMLDialogElement),
     facts: any("facts"),
-    card: any("card"),
     stage: any("stage"),
     open: button("open"),
     photograph: button("photograph"),

@@ -19,6 +19,8 @@ export interface Field {
     readonly micronsPerPixel: number;
 }
 
+const shownMarks = new WeakMap<Element, Mark>(); // of each item, as it is now
+
 /** Fill the list; items that stay keep their elements, so that the focus stays, too. */
 export function fillList(
     list: HTMLElement,
@@ -29,12 +31,15 @@ export function fillList(
 ): void {
     const known = new Map([...list.children].map((item) => [(item as HTMLElement).dataset.key, item as HTMLElement]));
     const items = marks.slice(0, MOST).map((mark, number) => {
-        const key = `${mark.id} ${mark.state} ${mark.row} ${mark.col} ${field.micronsPerPixel}`;
-        const item = known.get(key) ?? makeItem(key, field, mark, actions);
-        const button = item.firstElementChild as HTMLButtonElement;
-        button.setAttribute("aria-label", label(mark, number + 1));
-        if (mark.id === selected?.id) button.setAttribute("aria-current", "true");
-        else button.removeAttribute("aria-current");
+        const item = known.get(mark.id) ?? makeItem(field, mark, actions);
+        shownMarks.set(item, mark);
+        item.dataset.state = mark.state;
+        const [open, accept, reject] = item.querySelectorAll("button");
+        open.setAttribute("aria-label", label(mark, number + 1));
+        if (mark.id === selected?.id) open.setAttribute("aria-current", "true");
+        else open.removeAttribute("aria-current");
+        accept.setAttribute("aria-pressed", String(mark.state === "accepted" || mark.state === "added"));
+        reject.setAttribute("aria-pressed", String(mark.state === "rejected"));
         return item;
     });
     const rest = document.createElement("li");
@@ -52,32 +57,26 @@ export function label(mark: Mark, number: number): string {
     return `Mark ${number}${probability}, ${mark.state}, row ${Math.round(mark.row)}, column ${Math.round(mark.col)}`;
 }
 
-function makeItem(key: string, field: Field, mark: Mark, actions: Actions): HTMLElement {
+function makeItem(field: Field, mark: Mark, actions: Actions): HTMLElement {
     const item = document.createElement("li");
-    item.dataset.key = key;
-    item.dataset.state = mark.state;
-    const open = document.createElement("button");
-    open.type = "button";
+    item.dataset.key = mark.id;
+    const act = (what: (mark: Mark) => void) => () => what(shownMarks.get(item) ?? mark);
+    const open = button("", act(actions.select));
     open.className = "mark";
     const text = document.createElement("span");
     text.textContent = mark.probability === null ? "added" : mark.probability.toFixed(3);
     open.append(crop(field, mark), text);
-    open.addEventListener("click", () => actions.select(mark));
-    item.append(
-        open,
-        choice("Accept", mark.state === "accepted" || mark.state === "added", () => actions.accept(mark)),
-        choice(mark.probability === null ? "Remove" : "Reject", mark.state === "rejected", () => actions.reject(mark)),
-    );
+    const reject = mark.probability === null ? "Remove" : "Reject";
+    item.append(open, button("Accept", act(actions.accept)), button(reject, act(actions.reject)));
     return item;
 }
 
-function choice(name: string, isPressed: boolean, act: () => void): HTMLButtonElement {
-    const button = document.createElement("button");
-    button.type = "button";
-    button.textContent = name;
-    button.setAttribute("aria-pressed", String(isPressed));
-    button.addEventListener("click", act);
-    return button;
+function button(name: string, act: () => void): HTMLButtonElement {
+    const made = document.createElement("button");
+    made.type = "button";
+    made.textContent = name;
+    made.addEventListener("click", act);
+    return made;
 }
 
 function crop({ bitmap, micronsPerPixel }: Field, { row, col }: Mark): HTMLCanvasElement {

@@ -46,6 +46,8 @@ export class View {
     #left = 0; // of the field's corner, screen pixels
     #top = 0;
     #moved = 0;
+    #isFitted = true;
+    #size = { width: 0, height: 0 }; // of the canvas, screen pixels
     #isWaiting = false;
 
     constructor(canvas: HTMLCanvasElement, actions: Actions) {
@@ -88,6 +90,7 @@ export class View {
         this.#zoom = Math.min(clientWidth / this.#bitmap.width, clientHeight / this.#bitmap.height);
         this.#left = (clientWidth - this.#bitmap.width * this.#zoom) / 2;
         this.#top = (clientHeight - this.#bitmap.height * this.#zoom) / 2;
+        this.#isFitted = true;
         this.#draw();
     }
 
@@ -100,6 +103,7 @@ export class View {
     pan(right: number, down: number): void {
         this.#left -= right * PAN;
         this.#top -= down * PAN;
+        this.#isFitted = false;
         this.#draw();
     }
 
@@ -114,6 +118,7 @@ export class View {
         this.#zoom = Math.max(this.#zoom, 30 / this.#shown.radius);
         this.#left = clientWidth / 2 - (col + 0.5) * this.#zoom;
         this.#top = clientHeight / 2 - (row + 0.5) * this.#zoom;
+        this.#isFitted = false;
         this.#draw();
     }
 
@@ -129,6 +134,7 @@ export class View {
         this.#left = x - ((x - this.#left) * zoom) / this.#zoom;
         this.#top = y - ((y - this.#top) * zoom) / this.#zoom;
         this.#zoom = zoom;
+        this.#isFitted = false;
         this.#draw();
     }
 
@@ -136,10 +142,9 @@ export class View {
         this.#canvas.setPointerCapture(event.pointerId);
         this.#fingers.set(event.pointerId, event);
         this.#moved = this.#fingers.size > 1 ? Number.POSITIVE_INFINITY : 0; // two fingers never tap
-        if (this.isMeasuring && this.#fingers.size === 1) {
-            const start = this.#toField(event.offsetX, event.offsetY);
-            this.#line = [start, start];
-        }
+        if (!this.isMeasuring) return;
+        const start = this.#toField(event.offsetX, event.offsetY);
+        this.#line = this.#fingers.size === 1 ? [start, start] : null;
     }
 
     #move(event: PointerEvent): void {
@@ -157,12 +162,13 @@ export class View {
             this.#top += down / 2;
             const [x, y] = [(event.offsetX + other.offsetX) / 2, (event.offsetY + other.offsetY) / 2];
             this.#zoomAt(x, y, distance(event) / Math.max(distance(before), 1));
-        } else if (this.isMeasuring && this.#line) {
+        } else if (this.#line && this.isMeasuring) {
             this.#line = [this.#line[0], this.#toField(event.offsetX, event.offsetY)];
             this.#draw();
         } else if (this.#moved > TAP) {
             this.#left += right;
             this.#top += down;
+            this.#isFitted = false;
             this.#draw();
         }
     }
@@ -189,7 +195,11 @@ export class View {
         const { clientWidth, clientHeight } = this.#canvas;
         this.#canvas.width = Math.round(clientWidth * devicePixelRatio);
         this.#canvas.height = Math.round(clientHeight * devicePixelRatio);
-        this.fit();
+        // What is in the middle stays there: lines and forms below come and go.
+        this.#left += (clientWidth - this.#size.width) / 2;
+        this.#top += (clientHeight - this.#size.height) / 2;
+        this.#size = { width: clientWidth, height: clientHeight };
+        if (this.#isFitted) this.fit();
         this.#draw();
     }
 

@@ -13,7 +13,7 @@ import { type Line, View } from "./view";
 
 const HOT_SPOT_MM2 = 2; // about ten high-power fields, the area of a mitotic count
 const NUCLEUS_UM = 5; // radius
-const DIGITS = 4; // of a pixel size
+const DIGITS = 6; // of a pixel size
 
 /** A field that is open; nothing is found before its pixel size is known. */
 interface Field {

@@ -1,7 +1,8 @@
 /** The page: opens a field, has the worker find its mitoses, and lets a person correct them. */
 
-import { App, say } from "./page/app";
+import { App } from "./page/app";
 import { connect } from "./page/controls";
+import { say } from "./page/status";
 
 const app = new App();
 connect(app);

@@ -11,7 +11,7 @@ export function connect(app: App): void {
         if (press(app, event)) event.preventDefault();
     });
     globalThis.addEventListener("beforeunload", (event) => {
-        if (app.isUnsaved) event.preventDefault();
+        if (app.marking.isUnsaved) event.preventDefault();
     });
 }
 
@@ -39,15 +39,15 @@ function connectFiles(app: App): void {
 }
 
 function connectButtons(app: App): void {
-    elements.threshold.addEventListener("input", () => app.show());
+    elements.threshold.addEventListener("input", () => app.marking.show());
     elements.reset.addEventListener("click", () => app.resetThreshold());
-    elements.add.addEventListener("click", () => app.toggle("add"));
-    elements.ruler.addEventListener("click", () => app.toggle("ruler"));
-    elements.undo.addEventListener("click", () => app.undo());
-    elements.redo.addEventListener("click", () => app.redo());
-    elements.zoomIn.addEventListener("click", () => app.view.zoom(1));
-    elements.zoomOut.addEventListener("click", () => app.view.zoom(-1));
-    elements.fit.addEventListener("click", () => app.view.fit());
+    elements.add.addEventListener("click", () => app.marking.toggle("add"));
+    elements.ruler.addEventListener("click", () => app.marking.toggle("ruler"));
+    elements.undo.addEventListener("click", () => app.marking.undo());
+    elements.redo.addEventListener("click", () => app.marking.redo());
+    elements.zoomIn.addEventListener("click", () => app.marking.view.zoom(1));
+    elements.zoomOut.addEventListener("click", () => app.marking.view.zoom(-1));
+    elements.fit.addEventListener("click", () => app.marking.view.fit());
     elements.csv.addEventListener("click", () => app.saveCsv());
     elements.geojson.addEventListener("click", () => app.saveGeoJson());
     elements.about.addEventListener("click", () => elements.aboutDialog.showModal());
@@ -83,19 +83,19 @@ function press(app: App, event: KeyboardEvent): boolean {
             ArrowUp: [0, -1],
             ArrowDown: [0, 1],
         };
-        app.view.pan(...moves[key]);
+        app.marking.view.pan(...moves[key]);
         return true;
     }
     const acts: Readonly<Record<string, () => void>> = {
-        "+": () => app.view.zoom(1),
-        "=": () => app.view.zoom(1),
-        "-": () => app.view.zoom(-1),
-        "0": () => app.view.fit(),
-        n: () => app.step(1),
-        p: () => app.step(-1),
-        a: () => app.selected && app.accept(app.selected),
-        r: () => app.selected && app.reject(app.selected),
-        m: () => app.add(app.view.middle),
+        "+": () => app.marking.view.zoom(1),
+        "=": () => app.marking.view.zoom(1),
+        "-": () => app.marking.view.zoom(-1),
+        "0": () => app.marking.view.fit(),
+        n: () => app.marking.step(1),
+        p: () => app.marking.step(-1),
+        a: () => app.marking.selected && app.marking.accept(app.marking.selected),
+        r: () => app.marking.selected && app.marking.reject(app.marking.selected),
+        m: () => app.marking.add(app.marking.view.middle),
     };
     acts[key]?.();
     return key in acts;

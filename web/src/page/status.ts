@@ -1,0 +1,17 @@
+/** The line and the bar that say what happens. */
+
+import { elements } from "./elements";
+
+/** Show a line about what happens, or about what is wrong. */
+export function say(text: string, isError = false): void {
+    if (elements.status.textContent !== text) elements.status.textContent = text; // else screen readers repeat it
+    elements.status.classList.toggle("error", isError);
+}
+
+/** Show how far something is; with nothing done, nobody knows how long it takes. */
+export function showProgress(what: string, done: number, total: number): void {
+    elements.progress.hidden = done >= total;
+    if (done > 0) elements.progress.value = done / total;
+    else elements.progress.removeAttribute("value");
+    if (done < total) say(`${what} …`);
+}

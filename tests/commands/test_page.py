@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -93,6 +94,9 @@ def test_a_changed_export_is_rejected(change):
 
 def test_a_folder_without_an_export_names_the_command():
     (EXPORT / "detector.json").unlink()
+    with pytest.raises(InputError, match=r"exported: has no detector\.json; give the folder that `mitoscope export` w"):
+        write()
+    shutil.rmtree(EXPORT)
     with pytest.raises(InputError, match=r"detector\.json: no such file; run `mitoscope export --model .* --out exp"):
         write()
 
@@ -111,16 +115,27 @@ def test_the_page_is_read_again_by_the_service():
     write()
     assert read_page(OUT)["detector_sha256"] == "d" * 64
     (OUT / "detector" / "detector.json").write_text("{}")
-    with pytest.raises(InputError, match="page: has no detector of a page; run `mitoscope page --out page --replace`"):
+    with pytest.raises(InputError, match="page: has no detector of a page; give the folder that `mitoscope page` w"):
         read_page(OUT)
 
 
 def test_other_files_are_left_alone():
     OUT.mkdir()
-    (OUT / "mine.txt").write_text("precious")
-    with pytest.raises(InputError, match=r"page: has files, but no sw\.js of an earlier page; choose another folder"):
+    for name in ("mine.txt", "sw.js"):  # many sites have one
+        (OUT / name).write_text("precious")
+    with pytest.raises(InputError, match=r"page: has files that are of no page, such as mine\.txt; choose another"):
         write(replace=True)
-    assert [path.name for path in OUT.iterdir()] == ["mine.txt"]
+    assert {path.name for path in OUT.iterdir()} == {"mine.txt", "sw.js"}
+
+
+@pytest.mark.parametrize(("export", "out"), [("exported", "exported/in"), ("site/exported", "site"), ("site", "site")])
+def test_the_export_and_the_page_lie_beside_each_other(export, out):
+    """Else one would be replaced together with the other."""
+    Path(export).parent.mkdir(exist_ok=True)
+    EXPORT.rename(export)
+    with pytest.raises(InputError, match=f"{out}: must lie beside {export}, not in it or round it"):
+        page(Path(export), out=Path(out), int8=False, replace=True)
+    assert (Path(export) / "detector.json").exists()
 
 
 def test_a_site_that_is_not_built_names_the_command(monkeypatch, tmp_path):

@@ -177,7 +177,7 @@ class TestRejections:
 
     def test_a_folder_without_a_page_is_said(self, model, tmp_path):
         line = self.line("--model", model, "--page", str(tmp_path))
-        assert line.endswith(f"has no index.html of a page; run `mitoscope page --out {tmp_path} --replace`")
+        assert line.endswith("has no index.html of a page; give the folder that `mitoscope page` wrote")
 
     def test_a_missing_model_is_said(self, tmp_path):
         assert "no such model file" in self.line("--model", str(tmp_path / "none.pt"), "--port", "0")

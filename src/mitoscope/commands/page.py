@@ -27,12 +27,11 @@ def page(export: Path, *, out: Path, int8: bool, replace: bool) -> None:
         replace: replace an earlier page in `out`.
 
     Raises:
-        InputError: `export` is no export or was changed, the page is not built, or `out` has other files.
+        InputError: `export` is no export or was changed, the page is not built, or `out` has other files or the export.
     """
     if not (SITE / INDEX).exists():
         raise InputError(f"{SITE}: the page is not built; run `make setup` in a clone of the project")
-    if out.is_dir() and any(out.iterdir()) and not (out / WORKER).exists():
-        raise InputError(f"{out}: has files, but no {WORKER} of an earlier page; choose another folder")
+    _check_out(out, export)
     network = INT8 if int8 else FLOAT
     content = read_export(export, network)
     with atomic_folder(out, replace=replace) as folder:
@@ -51,13 +50,28 @@ def page(export: Path, *, out: Path, int8: bool, replace: bool) -> None:
     )
 
 
+def _check_out(out: Path, export: Path) -> None:
+    """Check that nothing but an earlier page would be replaced.
+
+    Raises:
+        InputError: `out` has other files, or `export` lies in it or round it.
+    """
+    one, other = out.resolve(), export.resolve()
+    if one.is_relative_to(other) or other.is_relative_to(one):
+        raise InputError(f"{out}: must lie beside {export}, not in it or round it; choose another folder")
+    if out.is_dir():
+        known = {_DETECTOR_FOLDER, *(path.name for path in SITE.iterdir())}
+        if others := sorted(path.name for path in out.iterdir() if path.name not in known):
+            raise InputError(f"{out}: has files that are of no page, such as {others[0]}; choose another folder")
+
+
 def read_page(folder: Path) -> dict[str, Any]:
     """Return the detector.json of a page.
 
     Raises:
         InputError: `folder` has no page.
     """
-    remedy = f"run `mitoscope page --out {folder} --replace`"
+    remedy = "give the folder that `mitoscope page` wrote"
     if not (folder / INDEX).exists():
         raise InputError(f"{folder}: has no {INDEX} of a page; {remedy}")
     content = read_json(folder / _DETECTOR_FOLDER / DETECTOR, remedy)

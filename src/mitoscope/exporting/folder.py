@@ -39,6 +39,8 @@ def read_export(folder: Path, network: str) -> dict[str, Any]:
         InputError: a file is missing, damaged, changed, or of another format.
     """
     remedy = f"run `mitoscope export --model models:/mitoscope@champion --out {folder} --replace`"
+    if not (folder / DETECTOR).is_file() and (folder.is_file() or (folder.is_dir() and any(folder.iterdir()))):
+        raise InputError(f"{folder}: has no {DETECTOR}; give the folder that `mitoscope export` wrote")
     content = read_json(folder / DETECTOR, remedy)
     if content.get("format") != FORMAT:
         raise InputError(f"{folder / DETECTOR}: has another format than this version's; {remedy}")

@@ -91,8 +91,8 @@ export function checkPixels(settings: Settings, micronsPerPixel: number | null):
     const ratio = microns / known;
     if (!(ratio >= 1 / MOST_ZOOM && ratio <= MOST_ZOOM)) {
         throw new RangeError(
-            `${microns} µm per pixel: the detector was trained at ${known} µm and takes pixels at most ${MOST_ZOOM} ` +
-                "times finer or coarser; give the true pixel size, or measure it with the ruler",
+            `${Number(microns.toPrecision(4))} µm per pixel: the detector was trained at ${known} µm and takes pixels at most ${MOST_ZOOM} ` +
+                "times finer or coarser; give the true pixel size",
         );
     }
     return microns;

@@ -88,6 +88,11 @@ export class Marks {
         this.#done.push(change);
     }
 
+    /** Tells the corrections as they are from earlier ones; null = none. */
+    get version(): unknown {
+        return this.#done.at(-1) ?? null;
+    }
+
     get canUndo(): boolean {
         return this.#done.length > 0;
     }

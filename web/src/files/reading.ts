@@ -52,6 +52,10 @@ export async function readJpegHeader(content: Uint8Array<ArrayBuffer>): Promise<
     let [fromJfif, fromExif]: (number | null)[] = [null, null];
     for (let position = 2; position + 4 <= content.length && content[position] === 0xff; ) {
         const marker = content[position + 1];
+        if (marker === 0xff) {
+            position++; // a fill byte
+            continue;
+        }
         if (marker === 0xda || marker === 0xd9) break; // the scan, or the end
         const length = view.getUint16(position + 2);
         const start = position + 4;
@@ -73,7 +77,9 @@ export async function readJpegHeader(content: Uint8Array<ArrayBuffer>): Promise<
 
 function readBmpHeader(content: Uint8Array<ArrayBuffer>): number | null {
     const view = new DataView(content.buffer);
-    if (view.getUint32(14, true) < 40) return null; // of OS/2
+    if (view.getUint32(14, true) < 40 || view.getUint16(28, true) !== 24) {
+        throw new FileError("is a BMP of another kind than 24-bit RGB; save it as PNG");
+    }
     checkShape(Math.abs(view.getInt32(18, true)), Math.abs(view.getInt32(22, true)));
     return fromResolution(view.getInt32(38, true), view.getInt32(42, true), METRE);
 }

@@ -3,13 +3,17 @@
 import { fromArrayBuffer, type GeoTIFFImage } from "geotiff";
 import type { Picture } from "../detector/image";
 import { JPEG } from "./jpegTiles";
+import { LZW } from "./lzwTiles";
 import { CENTIMETRE, fromDescription, fromResolution, INCH } from "./pixelSize";
 import { asPicture, checkShape, FileError } from "./pixels";
 
 const REDUCED = 1; // bit of NewSubfileType
 const PALETTE = 3;
 const COLOURS: Readonly<Record<number, string>> = { 0: "a grey image", 1: "a grey image", 5: "CMYK", 8: "CIELab" };
-const MULTIPLIED = 1; // kind of alpha
+const YCBCR = 6;
+const UNKNOWN = 0; // kinds of a fourth channel
+const MULTIPLIED = 1;
+const COMPRESSIONS = new Set([1, LZW, JPEG, 8, 32946, 32773, 50000]); // none, deflate twice, PackBits, ZSTD
 
 /**
  * Read the field in a TIFF file.
@@ -31,20 +35,29 @@ export async function readTiff(content: ArrayBuffer): Promise<Picture> {
     if (colours !== undefined) throw new FileError(`is ${colours}; fields must be 8-bit RGB`);
     const bits = image.getBitsPerSample();
     if (bits !== 8) throw new FileError(`has ${bits} bits per channel; convert it to 8-bit RGB`);
+    const compression = await number(image, "Compression", 1);
+    if (!COMPRESSIONS.has(compression)) {
+        throw new FileError(
+            `has a compression that is not read here (${compression}); save it with LZW or without one`,
+        );
+    }
+    if (photometric === YCBCR && compression !== JPEG) throw new FileError("is YCbCr; convert it to 8-bit RGB");
     const orientation = await number(image, "Orientation", 1);
     if (orientation > 1) throw new FileError(`is marked as turned or mirrored (${orientation}); save it upright`);
     const samples = image.getSamplesPerPixel();
     if (samples > 4 || samples === 2) throw new FileError(`has ${samples} channels; convert it to 8-bit RGB`);
-    const isJpeg = (await number(image, "Compression", 1)) === JPEG; // decoded to RGB
-    const read = isJpeg
-        ? image.readRasters({ interleave: true })
-        : image.readRGB({ interleave: true, enableAlpha: true });
-    const values = (await read) as unknown as Uint8Array;
-    const channels = values.length === image.getWidth() * image.getHeight() * 4 ? 4 : 3;
+    const isPalette = photometric === PALETTE;
+    const values = (await (isPalette
+        ? image.readRGB({ interleave: true })
+        : image.readRasters({ interleave: true }))) as unknown as Uint8Array;
+    const channels = samples === 4 ? 4 : 3;
     const kind = await number(image, "ExtraSamples", 0);
     if (channels === 4 && kind === MULTIPLIED) divide(values);
+    if (channels === 4 && kind === UNKNOWN && values.some((value, index) => index % 4 === 3 && value < 255)) {
+        throw new FileError("has a fourth channel that may be transparency or not; save it as 8-bit RGB");
+    }
     const microns = await micronsOf(image);
-    const eightBit = photometric === PALETTE ? Uint8Array.from(values) : values;
+    const eightBit = isPalette ? Uint8Array.from(values) : values;
     return asPicture(image.getWidth(), image.getHeight(), eightBit, channels, microns);
 }
 

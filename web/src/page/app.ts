@@ -20,10 +20,12 @@ export class App {
     #reading = 0; // numbers of the newest jobs
     #detecting = 0;
     #opening = ""; // name of the newest file
+    #isNews = false; // whether the line says something of that file, which progress must not replace
 
     constructor() {
         this.#worker.addEventListener("message", (event: MessageEvent<Reply>) => this.#take(event.data));
         this.#worker.addEventListener("error", () => say("This browser cannot run the detector.", true));
+        showProgress("Loading the network", 0, 1);
     }
 
     /** Whether a field is open, or is being read. */
@@ -38,6 +40,7 @@ export class App {
         if (this.marking.isUnsaved && !confirm(question)) return;
         this.#opening = file.name;
         say(`Reading ${file.name} …`);
+        this.#isNews = true;
         this.#reading = ++this.#job;
         this.#ask({ kind: "open", job: this.#reading, file });
     }
@@ -48,7 +51,7 @@ export class App {
 
     #take(reply: Reply): void {
         if (reply.kind === "loading") {
-            if (!this.#opening) showProgress("Loading the network", reply.done, reply.total);
+            showProgress("Loading the network", reply.done, reply.total, this.#opening !== "");
         } else if (reply.kind === "ready") {
             this.#ready(reply.settings, reply.threads);
         } else if (reply.kind === "failed") {
@@ -57,7 +60,7 @@ export class App {
             if (reply.job === this.#reading) this.#opened(reply);
             else reply.bitmap.close();
         } else if (reply.job === this.#detecting) {
-            if (reply.kind === "scoring") showProgress("Scoring candidates", reply.done, reply.total);
+            if (reply.kind === "scoring") showProgress("Scoring candidates", reply.done, reply.total, this.#isNews);
             else this.#found(reply.found);
         }
     }
@@ -98,9 +101,10 @@ export class App {
     }
 
     #detect(micronsPerPixel: number, from: string): void {
-        elements.microns.value = String(Number(micronsPerPixel.toFixed(DIGITS)));
+        elements.microns.value = shownSize(micronsPerPixel);
         elements.sizeFrom.textContent = from;
         this.marking.take(null);
+        this.#isNews = false;
         showProgress("Looking for mitoses", 0, 1);
         this.#detecting = ++this.#job;
         this.#ask({ kind: "detect", job: this.#detecting, micronsPerPixel });
@@ -119,7 +123,7 @@ export class App {
             notes.push("Too little tissue for stain normalisation; left unchanged.");
         }
         if (this.#settings.origin.synthetic) notes.push("The detector is trained on synthetic data.");
-        say(notes.join(" "));
+        if (!this.#isNews) say(notes.join(" "));
         this.marking.take(found);
     }
 
@@ -139,28 +143,31 @@ export class App {
     useLength(microns: number): void {
         if (!this.#line) return;
         const [start, end] = this.#line;
-        this.marking.aim("none");
-        this.useSize(microns / Math.hypot(end.row - start.row, end.col - start.col), "measured with the ruler");
+        const pixels = Math.hypot(end.row - start.row, end.col - start.col);
+        if (pixels < 1) say("The line has no length: draw it again.", true);
+        else if (this.useSize(microns / pixels, "measured with the ruler")) this.marking.aim("none");
     }
 
-    /** Detect with another pixel size, um. */
-    useSize(microns: number, from: string): void {
+    /** Detect with another pixel size, um; whether that can be done. */
+    useSize(microns: number, from: string): boolean {
         const { field } = this.marking;
-        if (!field) return;
+        if (!field) return false;
         if (!this.#settings) {
             say("The detector is still loading.");
-            return;
+            return false;
         }
         try {
             checkPixels(this.#settings, microns);
             checkSize(this.#settings, field.bitmap, microns);
         } catch (error) {
             say(`${field.name}: ${(error as Error).message}.`, true);
-            return;
+            if (field.found) elements.microns.value = shownSize(field.found.micronsPerPixel);
+            return false;
         }
         const question = "Detecting again removes the corrections, which are not saved. Go on?";
-        if (this.marking.isUnsaved && !confirm(question)) return;
+        if (this.marking.isUnsaved && !confirm(question)) return false;
         this.#detect(microns, from);
+        return true;
     }
 
     saveCsv(): void {
@@ -182,7 +189,11 @@ export class App {
         link.download = `${field.name.replace(/\.[^.]*$/, "")}_mitoses.${suffix}`;
         link.click();
         setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
-        field.isSaved = true;
+        field.saved = field.marks.version;
         say(`${link.download} is saved with your downloads.`);
     }
+}
+
+function shownSize(microns: number): string {
+    return String(Number(microns.toFixed(DIGITS)));
 }

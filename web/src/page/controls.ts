@@ -73,6 +73,10 @@ function press(app: App, event: KeyboardEvent): boolean {
         return true;
     }
     // Single keys act only where the marks are: whoever speaks to the machine, or types elsewhere, changes nothing.
+    if (key === "Escape") {
+        app.marking.aim("none");
+        return true;
+    }
     const isHere = event.target === elements.picture || elements.marks.contains(event.target as Node);
     if (!isHere) return false;
     if (key.startsWith("Arrow")) {

@@ -36,6 +36,7 @@ export const elements = {
     length: input("length"),
     progress: find("progress", HTMLProgressElement),
     status: any("status"),
+    name: any("name"),
     count: any("count"),
     density: any("density"),
     hotSpot: any("hot-spot"),

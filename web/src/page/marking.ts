@@ -20,7 +20,8 @@ export interface Field {
     readonly transparent: number;
     found: Found | null;
     marks: Marks;
-    isSaved: boolean;
+    /** Version of the marks that were saved last. */
+    saved: unknown;
 }
 
 export class Marking {
@@ -46,13 +47,14 @@ export class Marking {
 
     /** Whether there are corrections that are not saved. */
     get isUnsaved(): boolean {
-        return this.#field ? this.#field.marks.canUndo && !this.#field.isSaved : false;
+        return this.#field ? this.#field.marks.version !== this.#field.saved : false;
     }
 
     /** Show another field; nothing is found in it yet. */
     open(name: string, bitmap: ImageBitmap, transparent: number): void {
-        this.#field = { name, bitmap, transparent, found: null, marks: new Marks([]), isSaved: true };
+        this.#field = { name, bitmap, transparent, found: null, marks: new Marks([]), saved: null };
         this.#selected = null;
+        elements.name.textContent = name;
         this.view.open(bitmap);
         this.aim("none");
     }
@@ -62,7 +64,7 @@ export class Marking {
         if (!this.#field) return;
         this.#field.marks = new Marks(found?.candidates ?? []);
         this.#field.found = found;
-        this.#field.isSaved = true;
+        this.#field.saved = null;
         this.show();
     }
 
@@ -184,11 +186,10 @@ export class Marking {
         this.#change((marks) => marks.redo());
     }
 
-    /** Change the marks, which are then not exported yet. */
+    /** Change the marks. */
     #change(act: (marks: Marks) => void): void {
         if (!this.#field) return;
         act(this.#field.marks);
-        this.#field.isSaved = false;
         this.show();
     }
 

@@ -8,10 +8,10 @@ export function say(text: string, isError = false): void {
     elements.status.classList.toggle("error", isError);
 }
 
-/** Show how far something is; with nothing done, nobody knows how long it takes. */
-export function showProgress(what: string, done: number, total: number): void {
+/** Show how far something is; with nothing done, nobody knows how long it takes. A quiet one leaves the line alone. */
+export function showProgress(what: string, done: number, total: number, isQuiet = false): void {
     elements.progress.hidden = done >= total;
     if (done > 0) elements.progress.value = done / total;
     else elements.progress.removeAttribute("value");
-    if (done < total) say(`${what} …`);
+    if (done < total && !isQuiet) say(`${what} …`);
 }

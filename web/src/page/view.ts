@@ -139,6 +139,7 @@ export class View {
     }
 
     #press(event: PointerEvent): void {
+        if (event.button !== 0) return; // the others have menus of their own
         this.#canvas.setPointerCapture(event.pointerId);
         this.#fingers.set(event.pointerId, event);
         this.#moved = this.#fingers.size > 1 ? Number.POSITIVE_INFINITY : 0; // two fingers never tap

@@ -55,7 +55,7 @@ def measure(
             variants: dict[str, list[float]] = {"mitoscope": []}
             notes = []
             for network in networks:
-                out, name = export / "page", "page, int8" if network == INT8 else "page, float32"
+                out, name = export.with_suffix(".page"), "page, int8" if network == INT8 else "page, float32"
                 page(export, out=out, int8=network == INT8, replace=True)
                 found = json.loads(run([_NODE, _PROGRAM, chromium, out, field, bench.rounds], Path(folder)))
                 variants[name] = found["seconds"]

@@ -263,7 +263,7 @@ def test_a_bad_storage_is_one_line_without_the_password(ready, mlflow_store, mon
 
 
 def test_a_killed_search_goes_on_and_tries_the_lost_trial_again(ready, mlflow_store, monkeypatch, programs):
-    set_search(trials=3, samples_per_epoch=64, epochs=5)
+    set_search(trials=3, samples_per_epoch=64, epochs=10)  # long enough to be killed on a fast machine
     running = start(programs)
     deadline = time.monotonic() + 240
     client = mlflow.MlflowClient()

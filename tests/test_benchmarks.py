@@ -11,10 +11,10 @@ from benchmarks import capstone, report, results
 from benchmarks.bench import Bench, run
 from benchmarks.networks import Case
 from benchmarks.results import Growth, Measured, Row
+from benchmarks.rows.page import CHROMIUM
 from typer.testing import CliRunner
 
 from mitoscope.errors import InputError
-from tests.web.chromium import CHROMIUM
 
 CASE = Case("squeezenet1_1", 64, batch_size=4)
 MACHINE = {"processor": "A", "torch": "2"}

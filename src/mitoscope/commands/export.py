@@ -25,11 +25,9 @@ if TYPE_CHECKING:
     from mitoscope.detection.detector import Detector
     from mitoscope.detection.stored import StoredFields
     from mitoscope.exporting.onnx import Run
-    from mitoscope.learning.batches import PatchSet
 
 _LARGEST_DIFFERENCE = 1e-4  # of a probability, between torch and ONNX Runtime
 _MOST_LOST = 0.01  # field F1 that int8 may lose and still be the default
-_SAMPLED, _BATCH = 256, 32  # training patches that give the ranges of the int8 activations
 
 
 class Checked(NamedTuple):
@@ -82,7 +80,7 @@ def export(model: str, *, out: Path, replace: bool) -> None:
         show("writing float32", 0, 2)
         onnx.export_network(detector.model, folder / FLOAT, features=features)
         show("writing int8", 1, 2)
-        onnx.quantise(folder / FLOAT, folder / INT8, _some_patches(samples, detector.model.patch_size))
+        onnx.quantise(folder / FLOAT, folder / INT8, onnx.draw_patches(samples, detector.model.patch_size))
         show("writing int8", 2, 2)
         exact, small = onnx.open_network(folder / FLOAT), onnx.open_network(folder / INT8)
 
@@ -142,17 +140,6 @@ def _with_candidates(fields: "StoredFields") -> "StoredFields":
     if fields.candidates.empty:
         raise InputError(f"{split_path(None)}: the fields of a subset have no candidates; choose another split.fold")
     return fields
-
-
-def _some_patches(samples: "PatchSet", patch_size: int) -> list[npt.NDArray[np.uint8]]:
-    """Draw training patches, as many mitoses as negatives while there are enough, in batches."""
-    from mitoscope.learning.augment import crop
-
-    rng = np.random.default_rng(0)
-    by_label = [rng.permutation(np.flatnonzero(samples.labels == label))[: _SAMPLED // 2] for label in (0, 1)]
-    chosen = rng.permutation(np.concatenate(by_label))
-    parts = np.split(chosen, range(_BATCH, len(chosen), _BATCH))
-    return [crop(samples.windows.read(part), 0, patch_size).contiguous().numpy() for part in parts]
 
 
 def _check(detector: "Detector", run: "Run", fields: "StoredFields", on_batch: Callable[[int, int], None]) -> Checked:

@@ -13,9 +13,12 @@ import torch
 from torch import Tensor, nn
 
 from mitoscope.errors import InputError
+from mitoscope.learning.augment import crop
+from mitoscope.learning.batches import PatchSet
 from mitoscope.learning.networks import PatchNetwork
 
 PATCHES, LOGITS, FEATURES = "patches", "logits", "features"  # names of the input and of the outputs
+_SAMPLED, _BATCH = 256, 32  # patches that give the ranges of the int8 activations
 _WEIGHTED = ("Conv", "Gemm", "MatMul")  # operators whose weights int8 makes smaller
 
 Patches = npt.NDArray[np.uint8]
@@ -68,6 +71,15 @@ def export_network(model: PatchNetwork, path: Path, *, features: bool) -> None:
         except torch.onnx.errors.OnnxExporterError as error:
             reason = textwrap.shorten(str(error) or type(error).__name__, 200, placeholder=" ...")
             raise InputError(f"{model.backbone}: cannot be written as ONNX ({reason})") from error
+
+
+def draw_patches(samples: PatchSet, patch_size: int) -> list[Patches]:
+    """Draw patches for `quantise`, as many mitoses as negatives while there are enough, in batches."""
+    rng = np.random.default_rng(0)
+    by_label = [rng.permutation(np.flatnonzero(samples.labels == label))[: _SAMPLED // 2] for label in (0, 1)]
+    chosen = rng.permutation(np.concatenate(by_label))
+    parts = np.split(chosen, range(_BATCH, len(chosen), _BATCH))
+    return [crop(samples.windows.read(part), 0, patch_size).contiguous().numpy() for part in parts]
 
 
 def quantise(source: Path, target: Path, batches: Sequence[Patches]) -> None:

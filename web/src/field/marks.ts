@@ -3,6 +3,9 @@
 import type { Scored } from "../detector/detector";
 import type { Point } from "../detector/image";
 
+/** Radius of a mark, as `mitoscope detect` draws it. */
+export const NUCLEUS_UM = 5;
+
 /** `detected` is the detector's word alone; the others are a person's. */
 export type State = "detected" | "accepted" | "rejected" | "added";
 

@@ -2,6 +2,7 @@
 
 import { addDecoder, BaseDecoder } from "geotiff";
 import { decodeByBrowser } from "./browser";
+import { blockSize } from "./tiffBlocks";
 
 export const JPEG = 7; // number of the compression
 const RGB = 2; // number of the photometric interpretation
@@ -56,11 +57,9 @@ addDecoder(
     JPEG,
     async () => BrowserJpeg as unknown as typeof BaseDecoder,
     async (directory): Promise<Parameters> => {
-        const hasStrips = directory.hasTag("StripOffsets");
         const tables = directory.hasTag("JPEGTables") ? await directory.loadValue("JPEGTables") : null;
         return {
-            tileWidth: Number(await directory.loadValue(hasStrips ? "ImageWidth" : "TileWidth")),
-            tileHeight: Number(await directory.loadValue(hasStrips ? "RowsPerStrip" : "TileLength")),
+            ...(await blockSize(directory)),
             planarConfiguration: 1,
             bitsPerSample: [8, 8, 8],
             predictor: 1,

@@ -1,6 +1,7 @@
 /** LZW inside TIFF. geotiff's own decoder has too small a table: the codes 4093 to 4095 make it run for ever. */
 
 import { addDecoder, BaseDecoder } from "geotiff";
+import { blockSize } from "./tiffBlocks";
 
 export const LZW = 5; // number of the compression
 const CLEAR = 256;
@@ -80,15 +81,9 @@ addDecoder(
     LZW,
     async () => Lzw as unknown as typeof BaseDecoder,
     async (directory): Promise<Parameters> => {
-        const hasStrips = directory.hasTag("StripOffsets");
-        const value = async (tag: "ImageWidth" | "ImageLength" | "TileWidth" | "TileLength" | "RowsPerStrip") =>
-            Number(await directory.loadValue(tag));
         const number = async (tag: "PlanarConfiguration" | "Predictor" | "SamplesPerPixel") =>
             directory.hasTag(tag) ? Number(await directory.loadValue(tag)) : 1;
-        const height = await value("ImageLength");
-        const rows = directory.hasTag("RowsPerStrip") ? Math.min(await value("RowsPerStrip"), height) : height;
-        const tileWidth = await value(hasStrips ? "ImageWidth" : "TileWidth");
-        const tileHeight = hasStrips ? rows : await value("TileLength");
+        const { tileWidth, tileHeight } = await blockSize(directory);
         const planarConfiguration = await number("PlanarConfiguration");
         const samples = planarConfiguration === 2 ? 1 : await number("SamplesPerPixel");
         const predictor = await number("Predictor");

@@ -47,7 +47,7 @@ async function byBrowser(file: Blob, micronsPerPixel: number | null): Promise<Pi
  *
  * @throws FileError the file is too large, or not RGB.
  */
-export async function readJpegHeader(content: Uint8Array<ArrayBuffer>): Promise<number | null> {
+async function readJpegHeader(content: Uint8Array<ArrayBuffer>): Promise<number | null> {
     const view = new DataView(content.buffer);
     let [fromJfif, fromExif]: (number | null)[] = [null, null];
     for (let position = 2; position + 4 <= content.length && content[position] === 0xff; ) {

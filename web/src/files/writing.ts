@@ -1,11 +1,10 @@
 /** The corrected marks of a field as files: CSV, and GeoJSON that QuPath and `mitoscope import qupath` read. */
 
-import type { Mark } from "../field/marks";
+import { type Mark, NUCLEUS_UM } from "../field/marks";
 
 /** Classes that `mitoscope import` knows. */
 const MITOSIS = { name: "Mitosis", color: [86, 180, 233] };
 const LOOKALIKE = { name: "Non-mitotic figure", color: [213, 94, 0] };
-const NUCLEUS_UM = 5; // radius of the outlines, as `mitoscope detect` draws them
 const CORNERS = 16;
 const THINNEST = 0.05; // px, of an outline at the border
 

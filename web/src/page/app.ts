@@ -34,8 +34,13 @@ export class App {
     }
 
     /** Open a file in place of the field that is open. */
-    open(file: File | undefined): void {
+    open(files: FileList | null | undefined): void {
+        const file = files?.[0];
         if (!file) return;
+        if (files.length > 1) {
+            say(`${files.length} files: the page opens one field at a time.`, true);
+            return;
+        }
         const question = `The corrections of ${this.marking.field?.name} are not saved. Open another field?`;
         if (this.marking.isUnsaved && !confirm(question)) return;
         this.#opening = file.name;

@@ -21,7 +21,7 @@ function connectFiles(app: App): void {
     elements.photograph.addEventListener("click", () => camera.click());
     for (const input of [file, camera]) {
         input.addEventListener("change", () => {
-            app.open(input.files?.[0]);
+            app.open(input.files);
             input.value = ""; // so that the same file can be opened again
         });
     }
@@ -33,9 +33,9 @@ function connectFiles(app: App): void {
     document.addEventListener("drop", (event) => {
         event.preventDefault();
         stage.classList.remove("dropping");
-        app.open(event.dataTransfer?.files[0]);
+        app.open(event.dataTransfer?.files);
     });
-    document.addEventListener("paste", (event) => app.open(event.clipboardData?.files[0]));
+    document.addEventListener("paste", (event) => app.open(event.clipboardData?.files));
 }
 
 function connectButtons(app: App): void {

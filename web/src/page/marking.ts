@@ -3,14 +3,13 @@
 import type { Found, Settings } from "../detector/detector";
 import type { Point } from "../detector/image";
 import { type HotSpot, hotSpot } from "../field/hotSpot";
-import { type Mark, Marks, mitoses } from "../field/marks";
+import { type Mark, Marks, mitoses, NUCLEUS_UM } from "../field/marks";
 import { elements } from "./elements";
 import { fillList } from "./list";
 import { say } from "./status";
 import { type Line, View } from "./view";
 
 const HOT_SPOT_MM2 = 2; // about ten high-power fields, the area of a mitotic count
-const NUCLEUS_UM = 5; // radius
 
 /** A field that is open; nothing is found before its pixel size is known. */
 export interface Field {

@@ -78,9 +78,11 @@ def find(backbone: str) -> tuple[Source, str]:
     """Return the module that provides a backbone, and the backbone's name in that module.
 
     Raises:
-        ValueError: there is no such module.
+        ValueError: there is no such module, or a network stands twice in `backbone`.
     """
-    if len(parts(backbone)) > 1:
+    if len(names := parts(backbone)) > 1:
+        if len(set(names)) < len(names):
+            raise ValueError(f"{backbone}: a network stands there twice")
         return cast(Source, import_module("mitoscope.learning.side_by_side")), backbone
     prefix, slash, name = backbone.partition("/")
     if not slash:

@@ -98,9 +98,11 @@ def _searched(outputs: Outputs) -> dict[str, Any]:
 
 
 def _prepare(work: Path, evidence: dict[str, Any]) -> None:
-    """Create the folder of the checkpoints; report earlier interrupted trainings that cannot be resumed, and why."""
+    """Create the folder of the checkpoints; report an interrupted training that is resumed, or why it is not."""
     record = work / "evidence.json"
     if record.exists():
+        if (work / "last.pt").exists():
+            console.print(f"{work}: resumed after the last epoch of this interrupted training")
         return
     prefix = work.name.rpartition("-")[0]
     for other in sorted(WORK.glob(f"{prefix}-????????????/evidence.json")):

@@ -106,6 +106,13 @@ def test_an_entry_under_its_old_place_names_the_new_one(tmp_path, entry, value, 
     assert complaint(written(tmp_path, entry, value)).startswith(f"{entry} is now {place}")
 
 
+@pytest.mark.parametrize("block", ["train", "detection"])  # where version 0.1 and where 0.2 at first had it
+def test_an_entry_that_was_removed_says_what_happens_now(tmp_path, block):
+    entry = f"{block}.small.calibrate_fields"
+    said = complaint(written(tmp_path, entry, False))
+    assert said.startswith(f"{entry} was removed: with refit_fields no score is calibrated, without it each is")
+
+
 def test_what_is_left_out_and_what_has_its_default_are_the_same(tmp_path):
     path = tmp_path / "params.yaml"
     path.write_text(yaml.safe_dump({"train": {"resnet18": {"optimisation": {"lr": 0.01}}}}))
@@ -220,7 +227,7 @@ def test_a_misspelt_entry_comes_with_the_one_that_was_meant(tmp_path, entry, mea
         ("train.small.model.head", "none", "must be 'classifier' or 'pooled', not \"none\""),
         ("train.small.model.trainable", "some", "must be 'all' or 'head', not \"some\""),
         ("train.small.sampling.flips", "maybe", 'must be true or false, not "maybe"'),
-        ("detection.small.views", 3, "must be 1, 2, 4, 8 or 16, not 3"),
+        ("detection.small.views", 16, "must be 1, 2, 4 or 8, not 16"),
         ("train.small.sampling.rotations.positive", [], "needs 1 or more values"),
         ("train.small.sampling.rotations.negative", [360, 0], "must be less than 360, not 360"),
         ("train.small.sampling.stain_jitter", 1, "must be less than 1, not 1"),

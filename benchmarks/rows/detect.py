@@ -111,7 +111,7 @@ def make_detector(bench: Bench, case: Case) -> Detector:
     detector = Detector(
         case.model.to(bench.device.torch),
         EXTRACT,
-        Detection(calibrate_fields=False),
+        Detection(),
         head=None,
         calibration=None,
         threshold=0.5,

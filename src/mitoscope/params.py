@@ -226,7 +226,7 @@ class FieldHeadSettings(Block):
 
 
 class CalibrationSettings(Block):
-    """How each field's scores are brought to the spread of the validation fields (`calibrate_fields`)."""
+    """How each field's scores are brought to the spread of the validation fields, where there is no field head."""
 
     percentiles: tuple[Annotated[float, Field(ge=0, le=100)], Annotated[float, Field(ge=0, le=100)]] = Field(
         (50.0, 95.0),
@@ -247,22 +247,20 @@ class CalibrationSettings(Block):
 class Detection(Block):
     """How a trained network finds the mitoses of whole fields; changing it trains nothing."""
 
-    views: Literal[1, 2, 4, 8, 16] = Field(
+    views: Literal[1, 2, 4, 8] = Field(
         1,
         description="mirrored and turned copies of each candidate, whose scores are averaged (test-time augmentation)",
     )
     refit_fields: bool = Field(
         False,
-        description="score fields by a field head: a regression on features standardised per field; needs head: pooled",
-    )
-    calibrate_fields: bool = Field(
-        True, description="adjust each field's scores to the typical spread of scores in the validation fields"
+        description="score fields by a field head, a regression on features standardised per field, which needs "
+        "head: pooled; otherwise by the network's own head, calibrated per field",
     )
     suppress_um: float = Field(
         7.5, gt=0, description="um; of two detections within this distance only the more probable one is kept"
     )
     field_head: FieldHeadSettings = Field(FieldHeadSettings(), description="settings of refit_fields")
-    calibration: CalibrationSettings = Field(CalibrationSettings(), description="settings of calibrate_fields")
+    calibration: CalibrationSettings = Field(CalibrationSettings(), description="settings without refit_fields")
 
 
 class RotationChoices(Block):
@@ -429,7 +427,7 @@ _TRAIN_MOVED = {
         )
     },
     **{name: f"train.{{}}.optimisation.{name}" for name in ("epochs", "batch_size", "lr", "weight_decay", "patience")},
-    **{name: f"detection.{{}}.{name}" for name in ("refit_fields", "views", "calibrate_fields")},
+    **{name: f"detection.{{}}.{name}" for name in ("refit_fields", "views")},
     "seed": "train.{}.model.seed and train.{}.sampling.seed",
 }
 _EXTRACT_MOVED = {
@@ -437,6 +435,11 @@ _EXTRACT_MOVED = {
     "patch_size": "extract.patch_um, the size in px times extract.microns_per_pixel",
     "sigma": "extract.sigma_um, the px times extract.blue_ratio_microns_per_pixel",
     "peak_window": "extract.peak_window_um, the px times extract.blue_ratio_microns_per_pixel",
+}
+
+
+_REMOVED = {
+    "calibrate_fields": "was removed: with refit_fields no score is calibrated, without it each is; delete the entry",
 }
 
 
@@ -448,14 +451,17 @@ def _reject_moved(content: Any) -> None:
     """
     if not isinstance(content, dict):
         return
-    extract, train = content.get("extract"), content.get("train")
+    extract, train, detection = (content.get(block) for block in ("extract", "train", "detection"))
     for name in extract if isinstance(extract, dict) else ():
         if name in _EXTRACT_MOVED:
             raise ValueError(f"extract.{name} is now {_EXTRACT_MOVED[name]}")
-    for network, block in train.items() if isinstance(train, dict) else ():
-        for name in block if isinstance(block, dict) else ():
-            if name in _TRAIN_MOVED:
-                raise ValueError(f"train.{network}.{name} is now {_TRAIN_MOVED[name].replace('{}', str(network))}")
+    for kind, blocks in (("train", train), ("detection", detection)):
+        for network, block in blocks.items() if isinstance(blocks, dict) else ():
+            for name in block if isinstance(block, dict) else ():
+                if name in _REMOVED:
+                    raise ValueError(f"{kind}.{network}.{name} {_REMOVED[name]}")
+                if kind == "train" and name in _TRAIN_MOVED:
+                    raise ValueError(f"train.{network}.{name} is now {_TRAIN_MOVED[name].replace('{}', str(network))}")
 
 
 class _Loader(yaml.SafeLoader):

@@ -85,7 +85,7 @@ def refit(here: Device) -> None:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         model = build({"backbone": NETWORK, "head": "pooled", "patch_size": 32, "input_size": 32})
-    detection = Detection(views=16, refit_fields=True)
+    detection = Detection(views=8, refit_fields=True)
     training, _ = read_samples(PATCHES, Outputs(NETWORK).split, "train")
     features = pool_patches(model, training.windows, here)
     head = FieldHead.fit(features, training.windows.store, training.labels, detection.field_head)

@@ -16,7 +16,7 @@ from mitoscope.learning.scoring import pool_patches
 from mitoscope.params import Detection
 from tests.conftest import NETWORK, small_detector
 
-KINDS = ("classifier", "calibrated", "field head", "field head, calibrated")
+KINDS = ("classifier", "calibrated", "field head")
 
 
 @pytest.fixture(scope="session")
@@ -48,20 +48,15 @@ def pooled() -> PatchNetwork:
 @pytest.fixture(scope="session")
 def detectors(patches: Path, split: Path, pooled: PatchNetwork) -> dict[str, Detector]:
     """A detector of each of KINDS. Nothing changes them but `to`."""
-    plain = Detection(views=2, calibrate_fields=False)
+    plain = Detection(views=2)
     refitted = plain.model_copy(update={"refit_fields": True})
     training, _ = read_samples(patches, split, "train")
     features = pool_patches(pooled, training.windows, alone(), views=2)
     head = FieldHead.fit(features, training.windows.store, training.labels, refitted.field_head)
-    calibrated = {"calibration": Calibration(plain.calibration, -1.0, 1.0)}
-    on = {"calibrate_fields": True}
     return {
         "classifier": small_detector(detection=plain, calibration=None),
-        "calibrated": small_detector(detection=plain.model_copy(update=on), **calibrated),
+        "calibrated": small_detector(detection=plain, calibration=Calibration(plain.calibration, -1.0, 1.0)),
         "field head": small_detector(model=pooled, detection=refitted, head=head, calibration=None),
-        "field head, calibrated": small_detector(
-            model=pooled, detection=refitted.model_copy(update=on), head=head, **calibrated
-        ),
     }
 
 

@@ -16,6 +16,7 @@ from mitoscope.detection.detector import Detector
 from mitoscope.detection.field_head import FieldHead
 from mitoscope.detection.fit import InnerFolds, fit_detector
 from mitoscope.detection.stored import StoredFields, read_samples
+from mitoscope.evaluation.metrics import best_threshold
 from mitoscope.learning.batches import PatchSet, Windows
 from mitoscope.learning.networks import PatchNetwork
 from mitoscope.learning.scoring import pool_patches, score_patches
@@ -23,7 +24,6 @@ from mitoscope.params import CalibrationSettings, Detection, Extract, FieldHeadS
 from tests.disks import full_disk
 
 EXTRACT = Extract(patch_um=16)
-PLAIN = Detection(calibrate_fields=False)
 
 
 @pytest.fixture(scope="module")
@@ -127,7 +127,7 @@ def small_field(
 )
 def test_the_threshold_by_hand(fit, detectors, here, mitoses, taken, best):
     field, probabilities = small_field(detectors["classifier"].model, here, mitoses)
-    fitted, objects = fit(PLAIN, field)
+    fitted, objects = fit(Detection(), field)
     lower = probabilities[taken] if taken < 5 else 0.0
     assert fitted.threshold == pytest.approx((probabilities[taken - 1] + lower) / 2, abs=1e-9)
     assert f1(objects, fitted.threshold) == pytest.approx(best)
@@ -136,7 +136,7 @@ def test_the_threshold_by_hand(fit, detectors, here, mitoses, taken, best):
 def test_what_is_suppressed_counts_for_nothing(fit, detectors, here):
     """At 2 um from one another the first two are one detection, and so are the next two."""
     field, probabilities = small_field(detectors["classifier"].model, here, [0], apart=10)
-    fitted, objects = fit(PLAIN.model_copy(update={"suppress_um": 3.0}), field)
+    fitted, objects = fit(Detection(suppress_um=3.0), field)
     np.testing.assert_allclose(objects.probability, probabilities[[0, 2, 4]], atol=1e-9)
     assert fitted.threshold == pytest.approx((probabilities[0] + probabilities[2]) / 2, abs=1e-9)
 
@@ -152,15 +152,10 @@ def test_the_calibration_by_hand(fit, detectors, here):
 # In the small project
 
 
-@pytest.mark.parametrize("calibrate", [False, True])
 @pytest.mark.parametrize("refit", [False, True])
-def test_the_threshold_is_the_best_for_the_scores_that_the_detector_gives(
-    fit, pooled, training, validation, calibrate, refit
-):
-    fitted, objects = fit(
-        Detection(views=2, refit_fields=refit, calibrate_fields=calibrate), validation, model=pooled, training=training
-    )
-    assert (fitted.head is not None, fitted.calibration is not None) == (refit, calibrate)
+def test_the_threshold_is_the_best_for_the_scores_that_the_detector_gives(fit, pooled, training, validation, refit):
+    fitted, objects = fit(Detection(views=2, refit_fields=refit), validation, model=pooled, training=training)
+    assert (fitted.head is not None, fitted.calibration is not None) == (refit, not refit)
     again = validation.objects(fitted.score(validation.windows, validation.field), 7.5)
     pd.testing.assert_frame_equal(again, objects, check_exact=False, rtol=0, atol=1e-9)
     best = f1(objects, fitted.threshold)
@@ -169,19 +164,19 @@ def test_the_threshold_is_the_best_for_the_scores_that_the_detector_gives(
 
 
 def test_the_calibration_is_of_the_scores_before_it(fit, validation):
-    raw, raw_objects = fit(PLAIN, validation)
     fitted, objects = fit(Detection(), validation)
-    probabilities = raw.score(validation.windows, validation.field)
+    probabilities = replace(fitted, calibration=None).score(validation.windows, validation.field)
     fields = [probabilities[validation.field == number] for number in (0, 1)]
     assert fitted.calibration == Calibration.fit(fields, CalibrationSettings())
-    # The threshold is one of calibrated scores, so the other's would not do.
-    assert np.abs(np.sort(objects.probability) - np.sort(raw_objects.probability)).max() > 1e-6
-    assert fitted.threshold != raw.threshold
+    # The threshold is one of calibrated scores.
+    raw = validation.objects(probabilities, 7.5)
+    assert np.abs(np.sort(objects.probability) - np.sort(raw.probability)).max() > 1e-6
+    assert fitted.threshold != best_threshold(raw.label.to_numpy(), raw.probability.to_numpy())[0]
 
 
 def test_the_field_head_is_fitted_to_the_training_patches(fit, pooled, here, training, validation):
     settings = FieldHeadSettings(inverse_penalty=0.01, hard_fraction=0.5, prior_candidates=10)
-    detection = PLAIN.model_copy(update={"refit_fields": True, "views": 4, "field_head": settings})
+    detection = Detection(refit_fields=True, views=4, field_head=settings)
     fitted, _ = fit(detection, validation, model=pooled, training=training)
     features = pool_patches(pooled, training.windows, here, views=4)
     expected = FieldHead.fit(features, training.windows.store, training.labels, settings)
@@ -208,7 +203,7 @@ def test_with_inner_folds_the_head_learns_from_all_and_the_threshold_from_who_wa
 ):
     samples, fields, inner = everybody
     settings = FieldHeadSettings(inner_folds=3)
-    detection = PLAIN.model_copy(update={"refit_fields": True, "field_head": settings})
+    detection = Detection(refit_fields=True, field_head=settings)
     fitted, objects = fit(detection, fields, training=samples, inner=inner, model=pooled)
 
     def head(inside: npt.NDArray[np.bool_]) -> FieldHead:
@@ -236,7 +231,7 @@ def test_a_patient_with_candidates_alone_is_scored_too(fit, pooled, everybody):
     samples, fields, inner = everybody
     some = inner.samples != 1
     fewer = PatchSet(samples.windows.take(np.flatnonzero(some)), samples.labels[some])
-    detection = PLAIN.model_copy(update={"refit_fields": True, "field_head": FieldHeadSettings(inner_folds=3)})
+    detection = Detection(refit_fields=True, field_head=FieldHeadSettings(inner_folds=3))
     inner = InnerFolds(inner.samples[some], inner.candidates)
     _, objects = fit(detection, fields, training=fewer, inner=inner, model=pooled)
     patient = fields.candidates.patient[inner.candidates == 1].iloc[0]
@@ -245,7 +240,7 @@ def test_a_patient_with_candidates_alone_is_scored_too(fit, pooled, everybody):
 
 def test_kept_features_give_the_same_detector(fit, pooled, everybody, tmp_path):
     samples, fields, inner = everybody
-    detection = PLAIN.model_copy(update={"refit_fields": True, "field_head": FieldHeadSettings(inner_folds=3)})
+    detection = Detection(refit_fields=True, field_head=FieldHeadSettings(inner_folds=3))
     anew, _ = fit(detection, fields, training=samples, inner=inner, model=pooled)
     kept, _ = fit(detection, fields, training=samples, inner=inner, model=pooled, cache=tmp_path / "cache")
     again, _ = fit(detection, fields, training=samples, inner=inner, model=pooled, cache=tmp_path / "cache")
@@ -255,7 +250,7 @@ def test_kept_features_give_the_same_detector(fit, pooled, everybody, tmp_path):
 
 
 def test_a_full_disk_ends_the_fit_of_a_field_head(fit, pooled, training, validation, tmp_path):
-    detection = PLAIN.model_copy(update={"refit_fields": True})
+    detection = Detection(refit_fields=True)
     with full_disk(), pytest.raises(OSError, match="File too large"):
         fit(detection, validation, model=pooled, training=training)
     assert not any(tmp_path.iterdir())
@@ -300,4 +295,4 @@ def test_a_fitted_detector_survives_its_file(fit, pooled, training, validation, 
 
 def test_validation_fields_without_a_mitosis_give_no_threshold(fit, validation):
     with pytest.raises(ValueError, match="a threshold needs at least one mitosis"):
-        fit(PLAIN, replace(validation, truths=validation.truths[:0]))
+        fit(Detection(), replace(validation, truths=validation.truths[:0]))

@@ -48,13 +48,12 @@ def test_the_views_of_a_patch_are_its_mirror_images_and_turns(pooled, here, colo
     windows = coloured([0, 1, 0]).windows
     windows.stores[0][:, 10:30, 20:24] = 0  # a bar off the middle: no view of it is like another
     pixels = windows.read(np.arange(3))
-    cropped = [crop(pixels, angle, 32).numpy() for angle in (0, 45)]
-    turns = [np.rot90(middle, quarters, axes=(2, 3)) for middle in cropped for quarters in (0, 2, 1, 3)]
+    turns = [np.rot90(crop(pixels, 0, 32).numpy(), quarters, axes=(2, 3)) for quarters in (0, 2, 1, 3)]
     views = [view for turned in turns for view in (turned, turned[..., ::-1])]
     with torch.inference_mode():
         logits = torch.stack([pooled(torch.from_numpy(view.copy())).double() for view in views])
-    log_odds = (logits[..., 1] - logits[..., 0]).numpy()  # (16, 3)
-    found = {count: logit(score_patches(pooled, windows, here, views=count)) for count in (1, 2, 4, 8, 16)}
+    log_odds = (logits[..., 1] - logits[..., 0]).numpy()  # (8, 3)
+    found = {count: logit(score_patches(pooled, windows, here, views=count)) for count in (1, 2, 4, 8)}
     for count, mean in found.items():
         np.testing.assert_allclose(mean, log_odds[:count].mean(axis=0), rtol=1e-3)
     assert np.abs(np.diff(list(found.values()), axis=0)).max(axis=1).min() > 0.05  # more views, other answers

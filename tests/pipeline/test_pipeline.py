@@ -193,7 +193,7 @@ def test_detection_on_the_sample_is_what_it_was(project: Project, first_repro: s
     detector: Detector = small_detector(
         model=build(description, GOLDEN_START).eval(),
         extract=Extract(),
-        detection=Detection(calibrate_fields=False),
+        detection=Detection(),
         calibration=None,
         threshold=0.5218,
     )

@@ -140,7 +140,7 @@ def test_other_views_make_another_detector_and_train_nothing(detected):
 def test_a_refitted_head_travels_with_the_detector_and_gives_its_threshold(detected):
     params = mined_params()
     params["train"][NETWORK]["model"]["head"] = "pooled"
-    params["detection"][NETWORK] |= {"refit_fields": True, "calibrate_fields": False, "views": 1}
+    params["detection"][NETWORK] |= {"refit_fields": True, "views": 1}
     write_params(params)
     model = build({"backbone": NETWORK, "head": "pooled", "patch_size": 32, "input_size": 32})
     save_network(OUTPUTS.weights, model, run_id=read(OUTPUTS.trained)["run_id"], threshold=0.5, epoch=1)
@@ -220,7 +220,7 @@ def freeze(**field_head: int) -> None:
     """Set a frozen network with a field head, and write its weights and report as a training does."""
     params = mined_params()
     params["train"][NETWORK]["model"] |= {"head": "pooled", "trainable": "head"}
-    params["detection"][NETWORK] |= {"refit_fields": True, "calibrate_fields": False, "views": 1}
+    params["detection"][NETWORK] |= {"refit_fields": True, "views": 1}
     params["detection"][NETWORK]["field_head"] = field_head
     write_params(params)
     model = build({"backbone": NETWORK, "head": "pooled", "patch_size": 32, "input_size": 32})

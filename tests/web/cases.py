@@ -23,7 +23,8 @@ from mitoscope.evaluation.matching import suppress
 from mitoscope.histology.blue_ratio import find_candidates
 from mitoscope.histology.stain import normalise
 from mitoscope.histology.windows import FieldWindows, resize, window_size
-from mitoscope.learning.scoring import mirrored, rotated_patches
+from mitoscope.learning.augment import crop
+from mitoscope.learning.scoring import mirrored
 from mitoscope.params import CalibrationSettings, FieldHeadSettings
 
 
@@ -66,8 +67,7 @@ def _resized(folder: Path, image: Any, scale: float) -> dict[str, Any]:
 def _patches(folder: Path, image: Any) -> dict[str, Any]:
     points = np.array([[60.2, 80.7], [3.0, 4.5], [119.6, 171.9], [0.0, 0.0], [40.5, 100.5]])
     windows = torch.from_numpy(FieldWindows(image, points, window_size(33)).cut()).permute(0, 3, 1, 2)
-    seen = [view for turned in rotated_patches(windows, 33, 16) for view in mirrored(turned, 16)]
-    content = torch.stack([view.contiguous() for view in seen]).numpy()
+    content = torch.stack([view.contiguous() for view in mirrored(crop(windows, 0, 33), 8)]).numpy()
     (folder / "patches.bin").write_bytes(content.tobytes())
     return {"size": 33, "points": points.tolist(), "name": "patches.bin"}
 

@@ -68,16 +68,12 @@ describe.skipIf(!cases)("as Python", () => {
 
     test("cuts, turns and mirrors patches", async () => {
         const { size, points, name } = cases.patches;
-        const seen = views(await image("noise.png"), pairs(points), size, 16);
-        expect(seen.length).toBe(16);
+        const seen = views(await image("noise.png"), pairs(points), size, 8);
+        expect(seen.length).toBe(8);
         const expected = bytes(name);
         seen.forEach((view, number) => {
-            const { share, largest } = difference(
-                view,
-                expected.subarray(number * view.length, (number + 1) * view.length),
-            );
-            expect(largest, `view ${number}`).toBeLessThanOrEqual(number < 8 ? 0 : 1);
-            expect(share, `view ${number}`).toBeLessThan(0.001);
+            const { largest } = difference(view, expected.subarray(number * view.length, (number + 1) * view.length));
+            expect(largest, `view ${number}`).toBe(0);
         });
     });
 

@@ -28,7 +28,7 @@ from mitoscope.learning.networks import PatchNetwork
 from mitoscope.learning.scoring import OnBatch, pool_patches, score_patches
 from mitoscope.params import Detection, Extract
 
-FORMAT = 2  # of the file; format 1 had the weights and separate entries
+FORMAT = 3  # of the file; format 1 had the weights and separate entries, format 2 other settings
 _MOST_ZOOM = 4
 _REMEDY = "give models/<network>/detector.pt, which `dvc repro` writes"
 
@@ -74,7 +74,7 @@ class Detector:
         extract: how a field becomes candidates and patches.
         detection: how candidates are scored.
         head: scores candidates relative to the others of their field; None = the network's own head scores them.
-        calibration: maps every field's scores to a typical spread; None = scores are not changed.
+        calibration: maps every field's scores to a typical spread; None with a field head, which needs none.
         threshold: a candidate that scores at or above it is a mitosis.
         patch_threshold: a single patch is a mitosis if the network's own head scores it at or above this.
         origin: the detector's training, dataset and patients.
@@ -121,17 +121,15 @@ class Detector:
         device, views = alone(next(self.model.parameters()).device), self.detection.views
         if self.head is None:
             probabilities = score_patches(self.model, windows, device, views=views, on_batch=on_batch)
-        else:
-            probabilities = np.zeros(len(windows))
-            for number in np.unique(field):
-                inside = np.flatnonzero(field == number)
-                features = pool_patches(self.model, windows.take(inside), device, views=views)
-                probabilities[inside] = self.head.probabilities(features)
-                if on_batch:
-                    on_batch(int((field <= number).sum()), len(windows))
-        if self.calibration is None:
-            return probabilities
-        return self.calibration.apply_by_field(probabilities, field)
+            return self.calibration.apply_by_field(probabilities, field) if self.calibration else probabilities
+        probabilities = np.zeros(len(windows))
+        for number in np.unique(field):
+            inside = np.flatnonzero(field == number)
+            features = pool_patches(self.model, windows.take(inside), device, views=views)
+            probabilities[inside] = self.head.probabilities(features)
+            if on_batch:
+                on_batch(int((field <= number).sum()), len(windows))
+        return probabilities
 
     def classify(self, windows: Windows, on_batch: OnBatch | None = None) -> Probabilities:
         """Return the probability of a mitosis for single patches, scored by the network's own head.
@@ -235,7 +233,7 @@ class Detector:
             head = calibration = None
             if detection.refit_fields:
                 head = FieldHead.restore(content["field_head"], model.pooled.channels, detection.field_head)
-            if detection.calibrate_fields:
+            if content["spread"] is not None:
                 middle, upper = content["spread"]
                 calibration = Calibration(detection.calibration, float(middle), float(upper))
             return cls(

@@ -1,4 +1,4 @@
-"""Fit a detector around a trained network: field head, calibration and threshold, in this order.
+"""Fit a detector around a trained network: field head or calibration, and then the threshold.
 
 With few patients, a threshold from one or two validation patients is largely chance, and the field head does not learn
 from them. With inner folds it learns from all but the test patients, and the threshold is chosen on the scores of
@@ -63,7 +63,7 @@ def fit_detector(
     work: Path,
     show: Show,
 ) -> tuple[Detector, pd.DataFrame]:
-    """Fit the field head to samples, and calibration and threshold to whole fields.
+    """Fit a field head to samples, or a calibration to whole fields, and the threshold to whole fields.
 
     Args:
         model: the trained network.
@@ -110,7 +110,7 @@ def fit_detector(
     if probabilities is None:
         probabilities = raw.score(fields.windows, fields.field, partial(show, f"{origin.network} validation fields"))
     calibration = None
-    if detection.calibrate_fields:
+    if head is None:
         by_field = [probabilities[fields.field == number] for number in np.unique(fields.field)]
         calibration = Calibration.fit(by_field, detection.calibration)
         probabilities = calibration.apply_by_field(probabilities, fields.field)

@@ -6,8 +6,9 @@ from scipy.special import softmax
 
 from mitoscope.detection.detector import Detector, Integers, Probabilities
 from mitoscope.exporting.onnx import FEATURES, LOGITS, Run
+from mitoscope.learning.augment import crop
 from mitoscope.learning.batches import Windows
-from mitoscope.learning.scoring import OnBatch, mirrored, rotated_patches
+from mitoscope.learning.scoring import OnBatch, mirrored
 
 _BATCH = 256
 
@@ -31,12 +32,12 @@ def score(
     outputs = _outputs(detector, run, name, windows, on_batch)
     if detector.head is None:
         probabilities = softmax(outputs, axis=1)[:, 1]
-    else:
-        probabilities = np.zeros(len(windows))
-        for number in np.unique(field):
-            inside = field == number
-            probabilities[inside] = detector.head.probabilities(outputs[inside].astype(np.float32))
-    return detector.calibration.apply_by_field(probabilities, field) if detector.calibration else probabilities
+        return detector.calibration.apply_by_field(probabilities, field) if detector.calibration else probabilities
+    probabilities = np.zeros(len(windows))
+    for number in np.unique(field):
+        inside = field == number
+        probabilities[inside] = detector.head.probabilities(outputs[inside].astype(np.float32))
+    return probabilities
 
 
 def _outputs(
@@ -46,8 +47,8 @@ def _outputs(
     size, count, found = detector.model.patch_size, detector.detection.views, []
     for start in range(0, len(windows), _BATCH):
         done = min(start + _BATCH, len(windows))
-        patches = rotated_patches(windows.read(np.arange(start, done)), size, count)
-        views = [view.contiguous().numpy() for turned in patches for view in mirrored(turned, count)]
+        patches = crop(windows.read(np.arange(start, done)), 0, size)
+        views = [view.contiguous().numpy() for view in mirrored(patches, count)]
         found.append(np.mean([run(view)[name] for view in views], axis=0, dtype=np.float64))
         if on_batch:
             on_batch(done, len(windows))

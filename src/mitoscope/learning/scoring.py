@@ -36,8 +36,7 @@ def score_patches(
         windows: (M,) windows to score; under torchrun each process scores its share.
         device: where to compute.
         views: number of views for test-time augmentation, which averages their log-odds. 1 = the patch itself; 2 = also
-            its mirror image; 4 = also both rotated by 180 degrees; 8 = also these four rotated by 90 degrees; 16 = also
-            these eight rotated by 45 degrees.
+            its mirror image; 4 = also both rotated by 180 degrees; 8 = also these four rotated by 90 degrees.
         on_batch: called with the number of patches done and the total.
     """
     # In float32, probabilities above 1 - 6e-8 would round to 1, and the highest ones could not be ranked.
@@ -96,7 +95,11 @@ def _fill(
             done = min(start + _BATCH, len(windows))
             share = np.arange(start, done)[device.rank :: device.world]
             if len(share):
-                seen = _views(model, windows.read(share).to(device.torch), views)
+                patches = crop(windows.read(share).to(device.torch), 0, model.patch_size)
+                seen = (
+                    view.contiguous(memory_format=torch.channels_last)
+                    for view in mirrored(model.prepare(patches), views)
+                )
                 mean = torch.stack([compute(view).double() for view in seen]).mean(dim=0)
                 results[share] = mean.cpu().to(results.dtype)
             if on_batch:
@@ -107,29 +110,12 @@ def _fill(
         results.copy_(shared)
 
 
-def _views(model: PatchNetwork, windows: Tensor, views: int) -> Iterator[Tensor]:
-    """Yield views of (N, 3, S, S) uint8 windows as images for `model.inner`."""
-    for patches in rotated_patches(windows, model.patch_size, views):
-        for view in mirrored(model.prepare(patches), views):
-            yield view.contiguous(memory_format=torch.channels_last)
-
-
-def rotated_patches(windows: Tensor, patch_size: int, views: int) -> Iterator[Tensor]:
-    """Yield the (N, 3, P, P) uint8 patches in the middle of windows: once, or with 16 views also rotated by 45 degrees.
-
-    Each gives up to 8 views by `mirrored`.
-    """
-    for angle in (0, 45) if views == 16 else (0,):
-        yield crop(windows, angle, patch_size)
-
-
 def mirrored(images: Tensor, views: int) -> Iterator[Tensor]:
-    """Yield up to 8 views of (N, 3, S, S) images: mirrored and turned by quarters.
+    """Yield 1 to 8 views of (N, 3, S, S) images: mirrored and turned by quarters.
 
-    The first 2, 4 and 8 are each closed under mirroring. Therefore a mirrored field gets the same scores (with 16 views
-    nearly the same, because of interpolation).
+    The first 2, 4 and 8 are each closed under mirroring. Therefore a mirrored field gets the same scores.
     """
-    for number in range(min(views, 8)):
+    for number in range(views):
         quarters = (0, 2, 1, 3)[number // 2]
         view = images.rot90(quarters, dims=(2, 3)) if quarters else images
         yield view.flip(3) if number % 2 else view

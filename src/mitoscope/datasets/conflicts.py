@@ -11,7 +11,9 @@ from mitoscope.datasets.readers import Image
 
 def hash_pixels(image: Image) -> str:
     """Return the SHA-256 of a field's shape and pixels, which is independent of file name and lossless format."""
-    return hashlib.sha256(str(image.shape).encode() + np.ascontiguousarray(image).tobytes()).hexdigest()
+    digest = hashlib.sha256(str(image.shape).encode())
+    digest.update(np.ascontiguousarray(image))
+    return digest.hexdigest()
 
 
 def find_conflicts(fields: Sequence[FieldOfView], pixels: Sequence[str], sources: Sequence[str]) -> Iterator[str]:

@@ -42,7 +42,10 @@ def find_candidates(image: Image, mask: Mask | None, *, scale: float, count: int
     rises = smooth > cv2.erode(smooth, neighbourhood) * np.float32(1 + 1e-5)
     peaks = (smooth == cv2.dilate(smooth, neighbourhood)) & rises
     # Touching pixels of equal height are one peak: take their centroid.
-    _, _, _, centroids = cv2.connectedComponentsWithStats(peaks.astype(np.uint8), connectivity=8)
+    # OpenCV's default algorithm takes three times as long.
+    _, _, _, centroids = cv2.connectedComponentsWithStatsWithAlgorithm(
+        peaks.astype(np.uint8), connectivity=8, ltype=cv2.CV_32S, ccltype=cv2.CCL_BBDT
+    )
     reduced = centroids[1:, ::-1]  # the first is the background; OpenCV returns x, y
     strength = smooth[tuple(np.round(reduced).astype(int).T)]
     points = rescale(reduced, smooth.shape, image.shape)

@@ -89,11 +89,12 @@ def refit(here: Device) -> None:
     training, _ = read_samples(PATCHES, Outputs(NETWORK).split, "train")
     features = pool_patches(model, training.windows, here)
     head = FieldHead.fit(features, training.windows.store, training.labels, detection.field_head)
-    replace(Detector.load(Path(MODEL)), model=model, detection=detection, head=head).save(Path(MODEL))
+    made = replace(Detector.load(Path(MODEL)), model=model, detection=detection, head=head, calibration=None)
+    made.save(Path(MODEL))
 
 
 def test_detection_finds_what_evaluation_found(trained, here):
-    """With scores that depend on all candidates of a field, each turned in many ways and calibrated."""
+    """With scores that depend on all candidates of a field, each turned in many ways."""
     refit(here)
     evaluate(NETWORK)
     objects = pd.read_csv(f"results/evaluate/{NETWORK}/objects.csv", dtype={"patient": str, "field": str})

@@ -128,6 +128,7 @@ def test_a_file_that_lacks_an_entry_is_rejected(content, path, entry):
         ({"detection": {"refit_fields": True, "wiews": 2}}, "wiews"),
         ({"threshold": None}, ""),
         ({"spread": [1.0]}, ""),
+        ({"spread": [-1.0, 1.0]}, "a field head or a calibration, not both"),
         ({"origin": {"network": "net"}}, "missing 8 required"),
     ],
 )

@@ -25,7 +25,7 @@ def with_head(head: str, **detection: Any) -> Detector:
     rng, count = np.random.default_rng(0), model.pooled.channels
     weights = rng.normal(size=count).astype(np.float32) / 30
     field_head = FieldHead(settings.field_head, np.zeros(count, np.float32), np.ones(count, np.float32), weights, -0.5)
-    return small_detector(model=model, detection=settings, head=field_head)
+    return small_detector(model=model, detection=settings, head=field_head, calibration=None)
 
 
 @pytest.fixture(scope="session")

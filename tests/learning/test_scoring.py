@@ -48,7 +48,10 @@ def test_the_views_of_a_patch_are_its_mirror_images_and_turns(pooled, here, colo
     windows = coloured([0, 1, 0]).windows
     windows.stores[0][:, 10:30, 20:24] = 0  # a bar off the middle: no view of it is like another
     pixels = windows.read(np.arange(3))
-    turns = [np.rot90(crop(pixels, 0, 32).numpy(), quarters, axes=(2, 3)) for quarters in (0, 2, 1, 3)]
+    turns = [
+        np.rot90(crop(pixels, angle, 32).numpy(), quarters, axes=(2, 3))
+        for angle, quarters in ((0, 0), (0, 2), (45, 0), (45, 3))
+    ]
     views = [view for turned in turns for view in (turned, turned[..., ::-1])]
     with torch.inference_mode():
         logits = torch.stack([pooled(torch.from_numpy(view.copy())).double() for view in views])

@@ -23,8 +23,7 @@ from mitoscope.evaluation.matching import suppress
 from mitoscope.histology.blue_ratio import find_candidates
 from mitoscope.histology.stain import normalise
 from mitoscope.histology.windows import FieldWindows, resize, window_size
-from mitoscope.learning.augment import crop
-from mitoscope.learning.scoring import mirrored
+from mitoscope.learning.scoring import cut_views
 from mitoscope.params import CalibrationSettings, FieldHeadSettings
 
 
@@ -67,7 +66,7 @@ def _resized(folder: Path, image: Any, scale: float) -> dict[str, Any]:
 def _patches(folder: Path, image: Any) -> dict[str, Any]:
     points = np.array([[60.2, 80.7], [3.0, 4.5], [119.6, 171.9], [0.0, 0.0], [40.5, 100.5]])
     windows = torch.from_numpy(FieldWindows(image, points, window_size(33)).cut()).permute(0, 3, 1, 2)
-    content = torch.stack([view.contiguous() for view in mirrored(crop(windows, 0, 33), 8)]).numpy()
+    content = torch.stack([view.contiguous() for view in cut_views(windows, 33, 8)]).numpy()
     (folder / "patches.bin").write_bytes(content.tobytes())
     return {"size": 33, "points": points.tolist(), "name": "patches.bin"}
 

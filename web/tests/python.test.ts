@@ -72,8 +72,12 @@ describe.skipIf(!cases)("as Python", () => {
         expect(seen.length).toBe(8);
         const expected = bytes(name);
         seen.forEach((view, number) => {
-            const { largest } = difference(view, expected.subarray(number * view.length, (number + 1) * view.length));
-            expect(largest, `view ${number}`).toBe(0);
+            const { share, largest } = difference(
+                view,
+                expected.subarray(number * view.length, (number + 1) * view.length),
+            );
+            expect(largest, `view ${number}`).toBeLessThanOrEqual(number < 4 ? 0 : 1); // turned by 45 degrees: rounding
+            expect(share, `view ${number}`).toBeLessThan(0.001);
         });
     });
 

@@ -89,6 +89,15 @@ class Detector:
     patch_threshold: float
     origin: Origin
 
+    def __post_init__(self) -> None:
+        """Check that one thing alone makes the scores of fields comparable.
+
+        Raises:
+            ValueError: there are a field head and a calibration.
+        """
+        if self.head is not None and self.calibration is not None:
+            raise ValueError("a detector has a field head or a calibration, not both")
+
     def propose(
         self, image: Image, mask: Mask | None, microns_per_pixel: float, opaque: Mask | None = None
     ) -> Proposals:

@@ -6,9 +6,8 @@ from scipy.special import softmax
 
 from mitoscope.detection.detector import Detector, Integers, Probabilities
 from mitoscope.exporting.onnx import FEATURES, LOGITS, Run
-from mitoscope.learning.augment import crop
 from mitoscope.learning.batches import Windows
-from mitoscope.learning.scoring import OnBatch, mirrored
+from mitoscope.learning.scoring import OnBatch, cut_views
 
 _BATCH = 256
 
@@ -47,8 +46,7 @@ def _outputs(
     size, count, found = detector.model.patch_size, detector.detection.views, []
     for start in range(0, len(windows), _BATCH):
         done = min(start + _BATCH, len(windows))
-        patches = crop(windows.read(np.arange(start, done)), 0, size)
-        views = [view.contiguous().numpy() for view in mirrored(patches, count)]
+        views = [view.contiguous().numpy() for view in cut_views(windows.read(np.arange(start, done)), size, count)]
         found.append(np.mean([run(view)[name] for view in views], axis=0, dtype=np.float64))
         if on_batch:
             on_batch(done, len(windows))

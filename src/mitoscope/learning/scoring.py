@@ -36,7 +36,8 @@ def score_patches(
         windows: (M,) windows to score; under torchrun each process scores its share.
         device: where to compute.
         views: number of views for test-time augmentation, which averages their log-odds. 1 = the patch itself; 2 = also
-            its mirror image; 4 = also both rotated by 180 degrees; 8 = also these four rotated by 90 degrees.
+            its mirror image; 4 = also both rotated by 180 degrees; 8 = also rotated by 45 and 315 degrees, with mirror
+            images.
         on_batch: called with the number of patches done and the total.
     """
     # In float32, probabilities above 1 - 6e-8 would round to 1, and the highest ones could not be ranked.
@@ -95,10 +96,10 @@ def _fill(
             done = min(start + _BATCH, len(windows))
             share = np.arange(start, done)[device.rank :: device.world]
             if len(share):
-                patches = crop(windows.read(share).to(device.torch), 0, model.patch_size)
+                pixels = windows.read(share).to(device.torch)
                 seen = (
                     view.contiguous(memory_format=torch.channels_last)
-                    for view in mirrored(model.prepare(patches), views)
+                    for view in cut_views(pixels, model.patch_size, views, model.prepare)
                 )
                 mean = torch.stack([compute(view).double() for view in seen]).mean(dim=0)
                 results[share] = mean.cpu().to(results.dtype)
@@ -110,13 +111,25 @@ def _fill(
         results.copy_(shared)
 
 
-def mirrored(images: Tensor, views: int) -> Iterator[Tensor]:
-    """Yield 1 to 8 views of (N, 3, S, S) images: mirrored and turned by quarters.
+def cut_views(
+    windows: Tensor, patch_size: int, count: int, prepare: Callable[[Tensor], Tensor] = lambda patches: patches
+) -> Iterator[Tensor]:
+    """Yield views of the patches in the middle of windows: rotated, and mirrored.
 
-    The first 2, 4 and 8 are each closed under mirroring. Therefore a mirrored field gets the same scores.
+    The first 2, 4 and 8 are each closed under mirroring. Therefore a mirrored field gets the same scores (with 8 views
+    nearly the same, because of interpolation). Rotations by 45 degrees tell more than those by 90 degrees:
+    docs/explanation/accuracy.md has the figures.
+
+    Args:
+        windows: (N, 3, S, S) uint8.
+        patch_size: side of the patches, px.
+        count: number of views: 1, 2, 4 or 8.
+        prepare: applied to (N, 3, P, P) uint8 patches before they are mirrored, once for four views.
     """
-    for number in range(views):
-        quarters = (0, 2, 1, 3)[number // 2]
+    for number in range(count):
+        if number % 4 == 0:
+            images = prepare(crop(windows, (0, 45)[number // 4], patch_size))
+        quarters = (0, 2, 0, 3)[number // 2]
         view = images.rot90(quarters, dims=(2, 3)) if quarters else images
         yield view.flip(3) if number % 2 else view
 

@@ -110,7 +110,7 @@ def test_an_entry_under_its_old_place_names_the_new_one(tmp_path, entry, value, 
 def test_an_entry_that_was_removed_says_what_happens_now(tmp_path, block):
     entry = f"{block}.small.calibrate_fields"
     said = complaint(written(tmp_path, entry, False))
-    assert said.startswith(f"{entry} was removed: with refit_fields no score is calibrated, without it each is")
+    assert said.startswith(f"{entry} was removed: scores are calibrated by field where refit_fields is false")
 
 
 def test_what_is_left_out_and_what_has_its_default_are_the_same(tmp_path):

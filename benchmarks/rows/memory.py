@@ -21,7 +21,7 @@ from mitoscope.learning.devices import alone
 from mitoscope.progress import console
 
 CASE = Case("squeezenet1_1", 64, batches=8)
-SIZES_GB = (0.25, 0.5, 1.0)
+SIZES_GB = (0.25, 1.0, 5.0, 20.0)
 _POLL_SECONDS = 0.01
 
 

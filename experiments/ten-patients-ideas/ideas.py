@@ -57,15 +57,28 @@ def features(network: str, patch_px: int, views: int) -> tuple[np.ndarray, np.nd
     return found[0], found[1]
 
 
-def held_out(learnt: np.ndarray, tested: np.ndarray, by_patient: bool = False, **changes: float) -> np.ndarray:
-    """The probabilities of the candidates, each by a head that was fitted without its patient."""
+def held_out(
+    learnt: np.ndarray,
+    tested: np.ndarray,
+    by_patient: bool = False,
+    kept: np.ndarray | None = None,
+    left_out: tuple[str, ...] | None = None,
+    **changes: float,
+) -> np.ndarray:
+    """The probabilities of the candidates, each by a head that was fitted without its patient.
+
+    With `kept`, (M,) bool, only these samples are learnt from. With `left_out`, one head is fitted without all of these
+    patients, and scores only them.
+    """
     settings, probabilities = SETTINGS.field_head.model_copy(update=changes), np.zeros(len(tested))
     groups = np.searchsorted(PATIENTS, LEARNT) if by_patient else SAMPLE_FIELDS
-    for patient in PATIENTS:
-        others, mine = np.flatnonzero(patient != LEARNT), np.flatnonzero(patient == TESTED)
-        head = FieldHead.fit(learnt[others].copy(), groups[others], SAMPLES.labels[others], settings)
-        parts = [mine] if by_patient else [mine[FIELDS.field[mine] == n] for n in np.unique(FIELDS.field[mine])]
-        for part in parts:
+    for patients in [(patient,) for patient in PATIENTS] if left_out is None else [left_out]:
+        others, mine = ~np.isin(LEARNT, patients), np.flatnonzero(np.isin(TESTED, patients))
+        rows = np.flatnonzero(others if kept is None else others & kept)
+        head = FieldHead.fit(learnt[rows].copy(), groups[rows], SAMPLES.labels[rows], settings)
+        by = TESTED if by_patient else FIELDS.field
+        for group in np.unique(by[mine]):
+            part = mine[by[mine] == group]
             probabilities[part] = head.probabilities(tested[part])
     return probabilities
 

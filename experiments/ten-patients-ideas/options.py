@@ -1,11 +1,12 @@
 """What each option of the preset is worth on ten patients: writes options.csv in the project's folder.
 
-By the protocol of ideas.py, which lies beside it. All numbers of views come from one pass: 1, 2, 4 and 8 views are the
-first of the same eight.
+By the protocol of ideas.py, which lies beside it. All sets of views come from one pass over the same sixteen.
 """
 
 from collections.abc import Iterator
 from contextlib import nullcontext
+from functools import cache
+from pathlib import Path
 
 import ideas
 import numpy as np
@@ -15,35 +16,65 @@ from ideas import FIELDS, PATCHES, PATIENTS, ROWS, SAMPLES, SETTINGS, SPLIT, SUB
 
 from mitoscope.detection.calibration import Calibration
 from mitoscope.detection.stored import read_samples
-from mitoscope.learning.devices import join
-from mitoscope.learning.networks import build, start_state
-from mitoscope.learning.scoring import _views
+from mitoscope.learning.augment import crop
+from mitoscope.learning.batches import Windows
+from mitoscope.learning.devices import Device, join
+from mitoscope.learning.networks import PatchNetwork, build, start_state
 from mitoscope.progress import progress
 
-VIEWS, BATCH = (1, 2, 4, 8), 256
+TURNS = [(0, 0), (0, 2), (0, 1), (0, 3), (45, 0), (45, 3), (45, 1), (45, 2)]  # degrees, and then quarters
+VIEWS = {  # of the views: each turn, as it is and mirrored
+    "1 view": [0],
+    "2 views": [0, 1],
+    "4 views": [0, 1, 2, 3],
+    "8 views": [0, 1, 2, 3, 8, 9, 10, 11],
+    "8 views without 45 degrees": list(range(8)),
+    "16 views": list(range(16)),
+}
+BATCH = 256
 Features = tuple[np.ndarray, np.ndarray]
 
 
-def features() -> dict[int, Features]:
-    """The preset's features of the samples and of the candidates, by the number of views."""
+@cache
+def features() -> dict[str, Features]:
+    """The preset's features of the samples and of the candidates, by the set of views; kept in .work/ideas."""
     source = torch.load("models/imagenet/alexnet-imagenet1k-features-only.pth", weights_only=True)
     state, _ = start_state("alexnet", source, 0, "pooled")
     model = build({"backbone": "alexnet", "head": "pooled", "patch_size": 60, "input_size": 128}, state).eval()
-    found = []
+    folder = Path(".work/ideas/views")
+    folder.mkdir(parents=True, exist_ok=True)
+    shape = (len(SAMPLES.windows), len(FIELDS.windows))
+    found = {views: tuple(np.zeros((count, model.pooled.channels), np.float32) for count in shape) for views in VIEWS}
     with join() as device, progress() as show, torch.inference_mode():
-        for windows in (SAMPLES.windows, FIELDS.windows):
-            out = {views: np.zeros((len(windows), model.pooled.channels), np.float32) for views in VIEWS}
-            for start in range(0, len(windows), BATCH):
-                part = np.arange(start, min(start + BATCH, len(windows)))
-                total = torch.zeros(len(part), model.pooled.channels, dtype=torch.float64)
-                for number, view in enumerate(_views(model, windows.read(part), max(VIEWS)), start=1):
-                    with device.autocast() if device.bf16 else nullcontext():
-                        total += model.pooled.pool(view).double()
-                    if number in VIEWS:
-                        out[number][part] = (total / number).float().numpy()
-                show("features", int(part[-1]) + 1, len(windows))
-            found.append(out)
-    return {views: (found[0][views], found[1][views]) for views in VIEWS}
+        for done, store in enumerate(FIELDS.windows.stores):
+            path = folder / Path(store.filename).name
+            if not path.exists():
+                np.save(path, _means(model, Windows.of(store), device))
+            means = np.load(path)
+            for part, windows in enumerate((SAMPLES.windows, FIELDS.windows)):
+                number = next(n for n, one in enumerate(windows.stores) if one.filename == store.filename)
+                inside = windows.store == number
+                for views, mean in zip(VIEWS, means, strict=True):
+                    found[views][part][inside] = mean[windows.record[inside]]
+            show("features", done + 1, len(FIELDS.windows.stores))
+    return found
+
+
+def _means(model: PatchNetwork, windows: Windows, device: Device) -> np.ndarray:
+    """The features of all windows of a field, averaged over each set of VIEWS."""
+    result = np.zeros((len(VIEWS), len(windows), model.pooled.channels), np.float32)
+    for start in range(0, len(windows), BATCH):
+        part = np.arange(start, min(start + BATCH, len(windows)))
+        images = {angle: model.prepare(crop(windows.read(part), angle, 60)) for angle in (0, 45)}
+        seen = []
+        for angle, quarters in TURNS:
+            turned = images[angle].rot90(quarters, dims=(2, 3))
+            for view in (turned, turned.flip(3)):
+                with device.autocast() if device.bf16 else nullcontext():
+                    seen.append(model.pooled.pool(view.contiguous(memory_format=torch.channels_last)).double())
+        for number, chosen in enumerate(VIEWS.values()):
+            result[number, part] = torch.stack([seen[view] for view in chosen]).mean(dim=0).float().numpy()
+    return result
 
 
 def calibrated(probabilities: np.ndarray) -> np.ndarray:
@@ -61,21 +92,21 @@ def calibrated(probabilities: np.ndarray) -> np.ndarray:
 def options() -> Iterator[tuple[str, np.ndarray]]:
     """Yield each change of the preset with its probabilities."""
     by_views = features()
-    preset = ideas.held_out(*by_views[4])
+    preset = ideas.held_out(*by_views["4 views"])
     yield "the preset: 4 views, near_um 7.5", preset
-    for views in (1, 2, 8):
-        yield f"{views} views", ideas.held_out(*by_views[views])
-    yield "calibrate_fields", calibrated(preset)
-    annotated, rows = read_samples(PATCHES, SPLIT, *SUBSETS)  # near_um 0
-    place = {key: number for number, key in enumerate(zip(*(ROWS[name] for name in KEY), strict=True))}
-    kept = np.array([place[key] for key in zip(*(rows[name] for name in KEY), strict=True)])
-    ideas.LEARNT, ideas.SAMPLES = rows.patient.to_numpy(), annotated
-    ideas.SAMPLE_FIELDS = annotated.windows.store
-    learnt, tested = by_views[4]
-    yield "near_um 0", ideas.held_out(learnt[kept], tested)
+    for views in VIEWS:
+        if views != "4 views":
+            yield views, ideas.held_out(*by_views[views])
+    yield "calibrated", calibrated(preset)
+    yield "near_um 0", ideas.held_out(*by_views["4 views"], kept=annotated())
 
 
-KEY = ("patient", "field", "row", "col", "source")
+def annotated() -> np.ndarray:
+    """Which samples `near_um: 0` keeps, (M,)."""
+    near = (ROWS.source == "candidate") & (ROWS.label == 1)
+    assert (~near).sum() == len(read_samples(PATCHES, SPLIT, *SUBSETS)[1])
+    return ~near.to_numpy()
+
 
 if __name__ == "__main__":
     tables = []

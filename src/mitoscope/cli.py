@@ -136,7 +136,7 @@ def train(network: Network, fold: Fold = None) -> None:
 
 @app.command(cls=InProject, rich_help_panel=_STAGES)
 def detector(network: Network, fold: Fold = None) -> None:
-    """Make a detector from a trained network: fit its field head, calibration and threshold."""
+    """Make a detector from a trained network: fit its field head or calibration, and its threshold."""
     from mitoscope.stages.detector import detector as run
 
     run(network, fold)

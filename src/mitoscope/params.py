@@ -253,14 +253,16 @@ class Detection(Block):
     )
     refit_fields: bool = Field(
         False,
-        description="score fields by a field head, a regression on features standardised per field, which needs "
-        "head: pooled; otherwise by the network's own head, calibrated per field",
+        description="true: a field head scores fields, a regression on features standardised per field (needs head: "
+        "pooled); false: the network's own head does, calibrated per field",
     )
     suppress_um: float = Field(
         7.5, gt=0, description="um; of two detections within this distance only the more probable one is kept"
     )
     field_head: FieldHeadSettings = Field(FieldHeadSettings(), description="settings of refit_fields")
-    calibration: CalibrationSettings = Field(CalibrationSettings(), description="settings without refit_fields")
+    calibration: CalibrationSettings = Field(
+        CalibrationSettings(), description="settings of the calibration, used where refit_fields is false"
+    )
 
 
 class RotationChoices(Block):
@@ -439,12 +441,14 @@ _EXTRACT_MOVED = {
 
 
 _REMOVED = {
-    "calibrate_fields": "was removed: with refit_fields no score is calibrated, without it each is; delete the entry",
+    "calibrate_fields": "was removed: scores are calibrated by field where refit_fields is false; delete the entry",
 }
 
 
 def _reject_moved(content: Any) -> None:
-    """Name the new place of an entry of version 0.1, whose blocks were flat and whose lengths were in pixels.
+    """Say what became of an entry that was moved or removed.
+
+    In version 0.1 blocks were flat and lengths were in pixels.
 
     Raises:
         ValueError: there is one.
@@ -516,8 +520,8 @@ def read_params(path: Path = Path("params.yaml")) -> Params:
     """Read and check params.yaml.
 
     Raises:
-        InputError: the file is missing, no YAML, or an entry stands twice, is unknown, moved, of the wrong type or
-            out of range, or its name is no text; the line names the first such entry.
+        InputError: the file is missing, no YAML, or an entry stands twice, is unknown, moved, removed, of the wrong
+            type or out of range, or its name is no text; the line names the first such entry.
     """
     try:
         content = yaml.load(path.read_text(encoding="utf-8"), _Loader)

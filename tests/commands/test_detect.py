@@ -289,7 +289,7 @@ def test_a_model_that_the_store_lacks_is_named(ready, mlflow_store):
 
 def test_the_weights_of_a_training_are_rejected(ready):
     save_network(Path("best.pt"), Detector.load(Path(MODEL)).model, run_id="the run", threshold=0.5)
-    with pytest.raises(InputError, match=r"best\.pt: contains weights, not a detector .*; give models/<network>"):
+    with pytest.raises(InputError, match=r"best\.pt: contains weights, not a detector.*; give models/<network>"):
         run(FIELD, model="best.pt")
     assert not OUT.exists()
 

@@ -103,7 +103,7 @@ def test_a_folder_without_an_export_names_the_command():
 
 @pytest.mark.parametrize(
     ("content", "line"),
-    [('{"format": 2}', "has another format than this version's"), ('{"format": 1}', r"is damaged \(networks\)")],
+    [('{"format": 1}', "has another format than this version's"), ('{"format": 2}', r"is damaged \(networks\)")],
 )
 def test_an_export_of_another_version_is_rejected(content, line):
     (EXPORT / "detector.json").write_text(content)

@@ -76,7 +76,7 @@ def test_a_missing_file_is_named(path):
 def test_the_weights_of_a_training_are_no_detector(detectors, path):
     save_network(path, detectors["classifier"].model, run_id="0123", threshold=0.5)
     assert refusal(path).startswith(
-        "contains weights, not a detector of this version; give models/<network>/detector.pt"
+        "contains weights, not a detector, and this version reads format 3; give models/<network>/detector.pt"
     )
 
 
@@ -106,10 +106,10 @@ def test_no_code_of_a_file_is_run(content, path, tmp_path, monkeypatch):
     assert not Path("ran").exists()
 
 
-@pytest.mark.parametrize("version", [1, FORMAT + 1, None, "2"])
+@pytest.mark.parametrize("version", [1, FORMAT - 1, FORMAT + 1, str(FORMAT)])
 def test_the_file_of_another_version_is_rejected(content, path, version):
     save(path, content | {"format": version})
-    assert refusal(path).startswith("contains weights, not a detector of this version")
+    assert refusal(path).startswith(f"is a detector of format {version}, and this version reads format {FORMAT}")
 
 
 @pytest.mark.parametrize(

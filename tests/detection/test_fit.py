@@ -1,4 +1,4 @@
-"""What makes a detector of trained weights: field head, calibration, threshold, in this order."""
+"""What makes a detector of trained weights: a field head or a calibration, and then the threshold."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace

@@ -157,7 +157,7 @@ def test_networks_side_by_side_give_the_levels_of_each(tmp_path):
         ("resnet18+squeezenet1_1", "classifier", "have no head of their own; set model.head to pooled"),
         ("resnet18+timm/test_resnet", "pooled", "normalised in different ways"),
         ("resnet18+resnet9", "pooled", "no classification network 'resnet9'"),
-        ("resnet18+resnet18", "pooled", "a network stands there twice"),
+        ("resnet18+torchvision/resnet18", "pooled", "names a network twice"),
         ("resnet18+", "pooled", "no classification network ''"),
         ("side_by_side/resnet18", "pooled", "networks come from timm and torchvision, not from 'side_by_side'"),
     ],

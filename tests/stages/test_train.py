@@ -320,7 +320,7 @@ def test_an_interrupted_training_goes_on_unless_the_threads_differ(ready, interr
     tags = [mlflow.get_run(found[folder][0]).data.tags for folder in (name, other)]
     assert tags[0]["threads"] == threads != tags[1]["threads"] and tags[0]["fingerprint"] != tags[1]["fingerprint"]
     assert run_until_interrupted() == found
-    assert f"{other}: resumed after the last epoch" in capsys.readouterr().out
+    assert f"{other}: this interrupted training is resumed after its last epoch" in capsys.readouterr().out
 
 
 # What a training leaves.

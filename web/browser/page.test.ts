@@ -121,13 +121,14 @@ describe("in Chromium", () => {
         expect(total).toBeGreaterThan(5);
     });
 
-    test("takes one dropped file", async () => {
+    test("rejects several dropped files", async () => {
         await page.evaluate(() => {
             const dataTransfer = new DataTransfer();
             for (const name of ["one.png", "two.png"]) dataTransfer.items.add(new File(["x"], name));
             document.dispatchEvent(new DragEvent("drop", { dataTransfer }));
         });
         expect(await text("#status")).toBe("2 files: the page opens one field at a time.");
+        expect(await text("#name")).toBe(basename(fields[fields.length - 1])); // stays open
     });
 
     test("shows the mitoses, and answers the slider at once", async () => {

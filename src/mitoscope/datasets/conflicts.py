@@ -12,7 +12,7 @@ from mitoscope.datasets.readers import Image
 def hash_pixels(image: Image) -> str:
     """Return the SHA-256 of a field's shape and pixels, which is independent of file name and lossless format."""
     digest = hashlib.sha256(str(image.shape).encode())
-    digest.update(np.ascontiguousarray(image))
+    digest.update(np.ascontiguousarray(image).data)  # which copies nothing, unlike `tobytes`
     return digest.hexdigest()
 
 

@@ -6,7 +6,7 @@ All of them use the same object, so the detector that passes the gate is the one
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -28,7 +28,7 @@ from mitoscope.learning.networks import PatchNetwork
 from mitoscope.learning.scoring import OnBatch, pool_patches, score_patches
 from mitoscope.params import Detection, Extract
 
-FORMAT = 3  # of the file; format 1 had the weights and separate entries, format 2 other settings
+FORMAT = 3  # of the file; format 1 had the weights and separate entries, format 2 other views
 _MOST_ZOOM = 4
 _REMEDY = "give models/<network>/detector.pt, which `dvc repro` writes"
 
@@ -90,11 +90,7 @@ class Detector:
     origin: Origin
 
     def __post_init__(self) -> None:
-        """Check that one thing alone makes the scores of fields comparable.
-
-        Raises:
-            ValueError: there are a field head and a calibration.
-        """
+        """Raise ValueError if there are a field head and a calibration: both make fields comparable."""
         if self.head is not None and self.calibration is not None:
             raise ValueError("a detector has a field head or a calibration, not both")
 
@@ -209,7 +205,10 @@ class Detector:
         Raises:
             OSError: the disk is full, or the folder is not writable; an existing file is left unchanged.
         """
-        head = self.head and {name: _as_tensor(value) for name, value in self.head.content().items()}
+        head = self.head and {
+            name: torch.from_numpy(value) if isinstance(value, np.ndarray) else value
+            for name, value in self.head.content().items()
+        }
         checkpoints.save_network(
             path,
             self.model,
@@ -234,17 +233,17 @@ class Detector:
             model, content = checkpoints.load_network(path)
         except InputError as error:
             raise InputError(f"{error}; {_REMEDY}") from error
-        if content.get("format") != FORMAT:
-            raise InputError(f"{path}: contains weights, not a detector of this version; {_REMEDY}")
+        if (version := content.get("format")) != FORMAT:
+            found = "contains weights, not a detector" if version is None else f"is a detector of format {version}"
+            raise InputError(f"{path}: {found}, and this version reads format {FORMAT}; {_REMEDY}")
         try:
             extract = Extract.model_validate(content["extract"])
             detection = Detection.model_validate(content["detection"])
             head = calibration = None
             if detection.refit_fields:
                 head = FieldHead.restore(content["field_head"], model.pooled.channels, detection.field_head)
-            if content["spread"] is not None:
-                middle, upper = content["spread"]
-                calibration = Calibration(detection.calibration, float(middle), float(upper))
+            if (spread := content["spread"]) is not None:
+                calibration = Calibration(detection.calibration, float(spread[0]), float(spread[1]))
             return cls(
                 model=model,
                 extract=extract,
@@ -257,9 +256,5 @@ class Detector:
             )
         except ValidationError as error:
             raise InputError(f"{path}: is damaged ({first_problem(error)}); run `dvc repro` again") from error
-        except (KeyError, TypeError, ValueError) as error:
+        except (LookupError, TypeError, ValueError) as error:
             raise InputError(f"{path}: is damaged ({error}); run `dvc repro` again") from error
-
-
-def _as_tensor(value: Any) -> Any:
-    return torch.from_numpy(value) if isinstance(value, np.ndarray) else value

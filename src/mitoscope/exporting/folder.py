@@ -12,7 +12,7 @@ from mitoscope.files import hash_file, read_json
 if TYPE_CHECKING:  # `mitoscope page` does not wait for torch
     from mitoscope.detection.detector import Detector
 
-FORMAT = 1  # of detector.json
+FORMAT = 2  # of detector.json; format 1 had other views
 FLOAT, INT8, DETECTOR = "network.onnx", "network-int8.onnx", "detector.json"
 
 

@@ -112,7 +112,7 @@ def _fill(
 
 
 def cut_views(
-    windows: Tensor, patch_size: int, count: int, prepare: Callable[[Tensor], Tensor] = lambda patches: patches
+    windows: Tensor, patch_size: int, count: int, prepare: Callable[[Tensor], Tensor] | None = None
 ) -> Iterator[Tensor]:
     """Yield views of the patches in the middle of windows: rotated, and mirrored.
 
@@ -124,11 +124,12 @@ def cut_views(
         windows: (N, 3, S, S) uint8.
         patch_size: side of the patches, px.
         count: number of views: 1, 2, 4 or 8.
-        prepare: applied to (N, 3, P, P) uint8 patches before they are mirrored, once for four views.
+        prepare: applied to (N, 3, P, P) uint8 patches before they are mirrored, once for four views; None = nothing.
     """
     for number in range(count):
         if number % 4 == 0:
-            images = prepare(crop(windows, (0, 45)[number // 4], patch_size))
+            patches = crop(windows, (0, 45)[number // 4], patch_size)
+            images = patches if prepare is None else prepare(patches)
         quarters = (0, 2, 0, 3)[number // 2]
         view = images.rot90(quarters, dims=(2, 3)) if quarters else images
         yield view.flip(3) if number % 2 else view

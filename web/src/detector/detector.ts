@@ -7,7 +7,7 @@ import { rescale, resize } from "./resize";
 import { calibrate, type FieldHead, headLogOdds, sigmoid, suppress } from "./scores";
 import { type Method, normalise } from "./stain";
 
-const FORMAT = 1; // of detector.json
+const FORMAT = 2; // of detector.json
 const MOST_ZOOM = 4;
 export const MOST_PIXELS = 100e6; // of a field
 const BATCH = 32; // patches that are scored at once
@@ -181,9 +181,11 @@ async function score(
 /** Return the log-odds of each candidate of a field from the outputs of the network. */
 function logOddsOf(settings: Settings, outputs: Float64Array): Float64Array {
     const { field_head: head, calibration, detection } = settings;
-    const logOdds = head
-        ? headLogOdds(outputs, head, detection.field_head.prior_candidates)
-        : Float64Array.from({ length: outputs.length / 2 }, (_, index) => outputs[2 * index + 1] - outputs[2 * index]);
+    if (head) return headLogOdds(outputs, head, detection.field_head.prior_candidates);
+    const logOdds = Float64Array.from(
+        { length: outputs.length / 2 },
+        (_, index) => outputs[2 * index + 1] - outputs[2 * index],
+    );
     if (calibration === null) return logOdds;
     const { percentiles, prior_candidates: priorCandidates } = detection.calibration;
     return calibrate(logOdds, { ...calibration, percentiles, priorCandidates });

@@ -33,12 +33,13 @@ export class App {
         return this.#opening !== "";
     }
 
-    /** Open a file in place of the field that is open. */
+    /** Open a file in place of the field that is open; several files at once are rejected. */
     open(files: FileList | null | undefined): void {
         const file = files?.[0];
         if (!file) return;
         if (files.length > 1) {
             say(`${files.length} files: the page opens one field at a time.`, true);
+            this.#isNews = true; // more than the progress of the open field
             return;
         }
         const question = `The corrections of ${this.marking.field?.name} are not saved. Open another field?`;

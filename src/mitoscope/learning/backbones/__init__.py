@@ -78,11 +78,11 @@ def find(backbone: str) -> tuple[Source, str]:
     """Return the module that provides a backbone, and the backbone's name in that module.
 
     Raises:
-        ValueError: there is no such module, or a network stands twice in `backbone`.
+        ValueError: there is no such module, or `backbone` names a network twice.
     """
     if len(names := parts(backbone)) > 1:
-        if len(set(names)) < len(names):
-            raise ValueError(f"{backbone}: a network stands there twice")
+        if len({find(name) for name in names}) < len(names):
+            raise ValueError(f"{backbone}: names a network twice")
         return cast(Source, import_module("mitoscope.learning.side_by_side")), backbone
     prefix, slash, name = backbone.partition("/")
     if not slash:

@@ -102,7 +102,7 @@ def _prepare(work: Path, evidence: dict[str, Any]) -> None:
     record = work / "evidence.json"
     if record.exists():
         if (work / "last.pt").exists():
-            console.print(f"{work}: resumed after the last epoch of this interrupted training")
+            console.print(f"{work}: this interrupted training is resumed after its last epoch")
         return
     prefix = work.name.rpartition("-")[0]
     for other in sorted(WORK.glob(f"{prefix}-????????????/evidence.json")):

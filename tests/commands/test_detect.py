@@ -93,9 +93,12 @@ def refit(here: Device) -> None:
     made.save(Path(MODEL))
 
 
-def test_detection_finds_what_evaluation_found(trained, here):
-    """With scores that depend on all candidates of a field, each turned in many ways."""
-    refit(here)
+@pytest.mark.parametrize("by_field_head", [True, False], ids=["field head, 8 views", "calibrated"])
+def test_detection_finds_what_evaluation_found(trained, here, by_field_head):
+    """With scores that depend on all candidates of a field."""
+    if by_field_head:
+        refit(here)
+    assert (Detector.load(Path(MODEL)).calibration is None) == by_field_head
     evaluate(NETWORK)
     objects = pd.read_csv(f"results/evaluate/{NETWORK}/objects.csv", dtype={"patient": str, "field": str})
     fields = pd.read_csv(f"results/evaluate/{NETWORK}/fields.csv", dtype={"patient": str, "field": str})

@@ -84,6 +84,7 @@ def test_float32_is_the_default_where_int8_is_not_shown_to_be_as_good(extracted,
     content = exported()
     assert content["networks"]["network.onnx"]["fields"]["f1"] == 0
     assert content["network"] == "network.onnx" and content["field_head"] is None
+    assert content["calibration"] == {"middle": -1.0, "upper": 1.0}
     assert "no mitosis is found, so network.onnx is the default" in capsys.readouterr().out
     assert not (OUT / "old.onnx").exists()
 

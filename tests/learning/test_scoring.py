@@ -8,6 +8,7 @@ import torch
 from scipy.special import logit
 
 from mitoscope.learning.augment import crop
+from mitoscope.learning.batches import Windows
 from mitoscope.learning.networks import build, start_state
 from mitoscope.learning.pooling import LastLayer
 from mitoscope.learning.scoring import mine, pool_patches, score_patches
@@ -60,6 +61,19 @@ def test_the_views_of_a_patch_are_its_mirror_images_and_turns(pooled, here, colo
     for count, mean in found.items():
         np.testing.assert_allclose(mean, log_odds[:count].mean(axis=0), rtol=1e-3)
     assert np.abs(np.diff(list(found.values()), axis=0)).max(axis=1).min() > 0.05  # more views, other answers
+
+
+@pytest.mark.parametrize(("views", "tolerance"), [(2, 1e-4), (4, 1e-4), (8, 0.02)])  # 45 degrees are interpolated
+def test_a_mirrored_patch_has_the_same_score(pooled, here, coloured, views, tolerance):
+    torch.nn.init.normal_(pooled.inner.classifier[-1].weight, generator=torch.Generator().manual_seed(0))
+    windows = coloured([0, 1, 0]).windows
+    windows.stores[0][:, 10:30, 20:24] = 0
+    mirrored = Windows([store[:, :, ::-1] for store in windows.stores], windows.store, windows.record)
+    differences = []
+    for count in (1, views):
+        one, other = (logit(score_patches(pooled, seen, here, views=count)) for seen in (windows, mirrored))
+        differences.append(np.abs(one - other).max())
+    assert differences[0] > 0.05 and differences[1] < tolerance, differences
 
 
 @pytest.mark.parametrize("network", ["model", "pooled"])

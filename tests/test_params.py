@@ -228,6 +228,7 @@ def test_a_misspelt_entry_comes_with_the_one_that_was_meant(tmp_path, entry, mea
         ("train.small.model.trainable", "some", "must be 'all' or 'head', not \"some\""),
         ("train.small.sampling.flips", "maybe", 'must be true or false, not "maybe"'),
         ("detection.small.views", 16, "must be 1, 2, 4 or 8, not 16"),
+        ("detection.small.views", True, 'must be 1, 2, 4 or 8, not "true"'),
         ("train.small.sampling.rotations.positive", [], "needs 1 or more values"),
         ("train.small.sampling.rotations.negative", [360, 0], "must be less than 360, not 360"),
         ("train.small.sampling.stain_jitter", 1, "must be less than 1, not 1"),

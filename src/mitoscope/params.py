@@ -264,6 +264,11 @@ class Detection(Block):
         CalibrationSettings(), description="settings of the calibration, used where refit_fields is false"
     )
 
+    @field_validator("views", mode="before")
+    @classmethod
+    def _views_are_a_number(cls, value: object) -> object:
+        return json.dumps(value) if isinstance(value, bool) else value  # true is equal to 1
+
 
 class RotationChoices(Block):
     """The lists of angles among which a search chooses, for each class."""

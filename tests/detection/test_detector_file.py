@@ -75,9 +75,7 @@ def test_a_missing_file_is_named(path):
 
 def test_the_weights_of_a_training_are_no_detector(detectors, path):
     save_network(path, detectors["classifier"].model, run_id="0123", threshold=0.5)
-    assert refusal(path).startswith(
-        "contains weights, not a detector, and this version reads format 3; give models/<network>/detector.pt"
-    )
+    assert refusal(path).startswith("contains weights, not a detector; give models/<network>/detector.pt")
 
 
 def test_a_file_that_holds_no_network_is_rejected(path):
@@ -109,7 +107,7 @@ def test_no_code_of_a_file_is_run(content, path, tmp_path, monkeypatch):
 @pytest.mark.parametrize("version", [1, FORMAT - 1, FORMAT + 1, str(FORMAT)])
 def test_the_file_of_another_version_is_rejected(content, path, version):
     save(path, content | {"format": version})
-    assert refusal(path).startswith(f"is a detector of format {version}, and this version reads format {FORMAT}")
+    assert refusal(path).startswith(f"has format {version}, and this mitoscope reads format {FORMAT}; run")
 
 
 @pytest.mark.parametrize(

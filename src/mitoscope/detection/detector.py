@@ -30,6 +30,7 @@ from mitoscope.params import Detection, Extract
 
 FORMAT = 3  # of the file; format 1 had the weights and separate entries, format 2 other views
 _MOST_ZOOM = 4
+_ANEW = "run `dvc repro` to make it anew, and `mitoscope promote` for the registry"
 _REMEDY = "give models/<network>/detector.pt, which `dvc repro` writes"
 
 Integers = npt.NDArray[np.int64]
@@ -233,20 +234,20 @@ class Detector:
             model, content = checkpoints.load_network(path)
         except InputError as error:
             raise InputError(f"{error}; {_REMEDY}") from error
-        if (version := content.get("format")) != FORMAT:
-            found = "contains weights, not a detector" if version is None else f"is a detector of format {version}"
-            raise InputError(f"{path}: {found}, and this version reads format {FORMAT}; {_REMEDY}")
+        if "format" not in content:
+            raise InputError(f"{path}: contains weights, not a detector; {_REMEDY}")
+        if (version := content["format"]) != FORMAT:
+            raise InputError(f"{path}: has format {version}, and this mitoscope reads format {FORMAT}; {_ANEW}")
         try:
-            extract = Extract.model_validate(content["extract"])
             detection = Detection.model_validate(content["detection"])
-            head = calibration = None
+            head, calibration, spread = None, None, content["spread"]
             if detection.refit_fields:
                 head = FieldHead.restore(content["field_head"], model.pooled.channels, detection.field_head)
-            if (spread := content["spread"]) is not None:
+            if spread is not None:
                 calibration = Calibration(detection.calibration, float(spread[0]), float(spread[1]))
             return cls(
                 model=model,
-                extract=extract,
+                extract=Extract.model_validate(content["extract"]),
                 detection=detection,
                 head=head,
                 calibration=calibration,
@@ -254,7 +255,6 @@ class Detector:
                 patch_threshold=float(content["patch_threshold"]),
                 origin=Origin(**content["origin"]),
             )
-        except ValidationError as error:
-            raise InputError(f"{path}: is damaged ({first_problem(error)}); run `dvc repro` again") from error
         except (LookupError, TypeError, ValueError) as error:
-            raise InputError(f"{path}: is damaged ({error}); run `dvc repro` again") from error
+            problem = first_problem(error) if isinstance(error, ValidationError) else error
+            raise InputError(f"{path}: is damaged ({problem}); run `dvc repro` again") from error

@@ -5,13 +5,14 @@ from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import FlopCounterMode, flop_registry
 
 from benchmarks.data import EXTRACT, repeat
 from mitoscope.evaluation.metrics import patch_scores
@@ -22,6 +23,8 @@ from mitoscope.learning.networks import PatchNetwork, build
 from mitoscope.learning.scoring import score_patches
 from mitoscope.params import Mining, Model, Optimisation, Sampling, Train
 
+PRODUCTS = "its convolutions and matrix products alone"
+"""The variant in which all else that mitoscope does would take no time."""
 _FEWEST = 32  # patches that are scored
 _SECONDS = 1.0  # for which matrix products are computed
 _QUEUED = 50  # matrix products that a GPU gets at once
@@ -149,6 +152,36 @@ def count_flops(model: PatchNetwork) -> float:
     with FlopCounterMode(display=False) as counter:
         F.cross_entropy(model(patches), torch.zeros(count, dtype=torch.int64)).backward()  # type: ignore[no-untyped-call]
     return float(counter.get_total_flops() / count)
+
+
+def seconds_in_products(work: Callable[[], object]) -> float:
+    """Return the seconds that a call spends in what `count_flops` counts: convolutions and matrix products.
+
+    On a processor only, because a GPU computes while the caller goes on.
+    """
+    products = _Products()
+    with products:
+        work()
+    return products.seconds
+
+
+class _Products(TorchDispatchMode):
+    """Measures the time of the operations in torch's registry of FLOPs."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.seconds = 0.0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Do an operation; one that consists of others is done part by part, as `FlopCounterMode` does."""
+        if func.overloadpacket not in flop_registry:
+            with self:
+                result = func.decompose(*args, **(kwargs or {}))
+            return func(*args, **(kwargs or {})) if result is NotImplemented else result
+        started = time.perf_counter()
+        result = func(*args, **(kwargs or {}))
+        self.seconds += time.perf_counter() - started
+        return result
 
 
 def product_rate(device: Device, side: int) -> float:

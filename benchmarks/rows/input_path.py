@@ -1,17 +1,20 @@
 """The input path against the step."""
 
+from collections.abc import Iterable
 from functools import partial
+
+from torch import Tensor
 
 from benchmarks.bench import Bench, timed
 from benchmarks.networks import Case, training_step
 from benchmarks.results import Row
-from mitoscope.learning.batches import epoch_batches
+from mitoscope.learning.batches import epoch_batches, prefetch
 
 CASES = (Case("alexnet", 224), Case("densenet161", 64, batch_size=32))
 
 
 def measure(bench: Bench, cases: tuple[Case, ...] = CASES) -> list[Row]:
-    """Measure how long each takes per batch alone, and both together in the project's loop."""
+    """Measure how long each takes per batch alone, and both together: in the project's loop, and with a thread."""
     return [_measure(bench, case) for case in cases]
 
 
@@ -32,7 +35,7 @@ def _measure(bench: Bench, case: Case) -> Row:
     batches = list(read())
     step = training_step(case.model, bench.device)
 
-    def take_steps() -> None:
+    def take_steps(batches: Iterable[tuple[Tensor, Tensor]]) -> None:
         for patches, labels in batches:
             step(patches, labels)
 
@@ -40,12 +43,13 @@ def _measure(bench: Bench, case: Case) -> Row:
         f"input path, {case.title}",
         {
             "input path alone": lambda: timed(lambda: list(read()))() / case.batches,
-            "step alone": lambda: timed(take_steps)() / case.batches,
+            "step alone": lambda: timed(take_steps, batches)() / case.batches,
             "both, in the loop": lambda: case.batch_size / case.train_rate(samples, bench.device),
+            "both, prefetched in a thread": lambda: timed(take_steps, prefetch(read()))() / case.batches,
         },
     )
     note = (
         f"{case.batches} batches of {case.batch_size}, read from the store, rotated, flipped and varied in stain. The "
-        "network resizes, so that is part of the step. In the loop the next batch is made while the step computes."
+        "network resizes, so that is part of the step. The loop prefetches on a GPU only."
     )
     return Row(case.title, "s per batch", variants, "step alone", note)

@@ -10,7 +10,7 @@ from sklearn.metrics import average_precision_score
 from benchmarks import eager
 from benchmarks.bench import Bench, run, timed
 from benchmarks.data import repeat
-from benchmarks.networks import Case, scored_in
+from benchmarks.networks import PRODUCTS, Case, scored_in, seconds_in_products
 from benchmarks.results import Row
 from mitoscope.learning.batches import Floats, Windows
 from mitoscope.learning.checkpoints import save_network
@@ -38,6 +38,8 @@ def _measure(bench: Bench, case: Case) -> Row:
     score = timed(score_patches, case.model, windows, bench.device)
     command = [sys.executable, "-m", eager.__name__, bench.data.store, network, count, plain]
     works = {"mitoscope": lambda: count / score(), "float32, eager": lambda: count / float(run(command, root))}
+    if bench.device.torch.type == "cpu":
+        works[PRODUCTS] = lambda: count / seconds_in_products(score)
     variants = bench.in_turn(f"scoring, {case.title}", works)
     probabilities = score_patches(case.model, windows, bench.device), np.load(plain)
     cuda = bench.device.torch.type == "cuda"

@@ -5,8 +5,8 @@ from functools import partial
 from pathlib import Path
 
 from benchmarks import capstone
-from benchmarks.bench import Bench, run
-from benchmarks.networks import Case, count_flops, product_rate
+from benchmarks.bench import Bench, Work, run
+from benchmarks.networks import PRODUCTS, Case, count_flops, product_rate, seconds_in_products
 from benchmarks.results import Row
 
 ALEXNET = Case("alexnet", 224)
@@ -25,14 +25,15 @@ def _measure(bench: Bench, case: Case, side: int) -> Row:
     flops, samples = count_flops(case.model), bench.data.samples
     slice_ = case.lasting(bench.seconds, samples, bench.device)
     bound = f"bound: matrix products, {'bf16' if bench.device.bf16 else 'fp32'}"
-    variants = bench.in_turn(
-        f"training, {case.title}",
-        {
-            "mitoscope": partial(slice_.train_rate, samples, bench.device),
-            "the capstone's way": partial(_capstone_rate, bench, case),
-            bound: lambda: product_rate(bench.device, side) / flops,
-        },
-    )
+    works: dict[str, Work] = {
+        "mitoscope": partial(slice_.train_rate, samples, bench.device),
+        "the capstone's way": partial(_capstone_rate, bench, case),
+        bound: lambda: product_rate(bench.device, side) / flops,
+    }
+    if bench.device.torch.type == "cpu":
+        train = partial(slice_.train, samples, bench.device)
+        works[PRODUCTS] = lambda: slice_.samples / seconds_in_products(train)
+    variants = bench.in_turn(f"training, {case.title}", works)
     row = Row(case.title, "patches/s", variants, baseline="the capstone's way")
     share = row.ratio("mitoscope") / row.ratio(bound)
     note = (

@@ -134,7 +134,12 @@ def generators(seed: int, epoch: int, rank: int) -> tuple[np.random.Generator, n
 
 
 def prefetch(batches: Iterator[_Batch]) -> Iterator[_Batch]:
-    """Yield the items of an iterator, and compute each in a thread while the caller works on the one before."""
+    """Yield the items of an iterator, and compute each in a thread while the caller works on the one before.
+
+    This is for a caller who waits for a GPU. On a processor, torch divides every operation among its cores with OpenMP,
+    and each operation waits for the last of them. GNU OpenMP waits much longer once a second thread has used it, too,
+    even if that thread is idle.
+    """
     with ThreadPoolExecutor(max_workers=1) as thread:
         following = thread.submit(next, batches, None)
         while (batch := following.result()) is not None:

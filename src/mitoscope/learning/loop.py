@@ -173,7 +173,9 @@ class _Run:
             device=self.device,
             hardness=self.hardness,
         )
-        for step, (patches, labels) in enumerate(prefetch(batches), start=1):
+        if self.device.torch.type == "cuda":  # on a processor a thread costs more time than it saves
+            batches = prefetch(batches)
+        for step, (patches, labels) in enumerate(batches, start=1):
             with self.device.autocast():
                 logits: Tensor = self.parallel(patches)
                 batch_loss = F.cross_entropy(logits.float(), labels)

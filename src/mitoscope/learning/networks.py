@@ -57,7 +57,9 @@ class PatchNetwork(nn.Module):
         expected = (3, self.patch_size, self.patch_size)
         if patches.dtype != torch.uint8 or patches.ndim != 4 or patches.shape[1:] != expected:
             raise ValueError(f"expected (N, {', '.join(map(str, expected))}) uint8, got {tuple(patches.shape)}")
-        images: Tensor = F.normalize(F.to_dtype(patches, torch.float32, scale=True), list(self._mean), list(self._std))
+        # In the store the channels of a pixel lie side by side; torch enlarges such images four times as slowly.
+        images: Tensor = F.to_dtype(patches.contiguous(), torch.float32, scale=True)
+        images = F.normalize(images, list(self._mean), list(self._std))
         if self.input_size != self.patch_size:
             # Enlarging needs no antialiasing: the result is the same, and it takes several times as long.
             shrinks = self.input_size < self.patch_size

@@ -11,8 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mitoscope.learning.batches import PatchSet, Windows, draw_epoch, epoch_batches, generators, prefetch
+from mitoscope.learning.devices import Device
 from mitoscope.params import Sampling
 
+GPU = Device(torch.device("cuda"), rank=0, world=1, bf16=False)  # nothing is computed on it
 some_angles = st.lists(st.sampled_from([0.0, 45.0, 90.0, 135.0, 222.5]), min_size=1, max_size=4, unique=True)
 
 
@@ -104,7 +106,21 @@ def test_the_draw_and_every_process_have_chance_of_their_own():
     assert len({generator.random() for generator in streams}) == len(streams)
 
 
-def test_the_next_batch_is_made_while_the_caller_works_on_the_last():
+def test_on_a_processor_the_next_batch_is_made_when_it_is_asked_for(here):
+    made = []
+
+    def batches():
+        for number in range(3):
+            made.append(number)
+            yield number
+
+    taken = prefetch(batches(), here)
+    assert next(taken) == 0
+    assert made == [0]
+    assert list(taken) == [1, 2]
+
+
+def test_on_a_gpu_the_next_batch_is_made_while_the_caller_works_on_the_last():
     made = [threading.Event() for _ in range(3)]
 
     def batches():
@@ -113,7 +129,7 @@ def test_the_next_batch_is_made_while_the_caller_works_on_the_last():
             yield number
 
     seen = []
-    for number in prefetch(batches()):
+    for number in prefetch(batches(), GPU):
         assert all(event.wait(timeout=30) for event in made[: number + 2])
         assert not any(event.is_set() for event in made[number + 2 :])  # one ahead, so that few are in memory
         seen.append(number)
@@ -125,7 +141,7 @@ def test_an_error_in_a_batch_reaches_the_caller_after_the_batches_before_it():
         yield 1
         raise ValueError("the second")
 
-    taken = prefetch(batches())
+    taken = prefetch(batches(), GPU)
     assert next(taken) == 1
     with pytest.raises(ValueError, match="the second"):
         next(taken)

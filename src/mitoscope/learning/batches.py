@@ -133,13 +133,15 @@ def generators(seed: int, epoch: int, rank: int) -> tuple[np.random.Generator, n
     return np.random.default_rng(draw), np.random.default_rng(vary[rank])
 
 
-def prefetch(batches: Iterator[_Batch]) -> Iterator[_Batch]:
-    """Yield the items of an iterator, and compute each in a thread while the caller works on the one before.
+def prefetch(batches: Iterator[_Batch], device: Device) -> Iterator[_Batch]:
+    """Yield the items of an iterator; on a GPU, compute each in a thread while the caller works on the one before.
 
-    This is for a caller who waits for a GPU. On a processor, torch divides every operation among its cores with OpenMP,
-    and each operation waits for the last of them. GNU OpenMP waits much longer once a second thread has used it, too,
-    even if that thread is idle.
+    On a processor the thread would cost more than it saves: the step uses all cores, and its many short operations end
+    when the last core has finished. GNU OpenMP waits for that much longer once a second thread has used it, too.
     """
+    if device.torch.type == "cpu":
+        yield from batches
+        return
     with ThreadPoolExecutor(max_workers=1) as thread:
         following = thread.submit(next, batches, None)
         while (batch := following.result()) is not None:

@@ -173,9 +173,7 @@ class _Run:
             device=self.device,
             hardness=self.hardness,
         )
-        if self.device.torch.type == "cuda":  # on a processor a thread costs more time than it saves
-            batches = prefetch(batches)
-        for step, (patches, labels) in enumerate(batches, start=1):
+        for step, (patches, labels) in enumerate(prefetch(batches, self.device), start=1):
             with self.device.autocast():
                 logits: Tensor = self.parallel(patches)
                 batch_loss = F.cross_entropy(logits.float(), labels)

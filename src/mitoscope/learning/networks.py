@@ -57,13 +57,11 @@ class PatchNetwork(nn.Module):
         expected = (3, self.patch_size, self.patch_size)
         if patches.dtype != torch.uint8 or patches.ndim != 4 or patches.shape[1:] != expected:
             raise ValueError(f"expected (N, {', '.join(map(str, expected))}) uint8, got {tuple(patches.shape)}")
-        # In the store the channels of a pixel lie side by side; torch enlarges such images four times as slowly.
-        images: Tensor = F.to_dtype(patches.contiguous(), torch.float32, scale=True)
-        images = F.normalize(images, list(self._mean), list(self._std))
+        patches = patches.contiguous()  # in the order of the store torch enlarges images four times as slowly
+        images: Tensor = F.normalize(F.to_dtype(patches, torch.float32, scale=True), list(self._mean), list(self._std))
         if self.input_size != self.patch_size:
             # Enlarging needs no antialiasing: the result is the same, and it takes several times as long.
-            shrinks = self.input_size < self.patch_size
-            images = F.resize(images, [self.input_size, self.input_size], antialias=shrinks)
+            images = F.resize(images, [self.input_size] * 2, antialias=self.input_size < self.patch_size)
         return images.contiguous(memory_format=torch.channels_last)
 
     @property

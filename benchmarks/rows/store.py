@@ -63,8 +63,8 @@ def _write(bench: Bench, folder: Path) -> int:
     for copy in count():
         for field, rows in bench.data.by_field():
             some = rows.head(max((bench.samples - done) // 2, 1))  # most have two rotations
-            points = some[["row", "col"]].to_numpy() + round(copy / scale)
             image = read_image(field.image)
+            points = (some[["row", "col"]].to_numpy() + round(copy / scale)) % image.shape[:2]
             resized = resize(image, scale)
             windows = FieldWindows(
                 resized, rescale(points, image.shape, resized.shape), window_size(EXTRACT.patch_size)

@@ -23,7 +23,7 @@ from mitoscope.learning.networks import PatchNetwork, build
 from mitoscope.learning.scoring import score_patches
 from mitoscope.params import Mining, Model, Optimisation, Sampling, Train
 
-PRODUCTS = "its convolutions and matrix products alone"
+PRODUCTS = "mitoscope, convolutions and products alone"
 """The variant in which all else that mitoscope does would take no time."""
 _FEWEST = 32  # patches that are scored
 _SECONDS = 1.0  # for which matrix products are computed

@@ -229,3 +229,14 @@ def test_synthesize_and_validate_work_together(run, rejected, tmp_path):
     (tmp_path / "data/01_01.csv").write_text("hello\n")
     status, out, _ = run("validate", cwd=tmp_path)
     assert status == 2 and "01_01.csv: row 1: 'hello' is not two numbers" in out
+
+
+@pytest.mark.parametrize(("imported", "kept"), [("", True), ("import triton; ", False)])
+def test_python_ends_without_a_last_search_for_garbage(imported, kept):
+    """Triton would complain about objects that are not freed."""
+    code = (
+        f"import atexit, gc, sys; {imported}from mitoscope.cli import main; "
+        "atexit.register(lambda: print(gc.get_freeze_count() > 0)); sys.argv[1:] = ['--version']; main()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == str(kept) and not done.stderr

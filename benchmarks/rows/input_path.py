@@ -48,6 +48,7 @@ def _measure(bench: Bench, case: Case) -> Row:
             "input path alone": lambda: timed(lambda: list(read()))() / case.batches,
             "step alone": lambda: timed(take_steps, batches)() / case.batches,
             "both, in the loop": lambda: case.batch_size / case.train_rate(samples, bench.device),
+            "both, one after the other": lambda: timed(take_steps, read())() / case.batches,
             "both, prefetched in a thread": lambda: timed(take_steps, prefetch(read(), gpu))() / case.batches,
         },
     )

@@ -46,11 +46,10 @@ def measure(bench: Bench, shares: tuple[float, ...] = SHARES) -> list[Table]:
         }
         for way in _WAYS
     }
-    note = (
-        "Each in a new project with a folder as remote. Continued in a straight line, "
-        + " and ".join(f"{way} takes {_extrapolate(points):.0f} s" for way, points in together.items())
-        + f" for the capstone's {_CAPSTONE_SAMPLES:,} samples."
-    )
+    note = "Each in a new project with a folder as remote."
+    if samples < _CAPSTONE_SAMPLES:
+        ways = " and ".join(f"{way} takes {_extrapolate(points):.0f} s" for way, points in together.items())
+        note += f" Continued in a straight line, {ways} for the capstone's {_CAPSTONE_SAMPLES:,} samples."
     return [*rows, Growth("`dvc add`, `status` and `push`", "s", "samples", together, note)]
 
 
@@ -64,6 +63,7 @@ def _write(bench: Bench, folder: Path) -> int:
         for field, rows in bench.data.by_field():
             some = rows.head(max((bench.samples - done) // 2, 1))  # most have two rotations
             image = read_image(field.image)
+            # Shifted out of the field, a point comes in again on the other side.
             points = (some[["row", "col"]].to_numpy() + round(copy / scale)) % image.shape[:2]
             resized = resize(image, scale)
             windows = FieldWindows(

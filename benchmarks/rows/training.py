@@ -39,6 +39,8 @@ def _measure(bench: Bench, case: Case, side: int) -> Row:
     note = (
         f"{slice_.batches} batches of {case.batch_size}. mitoscope reaches {100 * share:.2g}% of the bound: products "
         f"of {side} x {side} matrices with as many operations as a training step, {flops / 1e9:.1f} GFLOP per patch. "
+        "On a processor the last line counts only the time of convolutions and matrix products, those of two "
+        "validation patches included. "
         "The start of the capstone's process and its workers is not counted."
     )
     return Row(row.title, row.unit, row.variants, row.baseline, note)

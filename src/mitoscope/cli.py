@@ -509,7 +509,7 @@ def main() -> None:
     """Run the command line; bad input ends with one line and exit code 2, a failing disk or network with 1."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a polite kill is a Ctrl-C
     gc.set_threshold(20_000)  # the default takes an eighth of the time of importing torch and MLflow
-    atexit.register(_keep_objects)
+    atexit.register(_skip_last_search)
     try:
         app()
     except InputError as error:
@@ -520,12 +520,13 @@ def main() -> None:
         sys.exit(1)
 
 
-def _keep_objects() -> None:
+def _skip_last_search() -> None:
     """Spare Python its last search for garbage, which takes half a second after importing torch or MLflow.
 
-    Triton and onnx need it: they print a list of objects that were not freed.
+    So files and connections have to be closed, not left to the garbage collector. Triton needs the search: it would
+    print a list of objects that were not freed.
     """
-    if not {"triton", "onnx"} & sys.modules.keys():
+    if "triton" not in sys.modules:
         gc.freeze()
 
 

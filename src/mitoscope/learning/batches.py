@@ -136,8 +136,8 @@ def generators(seed: int, epoch: int, rank: int) -> tuple[np.random.Generator, n
 def prefetch(batches: Iterator[_Batch], device: Device) -> Iterator[_Batch]:
     """Yield the items of an iterator; on a GPU, compute each in a thread while the caller works on the one before.
 
-    On a processor the thread would cost more than it saves: the step uses all cores, and its many short operations end
-    when the last core has finished. GNU OpenMP waits for that much longer once a second thread has used it, too.
+    On a processor, where the step uses all cores, a thread made steps of DenseNet161 a quarter slower, even when idle:
+    docs/explanation/speed.md.
     """
     if device.torch.type == "cpu":
         yield from batches

@@ -57,7 +57,7 @@ class PatchNetwork(nn.Module):
         expected = (3, self.patch_size, self.patch_size)
         if patches.dtype != torch.uint8 or patches.ndim != 4 or patches.shape[1:] != expected:
             raise ValueError(f"expected (N, {', '.join(map(str, expected))}) uint8, got {tuple(patches.shape)}")
-        patches = patches.contiguous()  # in the order of the store torch enlarges images four times as slowly
+        patches = patches.contiguous()  # in the order of the store, enlarging takes several times as long
         images: Tensor = F.normalize(F.to_dtype(patches, torch.float32, scale=True), list(self._mean), list(self._std))
         if self.input_size != self.patch_size:
             # Enlarging needs no antialiasing: the result is the same, and it takes several times as long.

@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -234,6 +235,8 @@ def test_synthesize_and_validate_work_together(run, rejected, tmp_path):
 @pytest.mark.parametrize(("imported", "kept"), [("", True), ("import triton; ", False)])
 def test_python_ends_without_a_last_search_for_garbage(imported, kept):
     """Triton would complain about objects that are not freed."""
+    if imported and find_spec("triton") is None:
+        pytest.skip("torch brings no Triton on this system")
     code = (
         f"import atexit, gc, sys; {imported}from mitoscope.cli import main; "
         "atexit.register(lambda: print(gc.get_freeze_count() > 0)); sys.argv[1:] = ['--version']; main()"

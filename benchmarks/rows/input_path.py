@@ -34,7 +34,7 @@ def _measure(bench: Bench, case: Case) -> Row:
         device=bench.device,
         hardness=None,
     )
-    batches = list(read())
+    made = list(read())
     gpu = replace(bench.device, torch=torch.device("cuda"))  # for which batches are made in a thread
     step = training_step(case.model, bench.device)
 
@@ -46,7 +46,7 @@ def _measure(bench: Bench, case: Case) -> Row:
         f"input path, {case.title}",
         {
             "input path alone": lambda: timed(lambda: list(read()))() / case.batches,
-            "step alone": lambda: timed(take_steps, batches)() / case.batches,
+            "step alone": lambda: timed(take_steps, made)() / case.batches,
             "both, in the loop": lambda: case.batch_size / case.train_rate(samples, bench.device),
             "both, one after the other": lambda: timed(take_steps, read())() / case.batches,
             "both, prefetched in a thread": lambda: timed(take_steps, prefetch(read(), gpu))() / case.batches,

@@ -35,10 +35,8 @@ def dense(stored: StoredFields, detector: Detector) -> StoredFields:
     for field in list_fields(DATA):
         if field.name not in stored.microns_per_pixel:
             continue
-        image, scale = (
-            read_image(field.image),
-            stored.microns_per_pixel[field.name] / detector.extract.microns_per_pixel,
-        )
+        image = read_image(field.image)
+        scale = stored.microns_per_pixel[field.name] / detector.extract.microns_per_pixel
         resized = resize(image, scale)
         rows, columns = (np.arange(0, side, STRIDE * scale) for side in resized.shape[:2])
         grid = np.stack(np.meshgrid(rows, columns, indexing="ij"), axis=-1).reshape(-1, 2)
@@ -58,6 +56,7 @@ def measure(network: str, device: Device) -> list[dict[str, object]]:
     """A row for the candidates and one for the dense window."""
     detector = Detector.load(Path("models") / network / "detector.pt").to(device.torch)
     validation, test = (StoredFields.read(PATCHES, SPLIT, subset) for subset in ("validation", "test"))
+    samples, _ = read_samples(PATCHES, SPLIT, "train")
     found = []
     for name, fields in (
         ("candidates", (validation, test)),
@@ -66,7 +65,7 @@ def measure(network: str, device: Device) -> list[dict[str, object]]:
         with progress() as show:
             fitted, _ = fit_detector(
                 detector.model,
-                read_samples(PATCHES, SPLIT, "train")[0],
+                samples,
                 fields[0],
                 inner=None,
                 extract=detector.extract,

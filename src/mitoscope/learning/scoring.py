@@ -12,6 +12,7 @@ from torch import Tensor
 from mitoscope.learning.augment import crop
 from mitoscope.learning.batches import Floats, PatchSet, Windows
 from mitoscope.learning.devices import Device
+from mitoscope.learning.folding import fold
 from mitoscope.learning.networks import PatchNetwork
 from mitoscope.params import Sampling
 
@@ -42,7 +43,7 @@ def score_patches(
     """
     # In float32, probabilities above 1 - 6e-8 would round to 1, and the highest ones could not be ranked.
     logits = torch.zeros(len(windows), 2, dtype=torch.float64)
-    _fill(logits, model, model.inner, windows, device, views, on_batch)
+    _fill(logits, model, fold(model.inner), windows, device, views, on_batch)
     probabilities: Floats = logits.softmax(dim=1)[:, 1].numpy()
     return probabilities
 

@@ -38,11 +38,11 @@ def _measure(bench: Bench, case: Case) -> Row:
     score = timed(score_patches, case.model, windows, bench.device)
     command = [sys.executable, "-m", eager.__name__, bench.data.store, network, count, plain]
     works = {"mitoscope": lambda: count / score(), "float32, eager": lambda: count / float(run(command, root))}
-    if bench.device.torch.type == "cpu":
+    cuda = bench.device.torch.type == "cuda"
+    if not cuda:
         works[PRODUCTS] = lambda: count / seconds_in_products(score)
     variants = bench.in_turn(f"scoring, {case.title}", works)
     probabilities = score_patches(case.model, windows, bench.device), np.load(plain)
-    cuda = bench.device.torch.type == "cuda"
     tf32 = ", TensorFloat-32 in its convolutions (torch's default)" if cuda else ""
     note = (
         f"{count} windows from the store; float32 with NCHW tensors in batches of 256{tf32}, without its start. "
@@ -51,6 +51,8 @@ def _measure(bench: Bench, case: Case) -> Row:
     if cuda:
         some = windows.take(np.arange(min(count, _COMPARED)))
         note += f" Against float32 on the processor: {compare(*on_both(case.model, some, bench.device))}"
+    else:
+        note += " The last line counts only the time of convolutions and matrix products."
     return Row(case.title, "patches/s", variants, "float32, eager", note)
 
 

@@ -9,7 +9,7 @@ from scipy.stats import spearmanr
 
 from mitoscope.exporting.onnx import Run, export_network, open_network, quantise, torch_network
 from mitoscope.learning.augment import crop
-from mitoscope.learning.networks import PatchNetwork, head_names
+from mitoscope.learning.networks import PatchNetwork, build, head_names
 
 from .conftest import with_head
 
@@ -46,6 +46,18 @@ def test_one_file_gives_torchs_answers_in_batches_of_any_size(exported, patches)
         for name, output in answers(run, patches[:size]).items():
             np.testing.assert_allclose(output, expected[name][:size], rtol=0, atol=1e-4)
     assert expected["logits"].std() > 0 or features  # a new pooled head has weights of 0
+
+
+def test_weights_of_repeated_inputs_are_added(patches, tmp_path):
+    """AlexNet's own head repeats a last level of one position 36 times at this input size."""
+    model = build({"backbone": "alexnet", "head": "classifier", "patch_size": 32, "input_size": 64})
+    export_network(model, tmp_path / "network.onnx", features=False)
+    weights = sum(parameter.nbytes for parameter in model.parameters())
+    assert (tmp_path / "network.onnx").stat().st_size < weights * 0.4
+    found, expected = (
+        answers(run, patches) for run in (open_network(tmp_path / "network.onnx"), torch_network(model, features=False))
+    )
+    np.testing.assert_allclose(found["logits"], expected["logits"], rtol=0, atol=1e-4)
 
 
 def test_int8_is_smaller_and_keeps_the_order_of_the_patches(exported, patches, tmp_path):

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from mitoscope.errors import InputError
 from mitoscope.learning.augment import crop
 from mitoscope.learning.batches import PatchSet
+from mitoscope.learning.folding import fold
 from mitoscope.learning.networks import PatchNetwork
 
 PATCHES, LOGITS, FEATURES = "patches", "logits", "features"  # names of the input and of the outputs
@@ -34,11 +35,12 @@ class _Network(nn.Module):
         super().__init__()
         self.model, self.names = model, [LOGITS, FEATURES] if features else [LOGITS]
         self.eval()
+        self.folded = fold(model.inner)
 
     def forward(self, patches: Tensor) -> tuple[Tensor, ...]:
         images = self.model.prepare(patches)
         if len(self.names) == 1:
-            return (self.model.inner(images),)
+            return (self.folded(images),)
         features = self.model.pooled.pool(images)
         return self.model.pooled.classifier(features), features
 
@@ -56,6 +58,8 @@ def export_network(model: PatchNetwork, path: Path, *, features: bool) -> None:
     """
     network = _Network(model, features=features)
     example = torch.zeros(2, 3, model.patch_size, model.patch_size, dtype=torch.uint8)
+    with torch.no_grad():
+        network(example)  # folds the weights, so that the file has only the sums
     with _quiet():
         try:
             torch.onnx.export(

@@ -98,9 +98,11 @@ def measure(case: Case, count: int, data: Data, device: Device, folder: Path) ->
             "network": case.title,
             "engine": name,
             "patches_per_second": round(median(rates[name]), 1),
+            "slowest": round(min(rates[name]), 1),
+            "fastest": round(max(rates[name]), 1),
             "against_mitoscope_bfloat16": round(median(rates[name]) / base, 2),
-            "largest_difference": f"{np.abs(found - exact).max():.1g}",
-            "ap_difference": f"{abs(average_precision_score(labels, found) - precision):.1g}",
+            "largest_difference": f"{np.abs(found - exact).max():.2g}",
+            "ap_difference": f"{abs(average_precision_score(labels, found) - precision):.2g}",
         }
         for name, found in scores.items()
     ]

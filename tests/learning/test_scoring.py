@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from scipy.special import logit
+from torch.utils.flop_counter import FlopCounterMode
 
 from mitoscope.learning.augment import crop
 from mitoscope.learning.batches import Windows
@@ -42,6 +43,18 @@ def test_scores_do_not_depend_on_the_batch_and_come_in_order(model, here, colour
         with torch.inference_mode():
             expected = model(patch).softmax(dim=1)[0, 1]
         assert probabilities[index] == pytest.approx(float(expected), abs=1e-6)
+
+
+def test_repeated_inputs_are_multiplied_once(here, coloured):
+    alexnet, patches = untrained("alexnet", "classifier", 96), coloured([0, 1] * 100)
+    with FlopCounterMode(display=False) as counter:
+        probabilities = score_patches(alexnet.train(), patches.windows, here)
+    scored = counter.get_total_flops()
+    whole = alexnet.eval()
+    with torch.inference_mode(), FlopCounterMode(display=False) as counter:
+        expected = whole(crop(patches.windows.read(np.arange(200)), 0, 32)).softmax(dim=1)[:, 1]
+    assert scored / counter.get_total_flops() == pytest.approx(0.8, abs=0.02)
+    np.testing.assert_allclose(probabilities, expected, rtol=0, atol=1e-6)
 
 
 def test_the_views_of_a_patch_are_its_mirror_images_and_turns(pooled, here, coloured):

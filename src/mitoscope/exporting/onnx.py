@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from mitoscope.errors import InputError
 from mitoscope.learning.augment import crop
 from mitoscope.learning.batches import PatchSet
-from mitoscope.learning.folding import fold
+from mitoscope.learning.merging import merge_repeats
 from mitoscope.learning.networks import PatchNetwork
 
 PATCHES, LOGITS, FEATURES = "patches", "logits", "features"  # names of the input and of the outputs
@@ -31,16 +31,15 @@ Run = Callable[[Patches], Outputs]
 class _Network(nn.Module):
     """A network with its preprocessing, and with the pooled features as a second output if a field head needs them."""
 
-    def __init__(self, model: PatchNetwork, *, features: bool) -> None:
+    def __init__(self, model: PatchNetwork, inner: nn.Module, *, features: bool) -> None:
         super().__init__()
-        self.model, self.names = model, [LOGITS, FEATURES] if features else [LOGITS]
+        self.model, self.inner, self.names = model, inner, [LOGITS, FEATURES] if features else [LOGITS]
         self.eval()
-        self.folded = fold(model.inner)
 
     def forward(self, patches: Tensor) -> tuple[Tensor, ...]:
         images = self.model.prepare(patches)
         if len(self.names) == 1:
-            return (self.folded(images),)
+            return (self.inner(images),)
         features = self.model.pooled.pool(images)
         return self.model.pooled.classifier(features), features
 
@@ -56,10 +55,8 @@ def export_network(model: PatchNetwork, path: Path, *, features: bool) -> None:
     Raises:
         InputError: the network cannot be exported.
     """
-    network = _Network(model, features=features)
+    network = _Network(model, merge_repeats(model.eval().inner, model.input_size), features=features)
     example = torch.zeros(2, 3, model.patch_size, model.patch_size, dtype=torch.uint8)
-    with torch.no_grad():
-        network(example)  # folds the weights, so that the file has only the sums
     with _quiet():
         try:
             torch.onnx.export(
@@ -142,7 +139,7 @@ def open_network(path: Path) -> Run:
 
 def torch_network(model: PatchNetwork, *, features: bool) -> Run:
     """Return the same for torch, in float32, to compare with."""
-    network = _Network(model, features=features)
+    network = _Network(model, model.inner, features=features)
 
     def run(patches: Patches) -> Outputs:
         with torch.inference_mode():

@@ -12,7 +12,7 @@ from torch import Tensor
 from mitoscope.learning.augment import crop
 from mitoscope.learning.batches import Floats, PatchSet, Windows
 from mitoscope.learning.devices import Device
-from mitoscope.learning.folding import fold
+from mitoscope.learning.merging import merge_repeats
 from mitoscope.learning.networks import PatchNetwork
 from mitoscope.params import Sampling
 
@@ -43,7 +43,8 @@ def score_patches(
     """
     # In float32, probabilities above 1 - 6e-8 would round to 1, and the highest ones could not be ranked.
     logits = torch.zeros(len(windows), 2, dtype=torch.float64)
-    _fill(logits, model, fold(model.inner), windows, device, views, on_batch)
+    model.eval()
+    _fill(logits, model, merge_repeats(model.inner, model.input_size), windows, device, views, on_batch)
     probabilities: Floats = logits.softmax(dim=1)[:, 1].numpy()
     return probabilities
 
@@ -71,6 +72,7 @@ def pool_patches(
         ValueError: the network has another head.
     """
     pooled = np.zeros((len(windows), model.pooled.channels), np.float32) if out is None else out
+    model.eval()
     _fill(torch.from_numpy(pooled), model, model.pooled.pool, windows, device, views, on_batch)
     return pooled
 
@@ -88,11 +90,11 @@ def _fill(
 
     `compute` takes the images that `model.prepare` returns.
     """
-    model.eval()
     # A GPU scores thousands of patches a second in float32, too.
     in_bf16 = model.in_bfloat16 and device.torch.type == "cpu"
     precision = device.autocast() if in_bf16 else nullcontext()
-    with torch.inference_mode(), precision:
+    # In inference mode, every batch would convert all weights to bfloat16 again.
+    with torch.no_grad(), precision:
         for start in range(0, len(windows), _BATCH):
             done = min(start + _BATCH, len(windows))
             share = np.arange(start, done)[device.rank :: device.world]

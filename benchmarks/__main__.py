@@ -34,7 +34,9 @@ def main(
         typer.Option(help="The Python of an environment with TIAToolbox, for the row stain.", exists=True),
     ] = None,
     samples: Annotated[int, typer.Option(min=100, help="Size of the largest store of the row store.")] = 20_000,
-    out: Annotated[Path, typer.Option(help="Folder of results.json, results.md and pictures/.")] = HERE,
+    out: Annotated[
+        Path, typer.Option(help="Folder of results.json, results.md and pictures/.", file_okay=False)
+    ] = HERE,
     draw: Annotated[bool, typer.Option("--draw", help="Only draw what is in results.json.")] = False,
 ) -> None:
     """Measure the speed of the project; rewrite only the results of the rows that are measured."""
@@ -42,13 +44,14 @@ def main(
     if unknown := sorted(set(names) - set(NAMES)):
         raise typer.BadParameter(f"there is no row {unknown[0]}; there are {', '.join(NAMES)}")
     try:
+        out.mkdir(parents=True, exist_ok=True)  # measuring takes minutes
         with join() as device, tempfile.TemporaryDirectory() as scratch, progress() as show:
             bench = Bench(rounds, device, Path(scratch), show, project, tiatoolbox, samples=samples)
             for name in () if draw else names:
                 console.print(f"measuring {name}")
                 measure(name, bench, out)
         write_all(out)
-    except InputError as error:
+    except (InputError, OSError) as error:
         console.print(f"error: {error}", style="red", markup=False)
         raise typer.Exit(2) from error
 

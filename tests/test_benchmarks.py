@@ -72,6 +72,22 @@ def test_the_commands_need_a_project(bench, capsys):
     assert "--project" in capsys.readouterr().out
 
 
+def test_a_folder_without_a_pipeline_is_rejected_and_stays_empty(bench, tmp_path):
+    from benchmarks.rows import commands
+
+    with pytest.raises(InputError, match="give a project whose pipeline has run"):
+        commands.measure(replace(bench, project=tmp_path))
+    assert not list(tmp_path.iterdir())
+
+
+def test_results_that_cannot_be_written_end_before_anything_is_measured(tmp_path, monkeypatch):
+    monkeypatch.setattr(command, "measure", lambda *_: pytest.fail("measured"))
+    (tmp_path / "file").touch()
+    done = CliRunner().invoke(command.app, ["mining", "--out", str(tmp_path / "file/results")])
+    assert done.exit_code == 2
+    assert "error: " in done.output and "file/results" in done.output.replace("\n", "")
+
+
 def test_variants_take_turns(bench):
     order = []
 

@@ -4,6 +4,7 @@ import sys
 
 from benchmarks.bench import Bench, run, timed
 from benchmarks.results import Row
+from mitoscope.errors import InputError
 from mitoscope.progress import console
 from mitoscope.tracking.registry import MODEL
 
@@ -37,6 +38,8 @@ def measure(bench: Bench) -> list[Row]:
     if project is None:
         console.print("commands: not measured, because no project is given with --project")
         return []
+    if not (project / "dvc.lock").exists():
+        raise InputError(f"{project}: has no dvc.lock; give a project whose pipeline has run")
     rows = []
     for title, commands in _TABLES.items():
         works = {name: timed(run, [sys.executable, *command], project) for name, command in commands.items()}

@@ -68,6 +68,6 @@ def test_the_tags_hold_the_evidence():
         "network": "small",
         "dataset": "drawn",
         "synthetic": "true",
-        "test_fields_f1": "0.3333",
+        "test_fields_f1": "0.333333",
         "test_patients": "01 02",
     }

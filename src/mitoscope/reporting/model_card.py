@@ -31,7 +31,7 @@ class Evidence:
         results = self.results
         patients, test_set = results.trained["patients"], results.test_set
         scores = {
-            f"test_{level}_{name}": f"{results.metrics[level][name]:.4f}"
+            f"test_{level}_{name}": f"{results.metrics[level][name]:.6f}"  # `registry` rounds again
             for level in ("patches", "fields")
             for name in ("precision", "recall", "f1")
         }

@@ -43,7 +43,8 @@ def train(network: str, fold: int | None = None) -> None:
 
     read_params().train_of(network)
     outputs = Outputs(network, fold)
-    inputs = read_inputs(outputs, _searched(outputs))
+    searched = _searched(outputs)
+    inputs = read_inputs(outputs, searched)
     model = start_model(inputs)
     with join() as device:
         evidence = inputs.evidence(device)
@@ -63,6 +64,8 @@ def train(network: str, fold: int | None = None) -> None:
         if not device.first:
             fit_here()
             return
+        if searched:
+            console.print(f"{network}: uses {json.dumps(searched)} from {outputs.searched / f'{network}.json'}")
         busy = (
             f"another training of {inputs.name} is still running as process {{pid}}; wait for it, or stop it with "
             "`kill {pid}` and run this again to continue from its last epoch"
@@ -83,7 +86,7 @@ def train(network: str, fold: int | None = None) -> None:
 
 def _searched(outputs: Outputs) -> dict[str, Any]:
     """Return the settings that stage `search` found; empty if the search is off."""
-    network, path = outputs.network, outputs.searched / f"{outputs.network}.json"
+    path = outputs.searched / f"{outputs.network}.json"
     if not path.exists():
         raise InputError(f"{path}: no such file; run {outputs.repro('search')} first")
     again = f"run {outputs.repro('search')} with -f"
@@ -92,8 +95,6 @@ def _searched(outputs: Outputs) -> dict[str, Any]:
         settings = {part: dict(entries) for part, entries in found["settings"].items()}
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise InputError(f"{path}: is not a result of a search; {again}") from error
-    if settings:
-        console.print(f"{network}: uses {json.dumps(settings)} from {path}")
     return settings
 
 

@@ -28,7 +28,7 @@ _MANY = 8  # fields that the command is given
 _FOUND = 0.95  # quantile of the scores that is the threshold, so that a field has about 20 detections
 
 
-def measure(bench: Bench, case: Case = CASE, slice_: int = 512) -> list[Row]:
+def measure(bench: Bench, case: Case = CASE, slice_: int = 2048) -> list[Row]:
     """Measure the seconds per field of the detector, of its parts, of a dense window, and of the command.
 
     On a GPU, also those of the detector on the processor beside it.
